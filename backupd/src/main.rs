@@ -1,0 +1,2 @@
+//! backupd.
+fn main() {}

@@ -1,0 +1,85 @@
+//! Where bytes live: the contract between the repository and a folder or a bucket.
+//!
+//! A store holds immutable objects under keys like `c/20261123T080000Z-1f2e3d4c/manifest.json` (parts of
+//! letters, digits, `.`, `_`, `-`, joined by `/`; never absolute, never `..`). No object is ever
+//! overwritten: every write is a creation that fails when the object is there.
+
+use std::fmt::Debug;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::error::Result;
+
+/// One object of a listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectEntry {
+    /// The whole key, relative to the root of the store.
+    pub key: String,
+    /// Its size in bytes.
+    pub size_bytes: u64,
+}
+
+/// One page of a listing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Page {
+    /// Objects, ascending by key.
+    pub objects: Vec<ObjectEntry>,
+    /// Common prefixes, each ending in `/`, when a listing by folder was asked for.
+    pub folders: Vec<String>,
+    /// Give this as `after` to get the next page; `None` on the last one.
+    pub next: Option<String>,
+}
+
+/// A store of immutable objects. Errors carry the class: `NotFound`, `Busy` for a creation that lost
+/// (the object exists already), `StoreAuth`, `StoreUnavailable`; the message names the object.
+#[async_trait]
+pub trait Store: Send + Sync + Debug {
+    /// The URL for messages, without secrets.
+    fn url(&self) -> String;
+
+    /// Creates a small object atomically: after `Ok` it is durable and whole, before it nobody sees it.
+    /// When the object exists already: `Class::Busy`, not retryable, and nothing is changed.
+    /// Dropping the future leaves either no object or the whole object.
+    async fn create(&self, key: &str, body: Bytes) -> Result<()>;
+
+    /// Reads a small object. An object larger than `size_bytes_max` is an error (`Verification`), not an
+    /// allocation. A missing object is `NotFound`.
+    async fn read(&self, key: &str, size_bytes_max: u64) -> Result<Bytes>;
+
+    /// Reads exactly `length` bytes from `offset`; fewer bytes in the object is an error (`Verification`).
+    async fn read_range(&self, key: &str, offset: u64, length: u64) -> Result<Bytes>;
+
+    /// The size of an object, or `None` when there is none.
+    async fn size(&self, key: &str) -> Result<Option<u64>>;
+
+    /// One page of at most 1000 entries whose key begins with `prefix`, after the key `after`.
+    /// `by_folder` groups keys at the next `/` after the prefix into `folders`.
+    async fn list(&self, prefix: &str, by_folder: bool, after: Option<&str>) -> Result<Page>;
+
+    /// Deletes an object; one that is not there is not an error.
+    async fn delete(&self, key: &str) -> Result<()>;
+
+    /// Begins the creation of a large object. Nothing is visible under `key` before
+    /// [`Upload::complete`] returns, which fails with `Busy` when the object exists already.
+    /// `size_hint_bytes` is a guess of the size (0: unknown); it only chooses the part size.
+    async fn upload(&self, key: &str, size_hint_bytes: u64) -> Result<Box<dyn Upload>>;
+}
+
+/// A large object being written, front to back.
+///
+/// A store may accept [`Upload::write`] before the bytes are durable; it holds at most a fixed number of
+/// parts in memory and waits when they are full (that is the back pressure). A failed write makes every later
+/// call fail. Dropping an upload without `complete` or `abort` may leave unfinished parts behind in a
+/// bucket (never a visible object): call `abort`.
+#[async_trait]
+pub trait Upload: Send {
+    /// Appends bytes.
+    async fn write(&mut self, bytes: Bytes) -> Result<()>;
+
+    /// Waits for all parts and makes the object visible, whole and durable.
+    async fn complete(self: Box<Self>) -> Result<()>;
+
+    /// Removes what was written. Best effort: an error says what may be left.
+    async fn abort(self: Box<Self>) -> Result<()>;
+}

@@ -1,0 +1,19 @@
+//! Pure decisions of backupd.
+//!
+//! Nothing here reads a clock, a file, a socket or a random number: every decision is a function of data
+//! (and of `now` where time matters) that returns an outcome with its reasons. The shells around this crate
+//! only carry out what was decided, so that "why" can always be answered afterwards.
+//!
+//! | module | decides |
+//! |---|---|
+//! | [`slot`] | which of the 16384 slots a key belongs to; sets of slots and their text form |
+//! | [`shards`] | which slots each target shard gets, and whether a set of shards covers every slot once |
+//! | [`names`] | which names of snapshots and clusters are acceptable |
+//! | [`replica`] | which node of a shard serves a capture, with a reason for every candidate |
+//! | [`claim`] | who owns the name of a snapshot when several claims were made |
+
+pub mod claim;
+pub mod names;
+pub mod replica;
+pub mod shards;
+pub mod slot;

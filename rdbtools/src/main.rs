@@ -1,0 +1,2 @@
+//! rdbtools.
+fn main() {}
