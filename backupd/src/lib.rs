@@ -2,7 +2,20 @@
 
 pub mod bkd;
 pub mod canonical;
+pub mod cli;
 pub mod clock;
 pub mod crypt;
 pub mod error;
+pub mod manifest;
+pub mod pipeline;
+pub mod progress;
+pub mod redis;
+pub mod repository;
+pub mod restore;
+pub mod snapshot;
 pub mod store;
+
+/// The error for a task of ours that panicked or was cancelled.
+pub(crate) fn task_failed(error: tokio::task::JoinError) -> error::Error {
+    error::Error::new(error::Class::Unforeseen, format!("a task of this program failed: {error}"))
+}

@@ -1,2 +1,7 @@
-//! backupd.
-fn main() {}
+//! The `backupd` program.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    backupd::cli::main()
+}

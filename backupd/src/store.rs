@@ -4,12 +4,52 @@
 //! letters, digits, `.`, `_`, `-`, joined by `/`; never absolute, never `..`). No object is ever
 //! overwritten: every write is a creation that fails when the object is there.
 
+pub mod key;
+mod local;
+mod s3;
+mod url;
+
 use std::fmt::Debug;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::error::Result;
+pub use self::local::LocalStore;
+pub use self::s3::S3Store;
+pub use self::url::{BucketUrl, RepositoryUrl, Style};
+use crate::error::{Class, Error, Result};
+
+/// The most entries (objects and folders together) of one page of a listing.
+pub const PAGE_ENTRIES_MAX: usize = 1000;
+
+/// Opens the store of a repository URL. Nothing is read or written yet, so a folder or bucket that does not
+/// exist is found out by the first call.
+///
+/// # Errors
+/// `Config` when no region is known for a bucket.
+pub async fn open(url: &RepositoryUrl) -> Result<Arc<dyn Store>> {
+    match url {
+        RepositoryUrl::Folder(path) => Ok(Arc::new(LocalStore::new(path))),
+        RepositoryUrl::Bucket(url) => Ok(Arc::new(S3Store::open(url, None).await?)),
+    }
+}
+
+/// A small object that is larger than it can be.
+fn too_large(key: &str, url: &str, size_bytes: u64, size_bytes_max: u64) -> Error {
+    Error::new(
+        Class::Verification,
+        format!("`{key}` in {url} has {size_bytes} bytes, more than the {size_bytes_max} that it can have"),
+    )
+}
+
+/// A range that the object does not have.
+fn beyond_end(key: &str, url: &str, size_bytes: u64, offset: u64, length: u64) -> Error {
+    Error::new(
+        Class::Verification,
+        format!("`{key}` in {url} has {size_bytes} bytes, so {length} bytes at offset {offset} cannot be read"),
+    )
+}
 
 /// One object of a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,8 +93,10 @@ pub trait Store: Send + Sync + Debug {
     /// The size of an object, or `None` when there is none.
     async fn size(&self, key: &str) -> Result<Option<u64>>;
 
-    /// One page of at most 1000 entries whose key begins with `prefix`, after the key `after`.
-    /// `by_folder` groups keys at the next `/` after the prefix into `folders`.
+    /// One page of at most [`PAGE_ENTRIES_MAX`] entries whose key begins with `prefix`, after the key or folder
+    /// `after`, ascending bytewise. `by_folder` groups keys at the next `/` after the prefix into `folders`.
+    /// What is there under a name that [`key::check`] refuses is not shown. `NotFound` when the folder or bucket of
+    /// the store is missing.
     async fn list(&self, prefix: &str, by_folder: bool, after: Option<&str>) -> Result<Page>;
 
     /// Deletes an object; one that is not there is not an error.

@@ -1,2 +1,5 @@
+//! Tests of backupd against real servers. `tests/run.sh` installs and starts what they need.
 #![cfg(test)]
-//! Integration tests.
+
+mod harness;
+mod harness_checks;

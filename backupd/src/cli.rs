@@ -1,0 +1,151 @@
+//! The command line: what may be typed, and which function answers it. Exit codes are those of
+//! [`crate::error::Class`]; `-o json` prints one document on standard output and errors as JSON on standard error.
+
+pub mod key;
+pub mod output;
+pub mod reach;
+pub mod restore;
+pub mod snapshot;
+pub mod view;
+pub mod watch;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use tokio_util::sync::CancellationToken;
+
+use crate::error::{Class, Error, Result};
+use output::Output;
+
+/// Snapshots of Redis and Valkey: captured from a replica, encrypted, verified, restorable into any number of shards.
+#[derive(Debug, Parser)]
+#[command(name = "backupd", version, max_term_width = 100, arg_required_else_help = true)]
+pub struct Cli {
+    /// The configuration file [default: $BACKUPD_CONFIG, ./backupd.toml, /etc/backupd/backupd.toml].
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// How results are printed.
+    #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]
+    output: Format,
+    /// More of what happens on standard error: -v steps, -vv details.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    Table,
+    /// One JSON document.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make, list, show and verify snapshots.
+    #[command(subcommand)]
+    Snapshot(snapshot::Command),
+    /// Restore a snapshot, or RDB files of other tools, into a new cluster.
+    Restore(Box<restore::Args>),
+    /// Make and list master keys.
+    #[command(subcommand)]
+    Key(key::Command),
+}
+
+/// Parses, runs, and says how it ended.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    let output = Output::new(cli.output);
+    init_logs(cli.verbose);
+    match run(cli, output) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output.error(&error);
+            ExitCode::from(error.class().exit_code())
+        }
+    }
+}
+
+/// A command line that does not parse: help and version are no errors; with `-o json` the rest is JSON too.
+fn usage(error: &clap::Error) -> ExitCode {
+    let wants_json = std::env::args().any(|arg| arg == "-ojson" || arg == "--output=json")
+        || std::env::args()
+            .zip(std::env::args().skip(1))
+            .any(|(flag, value)| matches!(flag.as_str(), "-o" | "--output") && value == "json");
+    if error.use_stderr() && wants_json {
+        let text = error.to_string();
+        let first = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        let error = Error::new(Class::Usage, first).hint("`backupd help` lists commands and flags");
+        Output::new(Format::Json).error(&error);
+        return ExitCode::from(Class::Usage.exit_code());
+    }
+    Output::new(Format::Table).clap(error);
+    if error.use_stderr() { ExitCode::from(Class::Usage.exit_code()) } else { ExitCode::SUCCESS }
+}
+
+fn init_logs(verbose: u8) {
+    let default = match verbose {
+        0 => "warn",
+        1 => "backupd=info,warn",
+        _ => "backupd=debug,info",
+    };
+    let filter = tracing_subscriber::EnvFilter::try_from_env("BACKUPD_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
+    // a second subscriber can exist only in tests, which then keep theirs
+    let _already_set = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+}
+
+fn run(cli: Cli, output: Output) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Error::new(Class::Unforeseen, format!("threads cannot be started: {error}")))?;
+    let cancel = CancellationToken::new();
+    runtime.block_on(async {
+        tokio::spawn(cancel_on_signal(cancel.clone()));
+        let reach = reach::Context { config: cli.config };
+        match cli.command {
+            Command::Snapshot(command) => Box::pin(snapshot::run(command, &reach, output, cancel)).await,
+            Command::Restore(args) => Box::pin(restore::run(*args, &reach, output, cancel)).await,
+            Command::Key(command) => key::run(command, output),
+        }
+    })
+}
+
+/// The first interrupt or termination lets running work clean up; the second ends the process at once.
+async fn cancel_on_signal(cancel: CancellationToken) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        tracing::warn!("signals cannot be handled: an interrupt ends the program without cleaning up");
+        return;
+    };
+    for _ in 0..2 {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        if cancel.is_cancelled() {
+            Output::exit_now();
+        }
+        cancel.cancel();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

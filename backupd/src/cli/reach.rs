@@ -1,0 +1,131 @@
+//! From flags (and the configuration) to what they reach: repositories, keys, sources.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::Args;
+
+use crate::crypt::keyring::Keyring;
+use crate::error::{Class, Error, Result};
+use crate::redis::{Secret, SourceOptions, SourceUrl};
+use crate::repository::Keys;
+use crate::store::{self, RepositoryUrl, Store};
+
+/// The largest password file, bytes.
+const PASSWORD_BYTES_MAX: u64 = 4096;
+
+/// What all commands share.
+#[derive(Debug)]
+pub struct Context {
+    /// `--config`.
+    pub config: Option<PathBuf>,
+}
+
+/// Where snapshots are and what opens them.
+#[derive(Debug, Clone, Args)]
+pub struct RepositoryArgs {
+    /// The repository: file:///dir, s3://bucket/prefix?endpoint=URL&region=R&profile=P&style=path|virtual, or its name in the configuration.
+    #[arg(long, value_name = "URL")]
+    repository: Option<String>,
+    /// The key file (see `backupd key generate`).
+    #[arg(long, value_name = "FILE")]
+    key_file: Option<PathBuf>,
+    /// The snapshot is not encrypted; this must be asked for by name.
+    #[arg(long, conflicts_with = "key_file")]
+    no_encryption: bool,
+}
+
+/// A repository that was named, and its keys.
+#[derive(Debug, Clone)]
+pub struct Reached {
+    /// Where it is.
+    pub url: RepositoryUrl,
+    /// What opens it.
+    pub keys: Keys,
+}
+
+impl Reached {
+    /// Opens the store.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn store(&self) -> Result<Arc<dyn Store>> {
+        store::open(&self.url).await
+    }
+}
+
+impl RepositoryArgs {
+    /// The repository and keys of these flags.
+    ///
+    /// # Errors
+    /// `Usage` when no repository is named, `Key` when the key file cannot be used.
+    pub fn reach(&self, _context: &Context) -> Result<Reached> {
+        let Some(url) = &self.repository else {
+            return Err(Error::new(Class::Usage, "no repository is named").hint("give --repository URL"));
+        };
+        let keys = match (&self.key_file, self.no_encryption) {
+            (Some(path), _) => Keys::Keyring(Keyring::read(path)?),
+            (None, true) => Keys::NoEncryption,
+            (None, false) => Keys::Unsaid,
+        };
+        Ok(Reached { url: url.parse()?, keys })
+    }
+}
+
+/// What is snapshotted, when it is not a cluster of the configuration.
+#[derive(Debug, Clone, Args)]
+pub struct SourceArgs {
+    /// A server of the source: redis://[user[:password]@]host:port or unix:///path; any living one is enough.
+    #[arg(long, value_name = "URL", num_args = 1..)]
+    source: Vec<SourceUrl>,
+    /// The ACL user of the source.
+    #[arg(long, value_name = "USER")]
+    source_username: Option<String>,
+    /// A file that holds the password of the source.
+    #[arg(long, value_name = "FILE")]
+    source_password_file: Option<PathBuf>,
+}
+
+/// A source with the repository for its snapshots.
+#[derive(Debug)]
+pub struct ReachedSource {
+    /// How the source is reached.
+    pub source: SourceOptions,
+    /// Where its snapshots go.
+    pub repository: Reached,
+    /// Tags that its snapshots get.
+    pub tags: BTreeMap<String, String>,
+}
+
+impl SourceArgs {
+    /// The source and repository of these flags, or of the cluster `name` of the configuration.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such cluster, and as [`RepositoryArgs::reach`].
+    pub fn reach(&self, context: &Context, name: Option<&str>, repository: &RepositoryArgs) -> Result<ReachedSource> {
+        if let Some(name) = name {
+            return Err(Error::new(Class::NotFound, format!("there is no cluster {name} in the configuration")));
+        }
+        let mut source = SourceOptions::new(self.source.clone());
+        source.username.clone_from(&self.source_username);
+        source.password = self.source_password_file.as_deref().map(password).transpose()?;
+        Ok(ReachedSource { source, repository: repository.reach(context)?, tags: BTreeMap::new() })
+    }
+}
+
+/// Reads a password from a file; a line end at its end is not part of it.
+///
+/// # Errors
+/// `Config` when it cannot be read or is too long to be a password.
+pub fn password(path: &Path) -> Result<Secret> {
+    let fail =
+        |why: String| Error::new(Class::Config, format!("{}: the password file cannot be used: {why}", path.display()));
+    let size = std::fs::metadata(path).map_err(|error| fail(error.to_string()))?.len();
+    if size > PASSWORD_BYTES_MAX {
+        return Err(fail(format!("it has {size} bytes, more than a password can have")));
+    }
+    let mut text = std::fs::read_to_string(path).map_err(|error| fail(error.to_string()))?;
+    text.truncate(text.trim_end_matches(['\r', '\n']).len());
+    Ok(Secret::new(text))
+}

@@ -1,0 +1,169 @@
+//! `backupd restore …`
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::Args as ClapArgs;
+use policies::slot::SlotSet;
+use tokio_util::sync::CancellationToken;
+
+use super::output::{Output, bytes, table};
+use super::reach::{Context, RepositoryArgs, password};
+use super::watch::watched;
+use crate::error::{Class, Error, Result};
+use crate::progress::Progress;
+use crate::redis::{SourceOptions, SourceUrl};
+use crate::repository::Repository;
+use crate::restore::input::Input;
+use crate::restore::plan::Plan;
+use crate::restore::target::NodeReport;
+use crate::restore::{self, Mode, Options, Outcome, Shape, Target, Ttl};
+
+/// What is restored, into which shape, and where to.
+#[derive(Debug, ClapArgs)]
+#[command(group = clap::ArgGroup::new("input").required(true).args(["name", "rdb"]))]
+#[command(group = clap::ArgGroup::new("target").required(true).args(["out", "nodes", "launch"]))]
+pub struct Args {
+    /// The name of the snapshot.
+    name: Option<String>,
+    /// RDB files of other tools instead of a snapshot.
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    rdb: Vec<PathBuf>,
+    #[command(flatten)]
+    repository: RepositoryArgs,
+
+    /// How many shards [default: as many as the snapshot has; one for --rdb].
+    #[arg(long, value_name = "M", conflicts_with = "slots")]
+    shards: Option<usize>,
+    /// The slots of each shard: ranges by commas, shards by semicolons.
+    #[arg(long, value_name = "RANGES;RANGES;…")]
+    slots: Option<String>,
+    /// Whether the target runs in cluster mode [default: when it has several shards].
+    #[arg(long, value_enum)]
+    mode: Option<Mode>,
+    /// Restore only this database, as database 0.
+    #[arg(long, value_name = "N")]
+    db: Option<u64>,
+    /// What happens to expiries.
+    #[arg(long, value_enum, default_value_t = Ttl::Keep)]
+    ttl: Ttl,
+    /// Only say what would be done.
+    #[arg(long)]
+    plan: bool,
+
+    /// Write an RDB file per shard, nodes.conf and a README.txt into this empty folder.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Load into these running, empty nodes.
+    #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',')]
+    nodes: Vec<String>,
+    /// A file that holds the password of the target nodes.
+    #[arg(long, value_name = "FILE", requires = "nodes")]
+    target_password_file: Option<PathBuf>,
+    /// Start a new local cluster in this empty folder, load it, and wait until it serves.
+    #[arg(long, value_name = "DIR")]
+    launch: Option<PathBuf>,
+    /// Replicas per shard.
+    #[arg(long, value_name = "R", default_value_t = 0, requires = "launch")]
+    replicas: usize,
+    /// The first port; the nodes get P, P+1, … of 127.0.0.1 [default: free ones].
+    #[arg(long, value_name = "P", requires = "launch")]
+    port: Option<u16>,
+    /// The server program [default: redis-server or valkey-server, as the snapshot's engine].
+    #[arg(long, value_name = "PATH", requires = "launch")]
+    engine: Option<PathBuf>,
+}
+
+/// Runs a restore.
+///
+/// # Errors
+/// Every class; see [`Class`].
+pub async fn run(args: Args, context: &Context, output: Output, cancel: CancellationToken) -> Result<()> {
+    let only_plan = args.plan;
+    let options = options(args, context).await?;
+    let plan = restore::plan(&options).await?;
+    if only_plan {
+        return output.result(&plan, plan_text);
+    }
+    output.progress(&plan_text(&plan));
+    let progress = Arc::new(Progress::default());
+    let job = Box::pin(restore::run(options, Arc::clone(&progress), cancel));
+    let outcome = watched(&progress, output, job).await?;
+    output.result(&outcome, outcome_text)
+}
+
+async fn options(args: Args, context: &Context) -> Result<Options> {
+    let target = target(&args)?;
+    let shape = match (args.shards, args.slots) {
+        (Some(count), _) => Shape::Shards(count),
+        (None, Some(text)) => Shape::Slots(parse_slots(&text)?),
+        (None, None) => Shape::AsBefore,
+    };
+    let input = match args.name {
+        Some(name) => {
+            let reached = args.repository.reach(context)?;
+            let repository = Repository::open(reached.store().await?).await?;
+            let opened = Box::new(repository.open_snapshot(&name, &reached.keys).await?);
+            Input::Snapshot { repository, opened }
+        }
+        None => Input::Files(args.rdb),
+    };
+    Ok(Options { input, shape, mode: args.mode, target, ttl: args.ttl, db: args.db })
+}
+
+fn target(args: &Args) -> Result<Target> {
+    if let Some(dir) = &args.launch {
+        let (dir, engine) = (dir.clone(), args.engine.clone());
+        return Ok(Target::Launch { dir, replicas: args.replicas, port: args.port, engine });
+    }
+    if let Some(dir) = &args.out {
+        return Ok(Target::Out(dir.clone()));
+    }
+    let seeds =
+        args.nodes.iter().map(|node| format!("redis://{node}").parse::<SourceUrl>()).collect::<Result<Vec<_>>>()?;
+    let mut nodes = SourceOptions::new(seeds);
+    nodes.password = args.target_password_file.as_deref().map(password).transpose()?;
+    Ok(Target::Nodes(Box::new(nodes)))
+}
+
+fn parse_slots(text: &str) -> Result<Vec<SlotSet>> {
+    let usage = |error: policies::slot::SlotError| Error::new(Class::Usage, error.to_string());
+    text.split(';').map(|ranges| ranges.parse().map_err(usage)).collect()
+}
+
+fn plan_text(plan: &Plan) -> String {
+    let known = |count: Option<u64>| count.map_or_else(|| "?".to_owned(), |count| count.to_string());
+    let inputs = plan.inputs.iter().map(|input| {
+        let all = input.targets.len() == plan.shards.len();
+        let targets: Vec<String> = input.targets.iter().map(ToString::to_string).collect();
+        let targets = if all { "all".to_owned() } else { targets.join(" ") };
+        vec![input.name.clone(), known(input.keys), input.bytes.map_or_else(|| "?".to_owned(), bytes), targets]
+    });
+    let mut text = format!("plan: {} with {} shards, {}\n\n", plan.mode, plan.shards.len(), plan.rdb_version);
+    text.push_str(&table(&["input", "keys", "rdb", "to shards"], inputs));
+    if plan.is_cluster() {
+        let rows = plan.shards.iter().map(|shard| {
+            vec![shard.index.to_string(), shard.slots.as_ref().map(ToString::to_string).unwrap_or_default()]
+        });
+        text.push_str("\n\n");
+        text.push_str(&table(&["shard", "slots"], rows));
+    }
+    text.push('\n');
+    text
+}
+
+fn outcome_text(outcome: &Outcome) -> String {
+    let rows = outcome.nodes.iter().map(|node: &NodeReport| {
+        let place = node.file.clone().unwrap_or_else(|| format!("{}:{}", node.host, node.port));
+        let slots = node.slots.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string);
+        vec![place, node.role.clone(), slots, node.keys.to_string()]
+    });
+    let mut text = table(&["node", "role", "slots", "keys"], rows);
+    // writing to a String cannot fail
+    let _infallible = write!(text, "\n\n{} keys restored", outcome.keys.saturating_sub(outcome.expired));
+    if outcome.expired > 0 {
+        let _infallible = write!(text, "; {} more had expired since the snapshot", outcome.expired);
+    }
+    text
+}

@@ -1,0 +1,197 @@
+//! `backupd snapshot …`
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use clap::{Args, Subcommand, ValueEnum};
+use policies::replica::PrimaryUse;
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use super::output::{Output, bytes};
+use super::reach::{Context, RepositoryArgs, SourceArgs};
+use super::view::{List, SnapshotView};
+use super::watch::watched;
+use crate::error::{Class, Error, Result};
+use crate::progress::Progress;
+use crate::repository::Repository;
+use crate::snapshot::{create, verify};
+
+/// Snapshots.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make a snapshot of a cluster of the configuration, or of any server with --source and --repository.
+    Create(Box<CreateArgs>),
+    /// List snapshots.
+    List {
+        /// Only of this cluster.
+        #[arg(long, value_name = "NAME")]
+        cluster: Option<String>,
+        /// Where it is.
+        #[command(flatten)]
+        repository: RepositoryArgs,
+    },
+    /// Show one snapshot: shards, positions, nodes and why they were chosen.
+    Show {
+        /// Its name.
+        name: String,
+        /// Where it is.
+        #[command(flatten)]
+        repository: RepositoryArgs,
+    },
+    /// Read a snapshot again, every byte, and check it against its manifest.
+    Verify {
+        /// Its name.
+        name: String,
+        /// Where it is.
+        #[command(flatten)]
+        repository: RepositoryArgs,
+    },
+}
+
+/// What to snapshot and how.
+#[derive(Debug, Args)]
+pub struct CreateArgs {
+    /// A cluster of the configuration.
+    #[arg(value_name = "CLUSTER", conflicts_with = "source", required_unless_present = "source")]
+    cluster_name: Option<String>,
+    /// The name of the snapshot; unique in its repository.
+    #[arg(long)]
+    name: Option<String>,
+    /// The name of the cluster that an ad-hoc snapshot is of.
+    #[arg(long, value_name = "NAME", default_value = "default", conflicts_with = "cluster_name")]
+    cluster: String,
+    #[command(flatten)]
+    source: SourceArgs,
+    #[command(flatten)]
+    repository: RepositoryArgs,
+    /// A tag, as key=value; may be repeated.
+    #[arg(long = "tag", value_name = "K=V", value_parser = parse_tag)]
+    tags: Vec<(String, String)>,
+    /// How shards are read.
+    #[arg(long, value_enum, default_value_t = Method::Stream)]
+    method: Method,
+    /// Use this node (its id, or host:port) for its shard.
+    #[arg(long, value_name = "ID")]
+    node: Option<String>,
+    /// When a primary may serve: `lone` only in a shard without replicas, where that cannot stop its writes.
+    #[arg(long, value_enum)]
+    primary: Option<Primary>,
+    /// zstd level, 1 (fast) to 19.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(i32).range(1..=19))]
+    level: i32,
+}
+
+/// How shards are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Method {
+    /// Over the replication protocol.
+    Stream,
+}
+
+/// When a primary may serve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Primary {
+    /// Only in a shard without any replica, and only where a failed save cannot stop its writes.
+    Lone,
+    /// When no replica can serve.
+    Fallback,
+    /// Before any replica.
+    Prefer,
+    /// Never.
+    Never,
+}
+
+fn parse_tag(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("a tag is key=value".to_owned()),
+    }
+}
+
+/// Runs a snapshot command.
+///
+/// # Errors
+/// Every class; see [`Class`].
+pub async fn run(command: Command, context: &Context, output: Output, cancel: CancellationToken) -> Result<()> {
+    match command {
+        Command::Create(args) => run_create(*args, context, output, cancel).await,
+        Command::List { cluster, repository } => {
+            let reached = repository.reach(context)?;
+            let repository = Repository::open(reached.store().await?).await?;
+            let snapshots = repository.snapshots(cluster.as_deref()).await?;
+            let list = List { snapshots: snapshots.into_iter().map(Into::into).collect() };
+            output.result(&list, List::text)
+        }
+        Command::Show { name, repository } => {
+            let reached = repository.reach(context)?;
+            let repository = Repository::open(reached.store().await?).await?;
+            let (_, unproven) = repository.find(&name).await?;
+            // with a key the manifest is proven; without one it is shown as it claims to be
+            let manifest = match &reached.keys {
+                keys @ crate::repository::Keys::Keyring(_) => repository.open_snapshot(&name, keys).await?.manifest,
+                _ => unproven.claimed().clone(),
+            };
+            output.result(&SnapshotView::from(&manifest), SnapshotView::text)
+        }
+        Command::Verify { name, repository } => {
+            let reached = repository.reach(context)?;
+            let repository = Repository::open(reached.store().await?).await?;
+            let progress = Arc::new(Progress::default());
+            let job = verify::verify(&repository, &name, &reached.keys, &progress);
+            let manifest = tokio::select! {
+                manifest = watched(&progress, output, job) => manifest?,
+                () = cancel.cancelled() => return Err(Error::new(Class::Unforeseen, "interrupted")),
+            };
+            let document = json!({
+                "name": manifest.name, "cluster": manifest.cluster, "status": "available", "verified": true,
+                "shards": manifest.shards.len(), "keys": manifest.keys(),
+                "plain_bytes": manifest.plain_bytes(), "stored_bytes": manifest.stored_bytes(),
+            });
+            output.result(&document, |_| {
+                format!(
+                    "snapshot {} is whole: {} shards, {} keys, {} of RDB in {} read and checked",
+                    manifest.name,
+                    manifest.shards.len(),
+                    manifest.keys(),
+                    bytes(manifest.plain_bytes()),
+                    bytes(manifest.stored_bytes())
+                )
+            })
+        }
+    }
+}
+
+async fn run_create(args: CreateArgs, context: &Context, output: Output, cancel: CancellationToken) -> Result<()> {
+    let reached = args.source.reach(context, args.cluster_name.as_deref(), &args.repository)?;
+    let cluster = args.cluster_name.unwrap_or(args.cluster);
+    let name = match args.name {
+        Some(name) => name,
+        None => format!("{cluster}-{}", crate::clock::now().format("%Y-%m-%d-%H-%M-%S")),
+    };
+    let Method::Stream = args.method;
+    let mut tags: BTreeMap<String, String> = reached.tags;
+    tags.extend(args.tags);
+    let primary_use = match args.primary {
+        None | Some(Primary::Lone) => PrimaryUse::OnlyHarmless,
+        Some(Primary::Fallback) => PrimaryUse::Fallback,
+        Some(Primary::Prefer) => PrimaryUse::Prefer,
+        Some(Primary::Never) => PrimaryUse::Never,
+    };
+    let options = create::Options {
+        name,
+        cluster,
+        source_kind: "manual".to_owned(),
+        source: reached.source,
+        node: args.node,
+        primary_use,
+        keys: reached.repository.keys.clone(),
+        level: args.level,
+        tags,
+    };
+    let progress = Arc::new(Progress::default());
+    let store = reached.repository.store().await?;
+    let job = create::create(store, options, Arc::clone(&progress), cancel);
+    let manifest = watched(&progress, output, Box::pin(job)).await?;
+    output.result(&SnapshotView::from(&manifest), SnapshotView::text)
+}

@@ -1,0 +1,238 @@
+//! One object back into its RDB, with everything checked on the way.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use sha2::{Digest as _, Sha256};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::{FRAMES_IN_FLIGHT, Meter};
+use crate::bkd::{FOOTER_LEN, FRAME_HEAD_LEN, FrameEntry, FrameHead, HEADER_LEN, Header, Index, Kind, Opener, index};
+use crate::canonical::damaged;
+use crate::crypt::DataKey;
+use crate::error::{Class, Error, Result};
+use crate::manifest::Object;
+use crate::store::Store;
+use crate::task_failed;
+
+/// How much is read from the store at once.
+pub const BLOCK_BYTES: u64 = 4 << 20;
+/// How many such reads are under way before the first is used.
+pub const BLOCKS_AHEAD: usize = 3;
+
+/// What is read.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// The store.
+    pub store: Arc<dyn Store>,
+    /// The key of the object.
+    pub key: String,
+    /// The snapshot that it must belong to.
+    pub snapshot_id: String,
+    /// The shard that it must be.
+    pub shard: u32,
+    /// What the manifest says of it.
+    pub object: Object,
+    /// The snapshot's data key.
+    pub data_key: Option<DataKey>,
+}
+
+/// Reads an object from front to back. Plain RDB bytes come out of the channel in order; they were
+/// authenticated frame by frame, but only the task's `Ok` says that the whole object was there and right, so
+/// nothing may be published before it.
+///
+/// The task fails with `Verification` or `Key`, naming the object, or with what the store says.
+#[must_use]
+pub fn shard(source: Source, meter: Arc<Meter>) -> (mpsc::Receiver<Vec<u8>>, JoinHandle<Result<Index>>) {
+    let (plain, receiver) = mpsc::channel(FRAMES_IN_FLIGHT);
+    let task = tokio::spawn(async move {
+        let mut reader = Reader::new(&source, plain, meter);
+        let outcome = reader.run().await;
+        outcome.map_err(|error| if error.message().contains(&source.key) { error } else { error.at(&source.key) })
+    });
+    (receiver, task)
+}
+
+type Opening = JoinHandle<Result<Vec<u8>>>;
+
+struct Reader<'a> {
+    source: &'a Source,
+    plain: mpsc::Sender<Vec<u8>>,
+    meter: Arc<Meter>,
+    blocks: VecDeque<JoinHandle<Result<Bytes>>>,
+    /// Where the next read begins.
+    next_offset: u64,
+    /// Bytes taken out of blocks so far, and their digest.
+    taken: u64,
+    sha256: Sha256,
+    buffer: BytesMut,
+    openings: VecDeque<Opening>,
+    frames: Vec<FrameEntry>,
+}
+
+impl<'a> Reader<'a> {
+    fn new(source: &'a Source, plain: mpsc::Sender<Vec<u8>>, meter: Arc<Meter>) -> Self {
+        Self {
+            source,
+            plain,
+            meter,
+            blocks: VecDeque::new(),
+            next_offset: 0,
+            taken: 0,
+            sha256: Sha256::new(),
+            buffer: BytesMut::new(),
+            openings: VecDeque::new(),
+            frames: Vec::new(),
+        }
+    }
+
+    async fn run(&mut self) -> Result<Index> {
+        self.check_size().await?;
+        let header_bytes: [u8; HEADER_LEN] = self.take_array().await?;
+        let opener = self.open_header(&header_bytes)?;
+        let header = Header::decode(&self.source.key, &header_bytes)?;
+        loop {
+            let number = self.frames.len() as u64;
+            let index_offset = self.taken;
+            let head: [u8; FRAME_HEAD_LEN] = self.take_array().await?;
+            let head = FrameHead::decode(&self.source.key, &header, number, head)?;
+            let body = self.take(head.body_bytes()).await?.to_vec();
+            let (opener, key) = (opener.clone(), self.source.key.clone());
+            let opening = tokio::task::spawn_blocking(move || opener.open(&key, number, head, body));
+            if head.kind == Kind::Data {
+                self.data_frame(head, opening).await?;
+            } else {
+                while let Some(opening) = self.openings.pop_front() {
+                    self.send(opening).await?;
+                }
+                let index = Index::decode(&self.source.key, &opening.await.map_err(task_failed)??)?;
+                return self.finish(index, index_offset).await;
+            }
+        }
+    }
+
+    /// The size is compared first: an object that was cut or grew is known without reading it.
+    async fn check_size(&self) -> Result<()> {
+        let size = self.source.store.size(&self.source.key).await?;
+        let expected = self.source.object.stored_bytes;
+        match size {
+            Some(size) if size == expected => Ok(()),
+            Some(size) => {
+                Err(damaged(&self.source.key, &format!("it has {size} bytes, and the manifest says {expected}")))
+            }
+            None => Err(damaged(&self.source.key, "it is missing")),
+        }
+    }
+
+    fn open_header(&self, header_bytes: &[u8; HEADER_LEN]) -> Result<Opener> {
+        let name = &self.source.key;
+        let header = Header::decode(name, header_bytes)?;
+        if header.snapshot_id != self.source.snapshot_id || header.shard != self.source.shard {
+            return Err(damaged(name, &format!("it is shard {} of snapshot {}", header.shard, header.snapshot_id)));
+        }
+        let encrypted = header.cipher != crate::bkd::Cipher::None;
+        if encrypted != self.source.data_key.is_some() {
+            return Err(damaged(name, "its encryption is not the one that the manifest says"));
+        }
+        let key = header.object_key(self.source.data_key.as_ref())?;
+        header.check_key(name, header_bytes, &key)?;
+        Ok(Opener::new(header_bytes, &key))
+    }
+
+    async fn data_frame(&mut self, head: FrameHead, opening: Opening) -> Result<()> {
+        let stored_bytes = u32::try_from(head.body_bytes() + FRAME_HEAD_LEN).unwrap_or(u32::MAX);
+        let unknown = index::SLOT_UNKNOWN;
+        let entry = FrameEntry { plain_bytes: head.plain_bytes, stored_bytes, slot_first: unknown, slot_last: unknown };
+        self.frames.push(entry);
+        self.openings.push_back(opening);
+        if self.openings.len() >= FRAMES_IN_FLIGHT
+            && let Some(first) = self.openings.pop_front()
+        {
+            self.send(first).await?;
+        }
+        Ok(())
+    }
+
+    async fn send(&mut self, opening: Opening) -> Result<()> {
+        let plain = opening.await.map_err(task_failed)??;
+        self.plain.send(plain).await.map_err(|_| Error::new(Class::Unforeseen, "the consumer of the shard stopped"))
+    }
+
+    /// Compares what passed with the index, the footer and the manifest.
+    async fn finish(&mut self, index: Index, index_offset: u64) -> Result<Index> {
+        let name = &self.source.key.clone();
+        let footer: [u8; FOOTER_LEN] = self.take_array().await?;
+        if index::decode_footer(name, footer)? != index_offset {
+            return Err(damaged(name, "its footer points elsewhere than to its index"));
+        }
+        if self.taken != self.source.object.stored_bytes {
+            return Err(damaged(name, "it has bytes behind its footer"));
+        }
+        if hex::encode(self.sha256.finalize_reset()) != self.source.object.stored_sha256 {
+            return Err(damaged(name, "its SHA-256 is not the one in the manifest"));
+        }
+        let same =
+            |(a, b): (&FrameEntry, &FrameEntry)| (a.plain_bytes, a.stored_bytes) == (b.plain_bytes, b.stored_bytes);
+        if index.frames.len() != self.frames.len() || !index.frames.iter().zip(&self.frames).all(same) {
+            return Err(damaged(name, "its index lists other frames than it holds"));
+        }
+        if index.plain_bytes() != self.source.object.plain_bytes
+            || hex::encode(index.plain_sha256) != self.source.object.plain_sha256
+        {
+            return Err(damaged(name, "its index and the manifest disagree about the RDB"));
+        }
+        Ok(index)
+    }
+
+    async fn take_array<const N: usize>(&mut self) -> Result<[u8; N]> {
+        let bytes = self.take(N).await?;
+        <[u8; N]>::try_from(bytes.as_ref()).map_err(|_| damaged(&self.source.key, "it ends too early"))
+    }
+
+    /// The next `length` bytes of the object.
+    async fn take(&mut self, length: usize) -> Result<Bytes> {
+        let left = self.source.object.stored_bytes.saturating_sub(self.taken);
+        if length as u64 > left {
+            return Err(damaged(&self.source.key, "it ends in the middle of a frame"));
+        }
+        while self.buffer.len() < length {
+            self.fetch_ahead();
+            let Some(block) = self.blocks.pop_front() else {
+                return Err(damaged(&self.source.key, "it ends too early"));
+            };
+            let block = block.await.map_err(task_failed)??;
+            let mut sha256 = std::mem::take(&mut self.sha256);
+            let hashed = block.clone();
+            let digest = tokio::task::spawn_blocking(move || {
+                sha256.update(&hashed);
+                sha256
+            });
+            self.buffer.extend_from_slice(&block);
+            self.sha256 = digest.await.map_err(task_failed)?;
+        }
+        self.taken += length as u64;
+        self.meter.moved(self.taken);
+        let bytes = self.buffer.copy_to_bytes(length);
+        Ok(bytes)
+    }
+
+    fn fetch_ahead(&mut self) {
+        let end = self.source.object.stored_bytes;
+        while self.blocks.len() < BLOCKS_AHEAD && self.next_offset < end {
+            let (offset, length) = (self.next_offset, BLOCK_BYTES.min(end - self.next_offset));
+            let (store, key) = (Arc::clone(&self.source.store), self.source.key.clone());
+            self.blocks.push_back(tokio::spawn(async move { store.read_range(&key, offset, length).await }));
+            self.next_offset += length;
+        }
+    }
+}
+
+impl Drop for Reader<'_> {
+    /// Reads that nobody waits for any more are stopped.
+    fn drop(&mut self) {
+        self.blocks.iter().for_each(JoinHandle::abort);
+        self.openings.iter().for_each(JoinHandle::abort);
+    }
+}

@@ -1,0 +1,267 @@
+//! One shard into one object.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use rdbtools::scan::Scanner;
+use rdbtools::{Report, ReportSink, SlotStats};
+use sha2::{Digest as _, Sha256};
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::{FRAMES_IN_FLIGHT, Meter};
+use crate::bkd::{FrameEntry, Header, Index, Kind, Sealer, SlotEntry, index};
+use crate::crypt::DataKey;
+use crate::error::{Class, Error, Result};
+use crate::manifest::Object;
+use crate::store::{Store, Upload};
+use crate::task_failed;
+
+/// Where a shard goes and how.
+#[derive(Debug)]
+pub struct Target {
+    /// The store.
+    pub store: Arc<dyn Store>,
+    /// The key of the object.
+    pub key: String,
+    /// Its file name in the manifest.
+    pub file: String,
+    /// Its header.
+    pub header: Header,
+    /// The snapshot's data key.
+    pub data_key: Option<DataKey>,
+    /// zstd level.
+    pub level: i32,
+    /// A guess of the RDB's size, for the choice of part sizes; 0 when there is none.
+    pub size_hint_bytes: u64,
+}
+
+/// What was written.
+#[derive(Debug)]
+pub struct Written {
+    /// The object, for the manifest.
+    pub object: Object,
+    /// What the scanner found.
+    pub report: Report,
+    /// Keys and bytes per slot.
+    pub slots: Vec<SlotEntry>,
+}
+
+/// The end of a source: what must follow the RDB.
+pub type EndCheck = Box<dyn FnOnce(u64, &[u8]) -> Result<()> + Send>;
+
+/// Stores the RDB that comes out of `chunks`.
+///
+/// The RDB ends where its own EOF opcode and checksum say. Up to `tail_bytes` that follow it are collected and
+/// given, with the RDB's length, to `end_check`; only when that agrees does the object become visible.
+/// The receiver is dropped as soon as enough is there.
+///
+/// # Errors
+/// `Verification` when the bytes are not a whole valid RDB, `Version` when it is newer than this program, what the
+/// store says. Whatever was uploaded is then removed.
+pub async fn shard(
+    target: Target,
+    chunks: mpsc::Receiver<Bytes>,
+    tail_bytes: usize,
+    end_check: EndCheck,
+    meter: Arc<Meter>,
+) -> Result<Written> {
+    let key = target.header.object_key(target.data_key.as_ref())?;
+    let header_bytes = target.header.encode(&key);
+    let sealer = Sealer::new(&target.header, &header_bytes, &key, target.level);
+    let upload = target.store.upload(&target.key, target.size_hint_bytes).await?;
+    let mut writer =
+        Writer { upload, sha256: Sha256::new(), stored_bytes: 0, frames: Vec::new(), meter: Arc::clone(&meter) };
+    let (sealed, mut frames) = mpsc::channel(FRAMES_IN_FLIGHT);
+    let scan = Scan {
+        scanner: Scanner::new(ReportSink::new(true)),
+        sha256: Sha256::new(),
+        frame: BytesMut::new(),
+        frame_bytes: usize::try_from(target.header.frame_bytes).unwrap_or(usize::MAX),
+        number: 0,
+        sealer: sealer.clone(),
+        sealed,
+        meter,
+    };
+    let scan = tokio::task::spawn_blocking(move || scan.run(chunks, tail_bytes));
+    let outcome = async {
+        writer.write(header_bytes.to_vec()).await?;
+        while let Some(frame) = frames.recv().await {
+            let (plain_bytes, stored) = frame.await.map_err(task_failed)??;
+            writer.frame(plain_bytes, stored).await?;
+        }
+        Ok(())
+    }
+    .await;
+    // closing the queue is what stops the scanner when the store failed
+    drop(frames);
+    let scanned = scan.await.map_err(task_failed)?;
+    let finished = async {
+        outcome?; // the store's failure is the cause, the scanner's is then only its echo
+        let scanned = scanned?;
+        end_check(scanned.report.bytes, &scanned.tail)?;
+        writer.index(&sealer, &scanned).await?;
+        Ok(scanned)
+    }
+    .await;
+    match finished {
+        Ok(scanned) => writer.complete(target.file, scanned).await,
+        Err(error) => {
+            if let Err(left) = writer.upload.abort().await {
+                tracing::warn!(key = target.key, error = %left, "an unfinished upload may be left behind");
+            }
+            Err(error)
+        }
+    }
+}
+
+/// A frame on its way: its plain length and its stored bytes.
+type Sealing = JoinHandle<Result<(u32, Vec<u8>)>>;
+
+/// The blocking stage: scan, digest, cut into frames.
+struct Scan {
+    scanner: Scanner<ReportSink>,
+    sha256: Sha256,
+    frame: BytesMut,
+    frame_bytes: usize,
+    number: u64,
+    sealer: Sealer,
+    sealed: mpsc::Sender<Sealing>,
+    meter: Arc<Meter>,
+}
+
+struct Scanned {
+    report: Report,
+    slots: Vec<SlotEntry>,
+    plain_sha256: [u8; 32],
+    tail: Vec<u8>,
+}
+
+impl Scan {
+    fn run(mut self, mut chunks: mpsc::Receiver<Bytes>, tail_bytes: usize) -> Result<Scanned> {
+        let mut tail = Vec::new();
+        while !(self.scanner.is_done() && tail.len() >= tail_bytes) {
+            let Some(mut chunk) = chunks.blocking_recv() else { break };
+            if !self.scanner.is_done() {
+                let used = self.scanner.feed(&chunk).map_err(|error| scan_error(&error))?;
+                let rest = chunk.split_off(used.min(chunk.len()));
+                self.sha256.update(&chunk);
+                self.cut(&chunk)?;
+                chunk = rest;
+                self.meter.passed(self.scanner.offset(), self.scanner.sink().keys());
+            }
+            let wanted = tail_bytes.saturating_sub(tail.len());
+            tail.extend(chunk.iter().take(wanted));
+        }
+        drop(chunks);
+        if !self.scanner.is_done() {
+            let bytes = self.scanner.offset();
+            return Err(Error::new(
+                Class::SourceUnavailable,
+                format!("the source ended after {bytes} bytes, before the end of its RDB"),
+            )
+            .hint("the node or its saving child stopped in the middle; try again"));
+        }
+        let rest = self.frame.split();
+        if !rest.is_empty() {
+            self.seal(rest)?;
+        }
+        let (summary, sink) = self.scanner.finish().map_err(|error| scan_error(&error))?;
+        let (report, slots) = ReportSink::into_report(&summary, sink);
+        let slots = slots.as_ref().map(entries).unwrap_or_default();
+        Ok(Scanned { report, slots, plain_sha256: self.sha256.finalize().into(), tail })
+    }
+
+    /// Copies `bytes` into frames and sends the full ones off to be sealed.
+    fn cut(&mut self, mut bytes: &[u8]) -> Result<()> {
+        while !bytes.is_empty() {
+            let room = self.frame_bytes - self.frame.len();
+            let (now, later) = bytes.split_at(room.min(bytes.len()));
+            if self.frame.is_empty() {
+                self.frame.reserve(self.frame_bytes);
+            }
+            self.frame.extend_from_slice(now);
+            bytes = later;
+            if self.frame.len() == self.frame_bytes {
+                let full = self.frame.split();
+                self.seal(full)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn seal(&mut self, plain: BytesMut) -> Result<()> {
+        let (sealer, number) = (self.sealer.clone(), self.number);
+        self.number += 1;
+        let sealing = Handle::current().spawn_blocking(move || {
+            let length = u32::try_from(plain.len()).map_err(|_| Error::new(Class::Unforeseen, "a frame over 4 GiB"))?;
+            Ok((length, sealer.seal(number, Kind::Data, &plain)?))
+        });
+        self.sealed.blocking_send(sealing).map_err(|_| Error::new(Class::StoreUnavailable, "the upload stopped"))
+    }
+}
+
+fn entries(slots: &SlotStats) -> Vec<SlotEntry> {
+    slots.iter().map(|(slot, keys, bytes)| SlotEntry { slot, keys, bytes }).collect()
+}
+
+/// What a scanner's error means for a capture or a restore.
+pub(crate) fn scan_error(error: &rdbtools::ScanError) -> Error {
+    use rdbtools::ErrorKind as Kind;
+    let class = match error.kind {
+        Kind::Unsupported => Class::Version,
+        Kind::Truncated | Kind::Malformed | Kind::Checksum | Kind::NotRdb => Class::Verification,
+    };
+    let error = Error::new(class, error.to_string());
+    if class == Class::Version { error.hint("the RDB is newer than this program: use a newer backupd") } else { error }
+}
+
+/// The asynchronous stage: digest, count, upload.
+struct Writer {
+    upload: Box<dyn Upload>,
+    sha256: Sha256,
+    stored_bytes: u64,
+    frames: Vec<FrameEntry>,
+    meter: Arc<Meter>,
+}
+
+impl Writer {
+    async fn write(&mut self, bytes: Vec<u8>) -> Result<()> {
+        self.sha256.update(&bytes);
+        self.stored_bytes += bytes.len() as u64;
+        self.upload.write(Bytes::from(bytes)).await?;
+        self.meter.moved(self.stored_bytes);
+        Ok(())
+    }
+
+    async fn frame(&mut self, plain_bytes: u32, stored: Vec<u8>) -> Result<()> {
+        let stored_bytes =
+            u32::try_from(stored.len()).map_err(|_| Error::new(Class::Unforeseen, "a frame of more than 4 GiB"))?;
+        // slot bounds need a source that writes slot by slot; until one is told apart they are unknown
+        let (slot_first, slot_last) = (index::SLOT_UNKNOWN, index::SLOT_UNKNOWN);
+        self.frames.push(FrameEntry { plain_bytes, stored_bytes, slot_first, slot_last });
+        self.write(stored).await
+    }
+
+    async fn index(&mut self, sealer: &Sealer, scanned: &Scanned) -> Result<()> {
+        let index =
+            Index { plain_sha256: scanned.plain_sha256, frames: self.frames.clone(), slots: scanned.slots.clone() };
+        let (offset, number) = (self.stored_bytes, self.frames.len() as u64);
+        self.write(sealer.seal(number, Kind::Index, &index.encode())?).await?;
+        self.write(index::encode_footer(offset).to_vec()).await
+    }
+
+    async fn complete(self, file: String, scanned: Scanned) -> Result<Written> {
+        self.upload.complete().await?;
+        let object = Object {
+            file,
+            stored_bytes: self.stored_bytes,
+            stored_sha256: hex::encode(self.sha256.finalize()),
+            plain_bytes: scanned.report.bytes,
+            plain_sha256: hex::encode(scanned.plain_sha256),
+            frames: self.frames.len() as u64,
+        };
+        Ok(Written { object, report: scanned.report, slots: scanned.slots })
+    }
+}

@@ -1,0 +1,38 @@
+//! What the rest of the program may ask of a Redis or Valkey server.
+//!
+//! Ordinary commands go through the `redis` crate over one connection per node, each with deadlines. The
+//! replication stream is our own code, because its payload is not a reply of the protocol: it carries bare
+//! newlines as keep-alive and has no closing CRLF.
+//!
+//! | module | holds |
+//! |---|---|
+//! | `source` | source URLs, credentials, deadlines |
+//! | `client` | one connection for ordinary commands |
+//! | `refusal` | error replies and what they mean for the user |
+//! | `info` | the text of `INFO` |
+//! | `cluster` | `CLUSTER NODES` and `CLUSTER SLOTS` |
+//! | `node` | one node as it was seen |
+//! | `topology` | which nodes and shards there are |
+//! | `wire` | a raw connection: commands out, lines and bytes in |
+//! | `replication` | a capture's connection, from the greeting to the last byte |
+//! | `end` | whether a payload is whole |
+
+mod client;
+mod cluster;
+mod end;
+mod info;
+mod node;
+mod refusal;
+mod replication;
+mod source;
+mod topology;
+mod wire;
+
+pub(crate) use client::Client;
+pub(crate) use cluster::parse_nodes;
+pub use end::{EndVerdict, check_end};
+pub(crate) use info::Info;
+pub use node::{Node, Role};
+pub use replication::{Framing, MARK_LEN, Payload, Replication, Started};
+pub use source::{Address, Credentials, Secret, SourceOptions, SourceUrl};
+pub use topology::{Mode, Shard, Topology, discover};

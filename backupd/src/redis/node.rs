@@ -1,0 +1,165 @@
+//! One node as it was seen.
+
+use ::redis::cmd;
+use policies::replica::Candidate;
+
+use super::client::Client;
+use super::info::Info;
+use super::source::{Address, SourceOptions};
+use crate::error::Result;
+
+/// What a node is to its shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// It takes the writes.
+    Primary,
+    /// It follows another node.
+    Replica,
+}
+
+impl Role {
+    /// `primary` or `replica`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Primary => "primary",
+            Self::Replica => "replica",
+        }
+    }
+}
+
+/// One node of a shard, with what it said of itself when it was asked.
+#[derive(Debug, Clone)]
+pub struct Node {
+    /// The node id in a cluster, else `host:port` (or `unix:///path`).
+    pub id: String,
+    /// Where we reach it.
+    pub address: Address,
+    /// Host name or IP address.
+    pub host: String,
+    /// Port; 0 for a Unix socket.
+    pub port: u16,
+    /// Its role. That of a node that could not be asked is what the others said.
+    pub role: Role,
+    /// Why it could not be asked; everything below is then empty.
+    pub unreachable: Option<String>,
+    /// The id of this run of the process: changes with every start.
+    pub run_id: String,
+    /// `redis`, `valkey`, …
+    pub engine: String,
+    /// The engine's own version.
+    pub version: String,
+    /// A replica's link to its primary is up.
+    pub link_up: bool,
+    /// A full synchronisation of this replica is under way.
+    pub syncing: bool,
+    /// The data set is being loaded.
+    pub loading: bool,
+    /// Id of the replication history.
+    pub replid: String,
+    /// Position in that history, in bytes: of a replica how far it applied, of a primary how far it wrote.
+    pub offset: u64,
+    /// Bytes of memory that the data and the server take.
+    pub used_memory: u64,
+    /// Keys in all databases.
+    pub keys: u64,
+    /// A failed save cannot stop this node's writes. Only asked of primaries without replicas; `None` when not
+    /// asked or when `CONFIG GET` is refused.
+    pub save_is_harmless: Option<bool>,
+}
+
+impl Node {
+    /// What the choice of a node needs. `primary_offset` is the offset of the shard's primary; `None` when it
+    /// is unknown, and the lag then counts as 0.
+    #[must_use]
+    pub fn candidate(&self, primary_offset: Option<u64>) -> Candidate {
+        Candidate {
+            id: self.id.clone(),
+            primary: self.role == Role::Primary,
+            unreachable: self.unreachable.clone(),
+            link_up: self.link_up,
+            syncing: self.syncing,
+            loading: self.loading,
+            lag_bytes: primary_offset.map_or(0, |offset| offset.saturating_sub(self.offset)),
+            save_is_harmless: self.save_is_harmless,
+        }
+    }
+
+    /// A node that could not be asked.
+    pub(super) fn unseen(id: String, address: Address, role: Role, why: String) -> Self {
+        Self { role, unreachable: Some(why), ..Self::seen(id, address, &Info::default(), None) }
+    }
+
+    /// A node that said `info`.
+    pub(super) fn seen(id: String, address: Address, info: &Info, save_is_harmless: Option<bool>) -> Self {
+        let (engine, version) = info.engine();
+        let replica = info.is_replica();
+        Self {
+            id,
+            host: address.host().to_owned(),
+            port: address.port(),
+            address,
+            role: if replica { Role::Replica } else { Role::Primary },
+            unreachable: None,
+            run_id: info.text("run_id").to_owned(),
+            engine: engine.to_owned(),
+            version: version.to_owned(),
+            link_up: info.text("master_link_status") == "up",
+            syncing: info.text("master_sync_in_progress") == "1",
+            // async_loading: a replica that still serves its old data while it loads the new
+            loading: info.text("loading") == "1" || info.text("async_loading") == "1",
+            replid: info.text("master_replid").to_owned(),
+            offset: info.number(if replica { "slave_repl_offset" } else { "master_repl_offset" }),
+            used_memory: info.number("used_memory"),
+            keys: info.keys(),
+            save_is_harmless,
+        }
+    }
+}
+
+/// Everything one node was asked.
+#[derive(Debug, Clone)]
+pub(super) struct Seen {
+    pub(super) info: Info,
+    pub(super) save_is_harmless: Option<bool>,
+    /// Its own `CLUSTER NODES`, if it is a primary of a cluster and answers it.
+    pub(super) own_view: Option<String>,
+}
+
+/// Connects to a node as `options` say.
+pub(super) async fn connect(address: &Address, options: &SourceOptions) -> Result<Client> {
+    let credentials = options.credentials_for(address);
+    Client::connect(address, &credentials, options.connect_timeout, options.reply_timeout).await
+}
+
+/// Asks a node for `INFO` and, of a primary, for what only primaries matter for.
+pub(super) async fn observe(address: &Address, options: &SourceOptions) -> Result<Seen> {
+    let mut client = connect(address, options).await?;
+    let text: String = client.query("INFO", &cmd("INFO")).await?;
+    let mut seen = Seen { info: Info::parse(&text), save_is_harmless: None, own_view: None };
+    if seen.info.is_replica() {
+        return Ok(seen);
+    }
+    if seen.info.text("redis_mode") == "cluster" {
+        // Refused while loading, or by ACL: then the view of the node we began with has to do.
+        seen.own_view = client.query("CLUSTER NODES", cmd("CLUSTER").arg("NODES")).await.ok();
+    }
+    if seen.info.number("connected_slaves") == 0 {
+        seen.save_is_harmless = save_is_harmless(&mut client).await;
+    }
+    Ok(seen)
+}
+
+/// A synchronisation that writes to the server's disk and fails stops the writes of a primary with save
+/// points (`MISCONF`); a diskless one never does.
+async fn save_is_harmless(client: &mut Client) -> Option<bool> {
+    if config(client, "repl-diskless-sync").await? == "yes" {
+        return Some(true);
+    }
+    Some(config(client, "save").await?.is_empty())
+}
+
+async fn config(client: &mut Client, name: &str) -> Option<String> {
+    let pair: Vec<String> = client.query("CONFIG GET", cmd("CONFIG").arg("GET").arg(name)).await.ok()?;
+    pair.get(1).cloned()
+}

@@ -1,0 +1,254 @@
+//! A repository: a store with a marker, names, and snapshots. It is the truth; everything else is an index of it.
+//!
+//! ```text
+//! backupd-repository.json                          marker, made once
+//! _names/<name>/<number>.json                      claims on the name, see `repository::claim`
+//! <cluster>/<snapshot-id>/shard-<nnnn>-<attempt>.bkd
+//! <cluster>/<snapshot-id>/wrap-<key-id>.json
+//! <cluster>/<snapshot-id>/manifest.json            written last, removed first
+//! ```
+//!
+//! Nothing is ever overwritten.
+
+pub mod claim;
+pub mod listing;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::canonical::{self, DOCUMENT_BYTES_MAX, Proof, damaged};
+use crate::clock;
+use crate::crypt::keyring::Keyring;
+use crate::crypt::{DataKey, random, wrap};
+use crate::error::{Class, Error, Result};
+use crate::manifest::{Manifest, Unproven};
+use crate::store::Store;
+
+const MARKER: &str = "backupd-repository.json";
+/// The largest small document (marker, claim, wrap), bytes.
+const SMALL_BYTES_MAX: u64 = 64 << 10;
+
+/// An opened repository.
+#[derive(Debug, Clone)]
+pub struct Repository {
+    store: Arc<dyn Store>,
+    id: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Marker {
+    format: u32,
+    repository_id: String,
+    created_at: String,
+}
+
+/// Where a snapshot's objects are.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Place {
+    /// The cluster's name.
+    pub cluster: String,
+    /// The snapshot's id.
+    pub snapshot_id: String,
+}
+
+impl Place {
+    /// The key of one of its objects.
+    #[must_use]
+    pub fn key(&self, file: &str) -> String {
+        format!("{}/{}/{file}", self.cluster, self.snapshot_id)
+    }
+
+    /// The key of its manifest.
+    #[must_use]
+    pub fn manifest_key(&self) -> String {
+        self.key("manifest.json")
+    }
+
+    /// The key of its wrap for a master key.
+    #[must_use]
+    pub fn wrap_key(&self, key_id: &str) -> String {
+        self.key(&format!("wrap-{key_id}.json"))
+    }
+}
+
+/// A new snapshot id: `20261123T081500Z-` and eight random hex digits, so that ids sort by time.
+///
+/// # Errors
+/// When no randomness is to be had.
+pub fn new_snapshot_id(now: DateTime<Utc>) -> Result<String> {
+    Ok(format!("{}-{}", now.format("%Y%m%dT%H%M%SZ"), hex::encode(random::<4>()?)))
+}
+
+/// What opens the snapshots of a repository.
+#[derive(Debug, Clone)]
+pub enum Keys {
+    /// Nothing was said: only what is not encrypted can be read, and nothing can be made.
+    Unsaid,
+    /// `--no-encryption` was asked for by name.
+    NoEncryption,
+    /// Master keys.
+    Keyring(Keyring),
+}
+
+/// A snapshot whose manifest is proven, with the key to its data.
+#[derive(Debug, Clone)]
+pub struct Opened {
+    /// Where it is.
+    pub place: Place,
+    /// Its manifest.
+    pub manifest: Manifest,
+    /// Its data key; `None` when it is not encrypted.
+    pub data_key: Option<DataKey>,
+}
+
+impl Repository {
+    /// Opens a repository that exists.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no repository here, `Verification` when its marker is damaged.
+    pub async fn open(store: Arc<dyn Store>) -> Result<Self> {
+        match store.read(MARKER, SMALL_BYTES_MAX).await {
+            Ok(file) => {
+                let marker: Marker = canonical::open(MARKER, canonical::parse(MARKER, &file)?, Proof::Digest)?;
+                if marker.format != 1 {
+                    let what = format!("{}: repository format {} is not known", store.url(), marker.format);
+                    return Err(Error::new(Class::Version, what).hint("use a newer backupd"));
+                }
+                Ok(Self { store, id: marker.repository_id })
+            }
+            Err(error) if error.class() == Class::NotFound => {
+                Err(Error::new(Class::NotFound, format!("{}: there is no repository here", store.url()))
+                    .hint("`snapshot create` makes one; check the URL, its prefix and its endpoint"))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Opens a repository, and makes it first when there is none.
+    ///
+    /// # Errors
+    /// As [`Repository::open`], and what the store says.
+    pub async fn open_or_create(store: Arc<dyn Store>) -> Result<Self> {
+        match Self::open(Arc::clone(&store)).await {
+            Err(error) if error.class() == Class::NotFound => {}
+            other => return other,
+        }
+        let repository_id = hex::encode(random::<16>()?);
+        let marker = Marker { format: 1, repository_id, created_at: clock::text(clock::now()) };
+        let file = canonical::seal(&marker, Proof::Digest)?;
+        match store.create(MARKER, Bytes::from(file)).await {
+            // somebody else made it between our look and our write: theirs counts
+            Ok(()) => {}
+            Err(error) if error.class() == Class::Busy => {}
+            Err(error) => return Err(error),
+        }
+        Self::open(store).await
+    }
+
+    /// The random id of the repository.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The store below.
+    #[must_use]
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// The manifest at a place, its proof unchecked when it is encrypted.
+    ///
+    /// # Errors
+    /// `NotFound` when there is none, `Verification` when it is damaged or belongs elsewhere.
+    pub async fn manifest(&self, place: &Place) -> Result<Unproven> {
+        let key = place.manifest_key();
+        let file = self.store.read(&key, DOCUMENT_BYTES_MAX).await?;
+        let unproven = Unproven::parse(&key, &file)?;
+        let claimed = unproven.claimed();
+        if claimed.snapshot_id != place.snapshot_id || claimed.cluster != place.cluster {
+            return Err(damaged(&key, "it is the manifest of another snapshot"));
+        }
+        Ok(unproven)
+    }
+
+    /// Finds a snapshot by name, unwraps its data key and proves its manifest.
+    ///
+    /// # Errors
+    /// `NotFound`, `Busy` while it is being made, `Key`, `Verification`.
+    pub async fn open_snapshot(&self, name: &str, keys: &Keys) -> Result<Opened> {
+        let (place, unproven) = self.find(name).await?;
+        let data_key = self.data_key(&place, unproven.claimed(), keys).await?;
+        let manifest = unproven.prove(data_key.as_ref())?;
+        Ok(Opened { place, manifest, data_key })
+    }
+
+    async fn data_key(&self, place: &Place, manifest: &Manifest, keys: &Keys) -> Result<Option<DataKey>> {
+        let ring = match (manifest.encryption.is_on(), keys) {
+            (false, Keys::Keyring(_)) => {
+                return Err(Error::new(
+                    Class::Refused,
+                    format!("snapshot {} is not encrypted, though a key was given", manifest.name),
+                )
+                .hint(
+                    "whoever can write to the repository could have put it there; give --no-encryption to accept it",
+                ));
+            }
+            (false, _) => return Ok(None),
+            (true, Keys::Keyring(ring)) => ring,
+            (true, _) => {
+                return Err(Error::new(
+                    Class::Key,
+                    format!("snapshot {} is encrypted and no key was given", manifest.name),
+                )
+                .hint(format!(
+                    "give the key file that holds one of {} with --key-file",
+                    self.wraps(place).await?.join(", ")
+                )));
+            }
+        };
+        let wrapped_for = self.wraps(place).await?;
+        let Some(master) = ring.keys().iter().find(|key| wrapped_for.contains(&key.id)) else {
+            let held: Vec<&str> = ring.keys().iter().map(|key| key.id.as_str()).collect();
+            return Err(Error::new(
+                Class::Key,
+                format!(
+                    "snapshot {} is wrapped for {}, and the key file holds {}",
+                    manifest.name,
+                    if wrapped_for.is_empty() { "no key at all".to_owned() } else { wrapped_for.join(", ") },
+                    held.join(", ")
+                ),
+            )
+            .hint("give the key file that made the snapshot"));
+        };
+        let key = place.wrap_key(&master.id);
+        let file = self.store.read(&key, SMALL_BYTES_MAX).await?;
+        let wrap = wrap::parse(&key, &file, &place.snapshot_id, &master.id)?;
+        wrap::open(&key, &wrap, master).map(Some)
+    }
+
+    /// The ids of the master keys that a snapshot's data key is wrapped for.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn wraps(&self, place: &Place) -> Result<Vec<String>> {
+        let prefix = place.key("wrap-");
+        let page = self.store.list(&prefix, false, None).await?;
+        let id = |key: &str| Some(key.strip_prefix(&prefix)?.strip_suffix(".json")?.to_owned());
+        Ok(page.objects.iter().filter_map(|object| id(&object.key)).collect())
+    }
+
+    /// Reads a wrap object and checks its digest and what it belongs to, without opening it.
+    ///
+    /// # Errors
+    /// `Verification` when it is damaged.
+    pub async fn check_wrap(&self, place: &Place, key_id: &str) -> Result<()> {
+        let key = place.wrap_key(key_id);
+        let file = self.store.read(&key, SMALL_BYTES_MAX).await?;
+        wrap::parse(&key, &file, &place.snapshot_id, key_id).map(drop)
+    }
+}

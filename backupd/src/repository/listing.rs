@@ -1,0 +1,166 @@
+//! What a repository holds.
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+
+use super::{Place, Repository};
+use crate::error::{Class, Result};
+use crate::manifest::{Manifest, Unproven};
+
+/// How many manifests are read at the same time.
+const READS_IN_FLIGHT: usize = 16;
+
+/// The state of a snapshot in a listing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// Its manifest is there: it can be restored.
+    Available,
+    /// A job is making it.
+    Creating,
+    /// A job began it and is gone; what it left is garbage.
+    Failed,
+    /// Its manifest is there and is damaged.
+    Broken,
+}
+
+/// One line of a listing.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// Its name; of a broken one what its place says.
+    pub name: String,
+    /// Where it is.
+    pub place: Place,
+    /// Its state.
+    pub status: Status,
+    /// What its manifest says, proof unchecked where it is encrypted.
+    pub manifest: Option<Manifest>,
+    /// Why it is broken.
+    pub problem: Option<String>,
+}
+
+impl Repository {
+    /// All snapshots, oldest first, of one cluster or of all.
+    ///
+    /// # Errors
+    /// What the store says. A damaged manifest is an entry, not an error.
+    pub async fn snapshots(&self, cluster: Option<&str>) -> Result<Vec<Entry>> {
+        let mut entries = Vec::new();
+        let places: Vec<Place> = self
+            .places()
+            .await?
+            .into_iter()
+            .filter(|place| cluster.is_none_or(|cluster| place.cluster == cluster))
+            .collect();
+        for batch in places.chunks(READS_IN_FLIGHT) {
+            let reads = batch.iter().map(|place| {
+                let (repository, place) = (self.clone(), place.clone());
+                tokio::spawn(async move { repository.entry(place).await })
+            });
+            for read in reads.collect::<Vec<_>>() {
+                entries.extend(read.await.map_err(crate::task_failed)??);
+            }
+        }
+        let published: BTreeSet<String> = entries.iter().map(|entry| entry.name.clone()).collect();
+        for name in self.folders("_names/").await? {
+            if !published.contains(&name) {
+                entries.extend(
+                    self.unpublished(&name)
+                        .await?
+                        .filter(|entry| cluster.is_none_or(|cluster| entry.place.cluster == cluster)),
+                );
+            }
+        }
+        entries.sort_by(|a, b| a.place.snapshot_id.cmp(&b.place.snapshot_id));
+        Ok(entries)
+    }
+
+    /// The folders in which a snapshot may be.
+    pub(super) async fn places(&self) -> Result<Vec<Place>> {
+        let mut places = Vec::new();
+        for cluster in self.folders("").await? {
+            if policies::names::check("cluster", &cluster).is_err() {
+                continue; // `_names`, or something that is not ours
+            }
+            for snapshot_id in self.folders(&format!("{cluster}/")).await? {
+                places.push(Place { cluster: cluster.clone(), snapshot_id });
+            }
+        }
+        Ok(places)
+    }
+
+    /// The snapshot of this name among `places`, found by reading manifests.
+    pub(super) async fn find_by_manifest(
+        &self,
+        name: &str,
+        places: impl Iterator<Item = Place>,
+    ) -> Result<Option<(Place, Unproven)>> {
+        for place in places {
+            match self.manifest(&place).await {
+                Ok(unproven) if unproven.claimed().name == name => return Ok(Some((place, unproven))),
+                Ok(_) => {}
+                Err(error) if matches!(error.class(), Class::NotFound | Class::Verification) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
+    async fn entry(&self, place: Place) -> Result<Option<Entry>> {
+        match self.manifest(&place).await {
+            Ok(unproven) => {
+                let manifest = unproven.claimed().clone();
+                let name = manifest.name.clone();
+                Ok(Some(Entry { name, place, status: Status::Available, manifest: Some(manifest), problem: None }))
+            }
+            Err(error) if error.class() == Class::NotFound => Ok(None),
+            Err(error) if matches!(error.class(), Class::Verification | Class::Version) => {
+                let (name, problem) = (place.snapshot_id.clone(), Some(error.message().to_owned()));
+                Ok(Some(Entry { name, place, status: Status::Broken, manifest: None, problem }))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The state of a name whose snapshot has no manifest.
+    async fn unpublished(&self, name: &str) -> Result<Option<Entry>> {
+        let claim = match self.highest_claim(name).await {
+            Ok(Some(claim)) => claim,
+            Ok(None) => return Ok(None),
+            Err(error) if error.class() == Class::Verification => {
+                let place = Place { cluster: "?".to_owned(), snapshot_id: "?".to_owned() };
+                let problem = Some(error.message().to_owned());
+                return Ok(Some(Entry {
+                    name: name.to_owned(),
+                    place,
+                    status: Status::Broken,
+                    manifest: None,
+                    problem,
+                }));
+            }
+            Err(error) => return Err(error),
+        };
+        let status = if self.is_live(&claim).await? { Status::Creating } else { Status::Failed };
+        let place = Place { cluster: claim.cluster, snapshot_id: claim.snapshot_id };
+        // a manifest that could not be read is listed as broken already, under its id
+        if status == Status::Failed && self.store.size(&place.manifest_key()).await?.is_some() {
+            return Ok(None);
+        }
+        Ok(Some(Entry { name: name.to_owned(), place, status, manifest: None, problem: None }))
+    }
+
+    /// The names of the folders right below `prefix`.
+    async fn folders(&self, prefix: &str) -> Result<Vec<String>> {
+        let (mut folders, mut after) = (Vec::new(), None);
+        loop {
+            let page = self.store.list(prefix, true, after.as_deref()).await?;
+            let names = page.folders.iter().filter_map(|folder| folder.strip_prefix(prefix)?.strip_suffix('/'));
+            folders.extend(names.map(str::to_owned));
+            match page.next {
+                Some(next) => after = Some(next),
+                None => return Ok(folders),
+            }
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! From a snapshot, or from foreign RDB files, to a new cluster.
+//!
+//! Everything that can be refused is refused before anything is touched: [`plan`]. Then the inputs are read one
+//! after another, checked, and split by slot into one RDB file per target shard ([`split`]); only when every
+//! input proved whole are the files given their names, loaded or left for the user.
+
+pub mod input;
+pub mod plan;
+pub mod split;
+pub mod target;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use policies::slot::SlotSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::error::Result;
+use crate::progress::Progress;
+use input::Input;
+use plan::Plan;
+use target::NodeReport;
+
+/// What is restored, and how.
+#[derive(Debug)]
+pub struct Options {
+    /// A snapshot's shards, or foreign files.
+    pub input: Input,
+    /// How many shards, or which slots each gets.
+    pub shape: Shape,
+    /// `standalone` or `cluster`, where the user said so.
+    pub mode: Option<Mode>,
+    /// Where to.
+    pub target: Target,
+    /// What happens to expiries.
+    pub ttl: Ttl,
+    /// Only this database, as database 0.
+    pub db: Option<u64>,
+}
+
+/// The shape of the new cluster.
+#[derive(Debug, Clone)]
+pub enum Shape {
+    /// As the snapshot was; one shard for foreign files.
+    AsBefore,
+    /// So many shards of equal slots.
+    Shards(usize),
+    /// These slots.
+    Slots(Vec<SlotSet>),
+}
+
+/// Whether the target runs in cluster mode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Mode {
+    /// One server without cluster mode.
+    Standalone,
+    /// Cluster mode.
+    Cluster,
+}
+
+/// What happens to expiries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Ttl {
+    /// They stay the moments they were.
+    Keep,
+    /// They move by the time since the snapshot, so that keys live as much longer as they had left.
+    Shift,
+    /// They are removed.
+    Drop,
+}
+
+/// Where a restore goes.
+#[derive(Debug, Clone)]
+pub enum Target {
+    /// RDB files in a folder.
+    Out(PathBuf),
+    /// A new local cluster.
+    Launch {
+        /// Its folder.
+        dir: PathBuf,
+        /// Replicas per shard.
+        replicas: usize,
+        /// The first port; free ones are looked for when there is none.
+        port: Option<u16>,
+        /// The server program; found by the engine's name when there is none.
+        engine: Option<PathBuf>,
+    },
+    /// Running empty nodes, as `host:port`, with how to enter them.
+    Nodes(Box<crate::redis::SourceOptions>),
+}
+
+/// What a restore did.
+#[derive(Debug, serde::Serialize)]
+pub struct Outcome {
+    /// What was planned.
+    pub plan: Plan,
+    /// The nodes that serve now, or the files, one per shard.
+    pub nodes: Vec<NodeReport>,
+    /// Keys that were in the inputs.
+    pub keys: u64,
+    /// Of these, keys that had expired when the restore began; servers drop them while they load.
+    pub expired: u64,
+}
+
+/// Plans a restore: says everything that would happen, or every reason why it cannot.
+///
+/// # Errors
+/// `Refused` for what the target forbids, `Version`, and what reading the inputs' headers says.
+pub async fn plan(options: &Options) -> Result<Plan> {
+    Plan::make(options).await
+}
+
+/// Plans and runs a restore.
+///
+/// # Errors
+/// As [`plan`]; `Verification` and `Key` for the inputs; nothing is started or named unless all inputs were whole.
+pub async fn run(options: Options, progress: Arc<Progress>, cancel: CancellationToken) -> Result<Outcome> {
+    progress.phase("planning");
+    let plan = Plan::make(&options).await?;
+    target::run(options, plan, &progress, &cancel).await
+}

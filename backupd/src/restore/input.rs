@@ -1,0 +1,187 @@
+//! What a restore reads: the shards of a snapshot, or RDB files of other tools.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rdbtools::scan::Scanner;
+use rdbtools::{ErrorKind, RdbVersion, ScanError};
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::error::{Class, Error, Result};
+use crate::manifest::Manifest;
+use crate::pipeline::write::scan_error;
+use crate::pipeline::{CHUNKS_QUEUED, Meter, read};
+use crate::repository::{Opened, Repository};
+use crate::snapshot::verify;
+
+/// Bytes read from a file at once.
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// The inputs of a restore.
+#[derive(Debug)]
+pub enum Input {
+    /// A snapshot, opened and proven.
+    Snapshot {
+        /// Its repository.
+        repository: Repository,
+        /// The snapshot.
+        opened: Box<Opened>,
+    },
+    /// RDB files; `-` is standard input.
+    Files(Vec<PathBuf>),
+}
+
+/// One RDB to be read.
+#[derive(Debug, Clone)]
+pub enum Part {
+    /// A shard of a snapshot.
+    Shard(Box<read::Source>),
+    /// A file.
+    File(PathBuf),
+}
+
+/// What is known of a part before it is read.
+#[derive(Debug, Clone)]
+pub struct PartInfo {
+    /// Its name in messages: the object's key or the path.
+    pub name: String,
+    /// Its format and version.
+    pub version: RdbVersion,
+    /// Its bytes, if known.
+    pub bytes: Option<u64>,
+    /// Its keys, if known.
+    pub keys: Option<u64>,
+    /// Databases above 0 that hold keys, if known.
+    pub high_databases: Vec<(u64, u64)>,
+}
+
+impl Input {
+    /// The manifest, when it is a snapshot.
+    #[must_use]
+    pub fn manifest(&self) -> Option<&Manifest> {
+        match self {
+            Self::Snapshot { opened, .. } => Some(&opened.manifest),
+            Self::Files(_) => None,
+        }
+    }
+
+    /// The parts in order, with what is known of each. Of files the first nine bytes are read, but for `-`,
+    /// which can be read only once.
+    ///
+    /// # Errors
+    /// `NotFound` for a missing file, `Verification` for one that is no RDB, `Version` for one too new.
+    pub async fn parts(&self) -> Result<Vec<(Part, PartInfo)>> {
+        match self {
+            Self::Snapshot { repository, opened } => {
+                Ok(opened.manifest.shards.iter().map(|shard| of_shard(repository, opened, shard)).collect())
+            }
+            Self::Files(paths) => {
+                let mut parts = Vec::new();
+                for path in paths {
+                    parts.push(of_file(path).await?);
+                }
+                Ok(parts)
+            }
+        }
+    }
+}
+
+fn of_shard(repository: &Repository, opened: &Opened, shard: &crate::manifest::Shard) -> (Part, PartInfo) {
+    let source = verify::source(repository, opened, shard);
+    let databases = shard.rdb.databases.iter();
+    let info = PartInfo {
+        name: source.key.clone(),
+        version: RdbVersion { magic: shard.rdb.magic, number: shard.rdb.rdb_version },
+        bytes: Some(shard.object.plain_bytes),
+        keys: Some(shard.rdb.keys),
+        high_databases: databases
+            .filter(|(db, counts)| **db > 0 && counts.keys > 0)
+            .map(|(db, c)| (*db, c.keys))
+            .collect(),
+    };
+    (Part::Shard(Box::new(source)), info)
+}
+
+fn is_stdin(path: &Path) -> bool {
+    path.as_os_str() == "-"
+}
+
+async fn of_file(path: &Path) -> Result<(Part, PartInfo)> {
+    let name = path.display().to_string();
+    if is_stdin(path) {
+        return Err(Error::new(Class::Usage, "an RDB on standard input cannot be planned before it is read")
+            .hint("save it to a file first"));
+    }
+    let file = open(path).await?;
+    let bytes = file.metadata().await.map_err(|error| unreadable(path, &error))?.len();
+    let mut header = Vec::new();
+    file.take(9).read_to_end(&mut header).await.map_err(|error| unreadable(path, &error))?;
+    let version = version_of(&header).map_err(|error| scan_error(&error).at(&name))?;
+    let info = PartInfo { name, version, bytes: Some(bytes), keys: None, high_databases: Vec::new() };
+    Ok((Part::File(path.to_owned()), info))
+}
+
+/// The version in the first bytes of a file.
+fn version_of(header: &[u8]) -> Result<RdbVersion, ScanError> {
+    let mut scanner = Scanner::new(());
+    scanner.feed(header)?;
+    // a file of fewer bytes than a header is refused here, as cut short
+    match scanner.version() {
+        Some(version) => Ok(version),
+        None => Err(scanner.finish().err().unwrap_or(ScanError {
+            offset: header.len() as u64,
+            kind: ErrorKind::NotRdb,
+            message: "it has no header".into(),
+        })),
+    }
+}
+
+async fn open(path: &Path) -> Result<tokio::fs::File> {
+    tokio::fs::File::open(path).await.map_err(|error| unreadable(path, &error))
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> Error {
+    let class = if error.kind() == std::io::ErrorKind::NotFound { Class::NotFound } else { Class::SourceUnavailable };
+    Error::new(class, format!("{}: cannot be read: {error}", path.display())).retryable(false)
+}
+
+/// A part being read: its bytes, and whether all of it was there and right.
+pub type Reading = (mpsc::Receiver<Vec<u8>>, JoinHandle<Result<()>>);
+
+impl Part {
+    /// Begins to read it.
+    #[must_use]
+    pub fn read(self, meter: Arc<Meter>) -> Reading {
+        match self {
+            Self::Shard(source) => {
+                let (chunks, task) = read::shard(*source, meter);
+                (chunks, tokio::spawn(async move { task.await.map_err(crate::task_failed)?.map(drop) }))
+            }
+            Self::File(path) => {
+                let (sender, chunks) = mpsc::channel(CHUNKS_QUEUED);
+                let task = tokio::spawn(async move {
+                    let file = open(&path).await?;
+                    pump(file, sender, &meter).await.map_err(|error| unreadable(&path, &error))
+                });
+                (chunks, task)
+            }
+        }
+    }
+}
+
+async fn pump(mut file: impl AsyncRead + Unpin, chunks: mpsc::Sender<Vec<u8>>, meter: &Meter) -> std::io::Result<()> {
+    let mut moved = 0;
+    loop {
+        let mut chunk = Vec::with_capacity(CHUNK_BYTES);
+        if file.read_buf(&mut chunk).await? == 0 {
+            return Ok(());
+        }
+        moved += chunk.len() as u64;
+        meter.moved(moved);
+        if chunks.send(chunk).await.is_err() {
+            return Ok(()); // the splitter stopped and says why
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! What a restore will do.
+
+use policies::shards;
+use policies::slot::SlotSet;
+use rdbtools::{Magic, RdbVersion};
+use serde::Serialize;
+
+use super::input::PartInfo;
+use super::{Mode, Options, Shape};
+use crate::error::{Class, Error, Result};
+
+/// The plan of a restore.
+#[derive(Debug, Clone, Serialize)]
+pub struct Plan {
+    /// `standalone` or `cluster`.
+    pub mode: String,
+    /// The inputs in the order in which they are read.
+    pub inputs: Vec<PlannedInput>,
+    /// The target shards.
+    pub shards: Vec<PlannedShard>,
+    /// Format and version of the RDB files that are made.
+    pub rdb_version: String,
+    /// Keys in all inputs, where that is known beforehand.
+    pub keys: Option<u64>,
+    /// RDB bytes in all inputs.
+    pub bytes: Option<u64>,
+    #[serde(skip)]
+    pub(super) version: RdbVersion,
+}
+
+/// One input of a plan.
+#[derive(Debug, Clone, Serialize)]
+pub struct PlannedInput {
+    /// Object or path.
+    pub name: String,
+    /// Its keys, if known.
+    pub keys: Option<u64>,
+    /// Its bytes, if known.
+    pub bytes: Option<u64>,
+    /// Which target shards its slots go to; all where its slots are not known.
+    pub targets: Vec<usize>,
+}
+
+/// One target shard of a plan.
+#[derive(Debug, Clone, Serialize)]
+pub struct PlannedShard {
+    /// From 0.
+    pub index: usize,
+    /// Its slots; `null` for a server without cluster mode.
+    pub slots: Option<SlotSet>,
+}
+
+impl Plan {
+    pub(super) async fn make(options: &Options) -> Result<Self> {
+        let parts = options.input.parts().await?;
+        let infos: Vec<PartInfo> = parts.into_iter().map(|(_, info)| info).collect();
+        let (mode, targets) = shape(options)?;
+        check_databases(mode, options.db, &infos)?;
+        let version = common_version(&infos)?;
+        let source_slots = |index: usize| options.input.manifest()?.shards.get(index)?.slots.clone();
+        let feeds = |index: usize| -> Vec<usize> {
+            let slots = source_slots(index);
+            let shares = |target: &SlotSet| slots.as_ref().is_none_or(|slots| !slots.intersection(target).is_empty());
+            targets.iter().enumerate().filter(|(_, target)| shares(target)).map(|(index, _)| index).collect()
+        };
+        let inputs = infos.iter().enumerate().map(|(index, info)| PlannedInput {
+            name: info.name.clone(),
+            keys: info.keys,
+            bytes: info.bytes,
+            targets: feeds(index),
+        });
+        let slots = |target: &SlotSet| (mode == Mode::Cluster).then(|| target.clone());
+        Ok(Self {
+            mode: if mode == Mode::Cluster { "cluster" } else { "standalone" }.to_owned(),
+            inputs: inputs.collect(),
+            shards: targets
+                .iter()
+                .enumerate()
+                .map(|(index, target)| PlannedShard { index, slots: slots(target) })
+                .collect(),
+            rdb_version: version.to_string(),
+            keys: infos.iter().map(|info| info.keys).sum(),
+            bytes: infos.iter().map(|info| info.bytes).sum(),
+            version,
+        })
+    }
+
+    /// Whether the target runs in cluster mode.
+    #[must_use]
+    pub fn is_cluster(&self) -> bool {
+        self.mode == "cluster"
+    }
+
+    /// The slots of each target file: all of them for a server without cluster mode.
+    #[must_use]
+    pub fn targets(&self) -> Vec<SlotSet> {
+        self.shards.iter().map(|shard| shard.slots.clone().unwrap_or_else(SlotSet::full)).collect()
+    }
+}
+
+/// The mode and the slots of each target shard.
+fn shape(options: &Options) -> Result<(Mode, Vec<SlotSet>)> {
+    let refused = |error: shards::PlanError| Error::new(Class::Refused, error.to_string());
+    let manifest = options.input.manifest();
+    let was_cluster = manifest.is_some_and(|manifest| manifest.mode == "cluster");
+    let targets = match &options.shape {
+        Shape::Slots(slots) => slots.clone(),
+        Shape::Shards(count) => shards::equal(*count).map_err(|error| Error::new(Class::Usage, error.to_string()))?,
+        Shape::AsBefore if was_cluster => {
+            let slots = |shard: &crate::manifest::Shard| shard.slots.clone().unwrap_or_else(SlotSet::full);
+            manifest.into_iter().flat_map(|manifest| manifest.shards.iter().map(slots)).collect()
+        }
+        Shape::AsBefore => vec![SlotSet::full()],
+    };
+    shards::check_cover(&targets).map_err(refused)?;
+    let asked_for_shape = !matches!(options.shape, Shape::AsBefore);
+    let default = if targets.len() > 1 || (was_cluster && !asked_for_shape) { Mode::Cluster } else { Mode::Standalone };
+    let mode = options.mode.unwrap_or(default);
+    if mode == Mode::Standalone && targets.len() > 1 {
+        return Err(Error::new(Class::Usage, format!("{} shards need cluster mode", targets.len()))
+            .hint("leave out --mode standalone, or give --shards 1"));
+    }
+    Ok((mode, targets))
+}
+
+/// A node in cluster mode has only database 0, and some versions crash when their RDB has another.
+fn check_databases(mode: Mode, db: Option<u64>, infos: &[PartInfo]) -> Result<()> {
+    let high = || infos.iter().flat_map(|info| info.high_databases.iter().map(move |found| (info, found)));
+    match (mode, db, high().next()) {
+        (Mode::Cluster, None, Some((info, (db, keys)))) => Err(Error::new(
+            Class::Refused,
+            format!("{}: database {db} holds {keys} keys, and a cluster has only database 0", info.name),
+        )
+        .hint("give --db N to restore one database as database 0, or --shards 1 for a server without cluster mode")),
+        _ => Ok(()),
+    }
+}
+
+/// The version that can hold all inputs.
+fn common_version(infos: &[PartInfo]) -> Result<RdbVersion> {
+    let mut versions = infos.iter().map(|info| info.version);
+    let first = versions
+        .next()
+        .ok_or_else(|| Error::new(Class::Usage, "there is nothing to restore: give a snapshot or --rdb FILE"))?;
+    if let Some(other) = infos.iter().find(|info| info.version.magic != first.magic) {
+        return Err(Error::new(
+            Class::Version,
+            format!("{}: it is of another engine than {}", other.name, Magic::name(first.magic)),
+        )
+        .hint("restore the files of Redis and of Valkey 9 one after the other"));
+    }
+    Ok(RdbVersion { magic: first.magic, number: versions.map(|version| version.number).fold(first.number, u16::max) })
+}

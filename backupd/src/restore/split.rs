@@ -1,0 +1,197 @@
+//! Reads the inputs and writes one RDB file per target shard.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rdbtools::ReportSink;
+use rdbtools::split::{SplitError, SplitOptions, Splitter, Ttl as SplitTtl};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::input::Part;
+use super::plan::Plan;
+use super::{Options, Ttl};
+use crate::canonical::damaged;
+use crate::clock;
+use crate::error::{Class, Error, Result};
+use crate::pipeline::Meter;
+use crate::pipeline::write::scan_error;
+use crate::progress::Progress;
+use crate::task_failed;
+
+/// One finished file.
+#[derive(Debug, Clone)]
+pub struct Made {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its keys.
+    pub keys: u64,
+    /// Its keys that have expired already.
+    pub expired: u64,
+    /// Its size.
+    pub bytes: u64,
+}
+
+/// The name of a target shard's file.
+#[must_use]
+pub fn file_name(index: usize) -> String {
+    format!("shard-{index:04}.rdb")
+}
+
+type Files = Splitter<File>;
+
+/// Splits all inputs into files in `dir`. They bear their names only when every input proved whole and they are
+/// durable; until then they end in `.partial`.
+///
+/// # Errors
+/// The first defect of an input, naming it; what writing says.
+pub async fn run(
+    options: &Options,
+    plan: &Plan,
+    dir: &Path,
+    progress: &Progress,
+    cancel: &CancellationToken,
+) -> Result<Vec<Made>> {
+    let parts = options.input.parts().await?;
+    let mut splitter = begin(options, plan, dir)?;
+    for (index, (part, info)) in parts.into_iter().enumerate() {
+        let meter = progress.row(format!("input {index}"), info.bytes);
+        splitter = one(splitter, part, &info.name, meter, cancel).await?;
+        if let Some(manifest) = options.input.manifest() {
+            check_counts(manifest, index, &splitter.1, &info.name)?;
+        }
+        progress.phase(format!("{} is split", info.name));
+    }
+    let dir = dir.to_owned();
+    tokio::task::spawn_blocking(move || end(splitter.0, &dir)).await.map_err(task_failed)?
+}
+
+/// A splitter, and what it found in the input before.
+type State = (Files, Option<rdbtools::Report>);
+
+fn begin(options: &Options, plan: &Plan, dir: &Path) -> Result<State> {
+    let targets = plan.targets();
+    let open = |index: usize| {
+        let path = dir.join(format!("{}.partial", file_name(index)));
+        let file =
+            File::options().write(true).create_new(true).open(&path).map_err(|error| unwritable(&path, &error))?;
+        Ok(file)
+    };
+    let outputs = (0..targets.len()).map(open).collect::<Result<Vec<_>>>()?;
+    let split_options = SplitOptions {
+        version: plan.version,
+        ttl: ttl(options)?,
+        db: options.db,
+        cluster: plan.is_cluster(),
+        now_unix_ms: clock::unix_ms(clock::now()),
+    };
+    let splitter = Splitter::new(targets, outputs, split_options).map_err(|error| split_error(error, "the plan"))?;
+    Ok((splitter, None))
+}
+
+fn ttl(options: &Options) -> Result<SplitTtl> {
+    match (options.ttl, options.input.manifest()) {
+        (Ttl::Keep, _) => Ok(SplitTtl::Keep),
+        (Ttl::Drop, _) => Ok(SplitTtl::Drop),
+        (Ttl::Shift, Some(manifest)) => {
+            let taken = chrono::DateTime::parse_from_rfc3339(&manifest.begun_at)
+                .map_err(|_| damaged("the manifest", "its begin is not a time"))?;
+            Ok(SplitTtl::Shift(clock::now().timestamp_millis() - taken.timestamp_millis()))
+        }
+        (Ttl::Shift, None) => Err(Error::new(
+            Class::Usage,
+            "the age of a foreign RDB file is not known, so its expiries cannot be shifted",
+        )
+        .hint("use --ttl keep or --ttl drop")),
+    }
+}
+
+/// Feeds one input to the splitter, on a thread of its own.
+async fn one(state: State, part: Part, name: &str, meter: Arc<Meter>, cancel: &CancellationToken) -> Result<State> {
+    let (chunks, reading) = part.read(Arc::clone(&meter));
+    let (owned, stop) = (name.to_owned(), cancel.clone());
+    let splitting = tokio::task::spawn_blocking(move || feed(state.0, chunks, &owned, &meter, &stop));
+    let split = splitting.await.map_err(task_failed)?;
+    // the reader's error is the cause; a splitter that got too few bytes only repeats it
+    let read = reading.await.map_err(task_failed)?;
+    match (read, split) {
+        (Ok(()), split) => split,
+        // a splitter that stopped by itself is what stopped the reader
+        (Err(error), Err(own)) if error.class() == Class::Unforeseen => Err(own),
+        (Err(error), _) => Err(error),
+    }
+}
+
+fn feed(
+    mut splitter: Files,
+    mut chunks: mpsc::Receiver<Vec<u8>>,
+    name: &str,
+    meter: &Meter,
+    cancel: &CancellationToken,
+) -> Result<State> {
+    let fail = |error| split_error(error, name);
+    splitter.begin_input(name).map_err(fail)?;
+    let mut fed = 0;
+    while let Some(chunk) = chunks.blocking_recv() {
+        if cancel.is_cancelled() {
+            return Err(Error::new(Class::Unforeseen, "interrupted")
+                .hint("nothing was started; run the command again in an empty folder"));
+        }
+        let used = splitter.feed(&chunk).map_err(fail)?;
+        if used < chunk.len() {
+            return Err(damaged(name, &format!("bytes follow the end of its RDB at byte {}", fed + used as u64)));
+        }
+        fed += used as u64;
+        meter.passed(fed, splitter.progress().map_or(0, ReportSink::keys));
+    }
+    let report = splitter.end_input().map_err(fail)?;
+    Ok((splitter, Some(report)))
+}
+
+/// What was read must be what the manifest promises.
+fn check_counts(
+    manifest: &crate::manifest::Manifest,
+    index: usize,
+    found: &Option<rdbtools::Report>,
+    name: &str,
+) -> Result<()> {
+    let expected = manifest.shards.get(index).map(|shard| &shard.rdb);
+    if found.as_ref() == expected {
+        Ok(())
+    } else {
+        Err(damaged(name, "its RDB holds something else than the manifest says"))
+    }
+}
+
+fn end(splitter: Files, dir: &Path) -> Result<Vec<Made>> {
+    let reports = splitter.finish().map_err(|error| split_error(error, "the outputs"))?;
+    let mut made = Vec::new();
+    for (index, report) in reports.into_iter().enumerate() {
+        let partial = dir.join(format!("{}.partial", file_name(index)));
+        let path = dir.join(file_name(index));
+        let fail = |error: std::io::Error| unwritable(&path, &error);
+        report.writer.sync_all().map_err(fail)?;
+        std::fs::rename(&partial, &path).map_err(fail)?;
+        made.push(Made { path, keys: report.keys, expired: report.expired, bytes: report.bytes });
+    }
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(|error| unwritable(dir, &error))?;
+    Ok(made)
+}
+
+fn split_error(error: SplitError, name: &str) -> Error {
+    match error {
+        SplitError::Scan { input, error } => scan_error(&error).at(input),
+        SplitError::Write { output, source } => unwritable(Path::new(&file_name(output)), &source),
+        SplitError::Refused { input, message, hint } => {
+            Error::new(Class::Refused, format!("{input}: {message}")).hint(hint)
+        }
+        SplitError::Plan(error) => Error::new(Class::Refused, error.to_string()),
+        SplitError::Order(what) => Error::new(Class::Unforeseen, format!("{name}: {what}")),
+    }
+}
+
+pub(super) fn unwritable(path: &Path, error: &std::io::Error) -> Error {
+    Error::new(Class::Refused, format!("{}: cannot be written: {error}", path.display()))
+        .hint("check the folder's permissions and free space")
+}

@@ -1,0 +1,5 @@
+//! Snapshots: made, opened, verified.
+
+pub mod capture;
+pub mod create;
+pub mod verify;

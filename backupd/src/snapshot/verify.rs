@@ -1,0 +1,95 @@
+//! Reads a snapshot again, every byte, and compares it with its manifest.
+
+use std::sync::Arc;
+
+use rdbtools::scan::Scanner;
+use rdbtools::{Report, ReportSink};
+use sha2::{Digest as _, Sha256};
+use tokio::sync::mpsc;
+
+use crate::bkd::SlotEntry;
+use crate::canonical::damaged;
+use crate::error::Result;
+use crate::manifest::{Manifest, Shard};
+use crate::pipeline::write::scan_error;
+use crate::pipeline::{Meter, read};
+use crate::progress::Progress;
+use crate::repository::{Keys, Opened, Repository};
+use crate::task_failed;
+
+/// Verifies a snapshot: wraps, manifest, every object's digest, every frame, the RDB's structure and checksum,
+/// counts and slots. Anything missing or unreadable is a failure.
+///
+/// # Errors
+/// The first defect, naming the object.
+pub async fn verify(repository: &Repository, name: &str, keys: &Keys, progress: &Progress) -> Result<Manifest> {
+    progress.phase("opening the snapshot");
+    let opened = repository.open_snapshot(name, keys).await?;
+    let wraps = repository.wraps(&opened.place).await?;
+    for key_id in opened.manifest.encryption.key_ids.iter().chain(&wraps) {
+        repository.check_wrap(&opened.place, key_id).await?;
+    }
+    progress.phase("reading every byte");
+    for shard in &opened.manifest.shards {
+        let meter = progress.row(format!("shard {}", shard.index), Some(shard.object.plain_bytes));
+        verify_shard(repository, &opened, shard, meter).await?;
+    }
+    Ok(opened.manifest)
+}
+
+async fn verify_shard(repository: &Repository, opened: &Opened, shard: &Shard, meter: Arc<Meter>) -> Result<()> {
+    let source = source(repository, opened, shard);
+    let key = source.key.clone();
+    let (chunks, reading) = read::shard(source, Arc::clone(&meter));
+    let scanned = tokio::task::spawn_blocking(move || scan(chunks, &meter));
+    // the reader's error is the cause; a scanner that got too few bytes only repeats it
+    let scanned = scanned.await.map_err(task_failed)?;
+    let index = reading.await.map_err(task_failed)??;
+    let (report, slots, sha256) = scanned.map_err(|error| error.at(&key))?;
+    if hex::encode(sha256) != shard.object.plain_sha256 {
+        return Err(damaged(&key, "the SHA-256 of its RDB is not the one in the manifest"));
+    }
+    if report != shard.rdb {
+        return Err(damaged(&key, "its RDB holds something else than the manifest says"));
+    }
+    if slots != index.slots {
+        return Err(damaged(&key, "its keys are of other slots than its index says"));
+    }
+    let foreign = |entry: &&SlotEntry| shard.slots.as_ref().is_some_and(|slots| !slots.contains(entry.slot));
+    match slots.iter().find(foreign) {
+        Some(entry) => Err(damaged(&key, &format!("it holds keys of slot {}, which is not its own", entry.slot))),
+        None => Ok(()),
+    }
+}
+
+/// The reading side of one shard of an opened snapshot.
+#[must_use]
+pub fn source(repository: &Repository, opened: &Opened, shard: &Shard) -> read::Source {
+    read::Source {
+        store: Arc::clone(repository.store()),
+        key: opened.place.key(&shard.object.file),
+        snapshot_id: opened.place.snapshot_id.clone(),
+        shard: shard.index,
+        object: shard.object.clone(),
+        data_key: opened.data_key.clone(),
+    }
+}
+
+type Scanned = (Report, Vec<SlotEntry>, [u8; 32]);
+
+fn scan(mut chunks: mpsc::Receiver<Vec<u8>>, meter: &Meter) -> Result<Scanned> {
+    let mut scanner = Scanner::new(ReportSink::new(true));
+    let mut sha256 = Sha256::new();
+    while let Some(chunk) = chunks.blocking_recv() {
+        sha256.update(&chunk);
+        let used = scanner.feed(&chunk).map_err(|error| scan_error(&error))?;
+        if used < chunk.len() {
+            return Err(damaged("the RDB", "bytes follow its end"));
+        }
+        meter.passed(scanner.offset(), scanner.sink().keys());
+    }
+    let (summary, sink) = scanner.finish().map_err(|error| scan_error(&error))?;
+    let (report, slots) = ReportSink::into_report(&summary, sink);
+    let slots = slots.map(|slots| slots.iter().map(|(slot, keys, bytes)| SlotEntry { slot, keys, bytes }).collect());
+    Ok((report, slots.unwrap_or_default(), sha256.finalize().into()))
+}

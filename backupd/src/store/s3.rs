@@ -1,0 +1,358 @@
+//! A bucket as a store.
+//!
+//! Every write is conditional (`If-None-Match: *`) and carries a token of its own in the metadata
+//! `backupd-write`. When a write is refused because the object exists, or its answer was lost, the token of the object that is there tells
+//! whether it is ours: a retry of a write that had succeeded is a success, not a conflict.
+//!
+//! Bytes are protected on their way by the signature, which covers the SHA-256 of every body. Checksum
+//! headers and trailers are sent only where the operation demands them, because not every server knows them.
+
+mod connect;
+mod error;
+mod upload;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::Credentials;
+use aws_sdk_s3::operation::get_object::GetObjectOutput;
+use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
+use aws_sdk_s3::primitives::ByteStream;
+use bytes::{Bytes, BytesMut};
+
+use super::{BucketUrl, ObjectEntry, PAGE_ENTRIES_MAX, Page, RepositoryUrl, Store, Upload, key};
+use crate::error::{Class, Error, Result};
+
+/// The metadata that says which write made an object.
+const TOKEN_NAME: &str = "backupd-write";
+
+/// How often a read is begun when its body breaks off; the client retries everything before the body itself.
+const READ_ATTEMPTS_MAX: u32 = 3;
+
+/// How often a write is sent that the server calls in conflict with another request, with nothing there afterwards.
+const CONFLICT_ATTEMPTS_MAX: u32 = 4;
+
+/// The wait before the second attempt of a read or of a write in conflict; doubled for each further one.
+const ATTEMPT_WAIT: Duration = Duration::from_millis(100);
+
+/// How many requests one page of a listing may take when the bucket holds names that are no keys.
+const LIST_REQUESTS_MAX: u32 = 1000;
+
+/// Greater than every character of a key: a listing after `folder/` and this skips the whole folder.
+const AFTER_KEYS: char = '~';
+
+/// A store in a bucket.
+#[derive(Debug, Clone)]
+pub struct S3Store {
+    client: Client,
+    url: BucketUrl,
+}
+
+/// What a HEAD tells.
+struct Found {
+    size_bytes: u64,
+    token: Option<String>,
+}
+
+/// What became of a conditional write.
+enum Settled {
+    /// The object is there and is what we wrote.
+    Ours,
+    /// Another object is there.
+    Theirs,
+    /// Nothing is there.
+    Absent,
+}
+
+impl S3Store {
+    /// A client for the bucket, from the URL and the usual AWS variables and files. No request is sent to the
+    /// bucket. `credentials` come before those that the URL and the environment name.
+    ///
+    /// # Errors
+    /// `Config` when no region is known.
+    pub async fn open(url: &BucketUrl, credentials: Option<Credentials>) -> Result<Self> {
+        Ok(Self { client: connect::client(url, credentials).await?, url: url.clone() })
+    }
+
+    /// The key in the bucket.
+    fn full(&self, key: &str) -> String {
+        if self.url.prefix.is_empty() { key.to_owned() } else { format!("{}/{key}", self.url.prefix) }
+    }
+
+    /// The key in the store, of a key in the bucket.
+    fn relative<'k>(&self, full: &'k str) -> Option<&'k str> {
+        if self.url.prefix.is_empty() {
+            return Some(full);
+        }
+        full.strip_prefix(&self.url.prefix)?.strip_prefix('/')
+    }
+
+    /// Which object it is, for messages.
+    fn place(&self, key: &str) -> String {
+        if key.is_empty() { self.url() } else { format!("`{key}` in {}", self.url()) }
+    }
+
+    fn missing(&self, key: &str) -> Error {
+        Error::new(Class::NotFound, format!("{} does not exist", self.place(key)))
+    }
+
+    fn exists_already(&self, key: &str) -> Error {
+        Error::new(Class::Busy, format!("{} exists already", self.place(key))).retryable(false)
+    }
+
+    async fn head(&self, key: &str) -> Result<Option<Found>> {
+        match self.client.head_object().bucket(&self.url.bucket).key(self.full(key)).send().await {
+            Ok(head) => Ok(Some(Found {
+                size_bytes: length_of(head.content_length),
+                token: head.metadata.and_then(|mut metadata| metadata.remove(TOKEN_NAME)),
+            })),
+            Err(e) if error::status(&e) == Some(404) => Ok(None),
+            Err(e) => Err(error::of("look at", &self.place(key), &e)),
+        }
+    }
+
+    async fn settle(&self, key: &str, token: &str, size_bytes: u64) -> Result<Settled> {
+        Ok(match self.head(key).await? {
+            None => Settled::Absent,
+            Some(found) if found.token.as_deref() == Some(token) && found.size_bytes == size_bytes => Settled::Ours,
+            Some(_) => Settled::Theirs,
+        })
+    }
+
+    /// Creates an object with one request. Also used for uploads smaller than a part.
+    async fn put(&self, key: &str, body: Bytes) -> Result<()> {
+        let (token, size_bytes) = (new_token()?, length_of_body(&body));
+        let mut wait = ATTEMPT_WAIT;
+        for attempt in 1.. {
+            let request = self.client.put_object().bucket(&self.url.bucket).key(self.full(key)).if_none_match("*");
+            let request = request.metadata(TOKEN_NAME, &token).body(ByteStream::from(body.clone())).customize();
+            let Err(failure) = request.config_override(connect::time_for(size_bytes)).send().await else {
+                return Ok(());
+            };
+            let refused = matches!(error::status(&failure), Some(409 | 412));
+            if !refused && !error::is_ambiguous(&failure) {
+                return Err(error::of("create", &self.place(key), &failure));
+            }
+            match (self.settle(key, &token, size_bytes).await, refused) {
+                (Ok(Settled::Ours), _) => return Ok(()),
+                (Ok(Settled::Theirs), _) => return Err(self.exists_already(key)),
+                (Ok(Settled::Absent), true) if attempt < CONFLICT_ATTEMPTS_MAX => {
+                    tokio::time::sleep(wait).await;
+                    wait = wait.saturating_mul(2);
+                }
+                (Err(e), true) => return Err(e),
+                _ => return Err(error::of("create", &self.place(key), &failure)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the body of an answer, which must have `length` bytes.
+    async fn body(&self, key: &str, mut answer: GetObjectOutput, length: u64) -> Result<Bytes> {
+        let mut body = BytesMut::with_capacity(usize::try_from(length).unwrap_or(0));
+        let broken = |reason: &str| {
+            Error::new(Class::StoreUnavailable, format!("cannot read {}: the answer {reason}", self.place(key)))
+        };
+        while let Some(chunk) = answer.body.next().await {
+            let chunk = chunk.map_err(|e| broken(&format!("broke off: {}", error::chain(&e))))?;
+            if length_of_body(&body).saturating_add(length_of_body(&chunk)) > length {
+                return Err(broken("is longer than it said"));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        if length_of_body(&body) == length { Ok(body.freeze()) } else { Err(broken("is shorter than it said")) }
+    }
+
+    async fn read_once(&self, key: &str, size_bytes_max: u64) -> Result<Bytes> {
+        let request = self.client.get_object().bucket(&self.url.bucket).key(self.full(key));
+        let answer = request.send().await.map_err(|e| error::of("read", &self.place(key), &e))?;
+        let size_bytes = length_of(answer.content_length);
+        if size_bytes > size_bytes_max {
+            return Err(super::too_large(key, &self.url(), size_bytes, size_bytes_max));
+        }
+        self.body(key, answer, size_bytes).await
+    }
+
+    async fn range_once(&self, key: &str, offset: u64, length: u64) -> Result<Bytes> {
+        let beyond = |size_bytes| super::beyond_end(key, &self.url(), size_bytes, offset, length);
+        let last = offset.checked_add(length).and_then(|end| end.checked_sub(1));
+        let (Some(last), true) = (last, length > 0) else {
+            // Nothing that a range can ask for: only the size decides.
+            let size_bytes = self.head(key).await?.ok_or_else(|| self.missing(key))?.size_bytes;
+            return if length == 0 && offset <= size_bytes { Ok(Bytes::new()) } else { Err(beyond(size_bytes)) };
+        };
+        let request = self.client.get_object().bucket(&self.url.bucket).key(self.full(key));
+        let answer = match request.range(format!("bytes={offset}-{last}")).send().await {
+            Err(e) if error::status(&e) == Some(416) => {
+                return Err(beyond(self.head(key).await?.map_or(0, |found| found.size_bytes)));
+            }
+            other => other.map_err(|e| error::of("read", &self.place(key), &e))?,
+        };
+        match ContentRange::read(answer.content_range.as_deref()) {
+            Some(range) if range.first == offset && range.last == last => self.body(key, answer, length).await,
+            Some(range) if range.first == offset && range.last < last => Err(beyond(range.size_bytes)),
+            _ => Err(Error::new(
+                Class::StoreUnavailable,
+                format!("cannot read {}: the server did not answer the range that was asked", self.place(key)),
+            )
+            .retryable(false)),
+        }
+    }
+
+    /// The first page that holds an entry, or the last page.
+    async fn page(&self, prefix: &str, by_folder: bool, after: Option<&str>) -> Result<Page> {
+        // The whole folder `after` is passed, not only its name.
+        let start = after.map(|after| match after.ends_with('/') {
+            true => format!("{}{AFTER_KEYS}", self.full(after)),
+            false => self.full(after),
+        });
+        let mut continuation: Option<String> = None;
+        for _ in 0..LIST_REQUESTS_MAX {
+            let request = self.client.list_objects_v2().bucket(&self.url.bucket).prefix(self.full(prefix));
+            let request = request.max_keys(i32::try_from(PAGE_ENTRIES_MAX).unwrap_or(i32::MAX));
+            let request = request.set_delimiter(by_folder.then(|| "/".to_owned()));
+            let request = match continuation.take() {
+                Some(token) => request.continuation_token(token),
+                None => request.set_start_after(start.clone()),
+            };
+            let answer = request.send().await.map_err(|e| error::of("list", &self.place(prefix), &e))?;
+            let (more, token) = (answer.is_truncated.unwrap_or(false), answer.next_continuation_token.clone());
+            let mut page = self.entries(answer, after.unwrap_or_default());
+            page.next = page.last().filter(|_| more);
+            if page.next.is_some() || !more || token.is_none() {
+                return Ok(page);
+            }
+            continuation = token;
+        }
+        let message = format!("cannot list {}: {LIST_REQUESTS_MAX} pages hold no key of ours", self.place(prefix));
+        Err(Error::new(Class::StoreUnavailable, message).hint("give the repository a prefix of its own"))
+    }
+
+    fn entries(&self, answer: ListObjectsV2Output, after: &str) -> Page {
+        let mut page = Page::default();
+        for object in answer.contents.unwrap_or_default() {
+            let key = object.key.as_deref().and_then(|full| self.relative(full));
+            if let Some(key) = key.filter(|key| key::is_valid(key) && *key > after) {
+                page.objects.push(ObjectEntry { key: key.to_owned(), size_bytes: length_of(object.size) });
+            }
+        }
+        for group in answer.common_prefixes.unwrap_or_default() {
+            let folder = group.prefix.as_deref().and_then(|full| self.relative(full));
+            let valid = |folder: &&str| folder.strip_suffix('/').is_some_and(key::is_valid) && *folder > after;
+            if let Some(folder) = folder.filter(valid) {
+                page.folders.push(folder.to_owned());
+            }
+        }
+        page
+    }
+}
+
+impl Page {
+    /// The last entry, key or folder.
+    fn last(&self) -> Option<String> {
+        self.objects.last().map(|object| &object.key).max(self.folders.last()).cloned()
+    }
+}
+
+/// Repeats a read whose body broke off.
+async fn again<F: Future<Output = Result<Bytes>>>(mut read: impl FnMut() -> F) -> Result<Bytes> {
+    let mut wait = ATTEMPT_WAIT;
+    for _ in 1..READ_ATTEMPTS_MAX {
+        match read().await {
+            Err(e) if e.is_retryable() => tokio::time::sleep(wait).await,
+            other => return other,
+        }
+        wait = wait.saturating_mul(2);
+    }
+    read().await
+}
+
+/// `bytes 0-9/100`.
+struct ContentRange {
+    first: u64,
+    last: u64,
+    size_bytes: u64,
+}
+
+impl ContentRange {
+    fn read(header: Option<&str>) -> Option<Self> {
+        let (range, size) = header?.strip_prefix("bytes ")?.split_once('/')?;
+        let (first, last) = range.split_once('-')?;
+        Some(Self { first: first.parse().ok()?, last: last.parse().ok()?, size_bytes: size.parse().ok()? })
+    }
+}
+
+/// A length as the client has it; never negative on the wire.
+fn length_of(length: Option<i64>) -> u64 {
+    length.and_then(|length| u64::try_from(length).ok()).unwrap_or(0)
+}
+
+fn length_of_body(body: &[u8]) -> u64 {
+    u64::try_from(body.len()).unwrap_or(u64::MAX)
+}
+
+fn new_token() -> Result<String> {
+    let mut random = [0_u8; 16];
+    getrandom::fill(&mut random).map_err(|e| Error::new(Class::Unforeseen, format!("no random numbers: {e}")))?;
+    Ok(hex::encode(random))
+}
+
+#[async_trait]
+impl Store for S3Store {
+    fn url(&self) -> String {
+        RepositoryUrl::Bucket(self.url.clone()).to_string()
+    }
+
+    async fn create(&self, key: &str, body: Bytes) -> Result<()> {
+        key::check(key)?;
+        self.put(key, body).await
+    }
+
+    async fn read(&self, key: &str, size_bytes_max: u64) -> Result<Bytes> {
+        key::check(key)?;
+        again(|| self.read_once(key, size_bytes_max)).await
+    }
+
+    async fn read_range(&self, key: &str, offset: u64, length: u64) -> Result<Bytes> {
+        key::check(key)?;
+        again(|| self.range_once(key, offset, length)).await
+    }
+
+    async fn size(&self, key: &str) -> Result<Option<u64>> {
+        key::check(key)?;
+        Ok(self.head(key).await?.map(|found| found.size_bytes))
+    }
+
+    async fn list(&self, prefix: &str, by_folder: bool, after: Option<&str>) -> Result<Page> {
+        key::check_prefix(prefix)?;
+        self.page(prefix, by_folder, after).await
+    }
+
+    async fn delete(&self, key: &str) -> Result<()> {
+        key::check(key)?;
+        match self.client.delete_object().bucket(&self.url.bucket).key(self.full(key)).send().await {
+            Err(e) if error::code(&e) == Some("NoSuchKey") => Ok(()),
+            other => other.map(drop).map_err(|e| error::of("delete", &self.place(key), &e)),
+        }
+    }
+
+    async fn upload(&self, key: &str, size_hint_bytes: u64) -> Result<Box<dyn Upload>> {
+        key::check(key)?;
+        Ok(Box::new(upload::S3Upload::new(self.clone(), key, size_hint_bytes)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_content_range_is_read_strictly() {
+        let range = ContentRange::read(Some("bytes 5-9/100")).unwrap();
+        assert_eq!((range.first, range.last, range.size_bytes), (5, 9, 100));
+        for bad in [None, Some(""), Some("bytes */100"), Some("bytes 5-/9"), Some("bytes 5-9/*"), Some("5-9/10")] {
+            assert!(ContentRange::read(bad).is_none(), "{bad:?}");
+        }
+    }
+}

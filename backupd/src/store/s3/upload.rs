@@ -1,0 +1,291 @@
+//! A large object being written to a bucket in parts.
+//!
+//! Memory: the part being filled and [`PARTS_IN_FLIGHT`] parts being sent, so part size × (parts in flight + 1).
+
+use async_trait::async_trait;
+use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
+use bytes::{Bytes, BytesMut};
+use tokio::task::JoinSet;
+
+use super::{S3Store, Settled, TOKEN_NAME, connect, error, length_of_body, new_token};
+use crate::error::{Class, Error, Result};
+use crate::store::Upload;
+
+/// How many parts are sent at the same time.
+const PARTS_IN_FLIGHT: usize = 3;
+
+/// The size of a part in bytes unless the object needs larger ones. S3 refuses parts below 5 MiB.
+const PART_BYTES: u64 = 8 << 20;
+
+/// The most parts of an object, a limit of S3.
+const PARTS_MAX: u64 = 10_000;
+
+/// The largest part, a limit of S3.
+const PART_BYTES_MAX: u64 = 5 << 30;
+
+/// Part sizes are multiples of this.
+const PART_BYTES_STEP: u64 = 1 << 20;
+
+/// How many times larger than the guess an object may become.
+const HINT_MARGIN: u64 = 2;
+
+/// How often an upload that is given up is asked to go; a part that was on its way may arrive after the first time.
+const ABORT_ATTEMPTS_MAX: u32 = 2;
+
+/// The part size for an object of about `size_hint_bytes`.
+fn part_bytes(size_hint_bytes: u64) -> u64 {
+    let needed = size_hint_bytes.saturating_mul(HINT_MARGIN).div_ceil(PARTS_MAX);
+    needed.next_multiple_of(PART_BYTES_STEP).clamp(PART_BYTES, PART_BYTES_MAX)
+}
+
+/// An upload to a bucket. Nothing is sent before the first part is full and more bytes come; an object of at most
+/// one part is created by one request.
+pub(super) struct S3Upload {
+    /// What is needed to send and to give up; `None` after the upload ended.
+    remote: Option<Remote>,
+    part_bytes: usize,
+    /// The part being filled.
+    filling: BytesMut,
+    /// Parts begun so far.
+    begun: u64,
+    sending: JoinSet<Result<CompletedPart>>,
+    sent: Vec<CompletedPart>,
+    failed: bool,
+}
+
+/// An upload as the server knows it.
+#[derive(Clone)]
+struct Remote {
+    store: S3Store,
+    key: String,
+    /// Empty before the first part.
+    upload_id: String,
+    token: String,
+}
+
+impl S3Upload {
+    pub(super) fn new(store: S3Store, key: &str, size_hint_bytes: u64) -> Result<Self> {
+        let part_bytes = usize::try_from(part_bytes(size_hint_bytes)).unwrap_or(usize::MAX);
+        let remote = Remote { store, key: key.to_owned(), upload_id: String::new(), token: new_token()? };
+        Ok(Self {
+            remote: Some(remote),
+            part_bytes,
+            filling: BytesMut::new(),
+            begun: 0,
+            sending: JoinSet::new(),
+            sent: Vec::new(),
+            failed: false,
+        })
+    }
+
+    fn remote(&mut self) -> Result<&mut Remote> {
+        self.remote.as_mut().ok_or_else(|| Error::new(Class::Unforeseen, "the upload has ended"))
+    }
+
+    async fn append(&mut self, mut bytes: Bytes) -> Result<()> {
+        while !bytes.is_empty() {
+            if self.filling.len() == self.part_bytes {
+                self.send_part().await?;
+            }
+            if self.filling.capacity() == 0 {
+                self.filling.reserve(self.part_bytes);
+            }
+            let room = self.part_bytes.saturating_sub(self.filling.len());
+            self.filling.extend_from_slice(&bytes.split_to(room.min(bytes.len())));
+        }
+        Ok(())
+    }
+
+    /// Hands the filled part to a task, after waiting for room.
+    async fn send_part(&mut self) -> Result<()> {
+        if self.begun == 0 {
+            self.remote()?.begin().await?;
+        }
+        if self.begun == PARTS_MAX {
+            let size_bytes = PARTS_MAX.saturating_mul(u64::try_from(self.part_bytes).unwrap_or(u64::MAX));
+            let place = self.remote()?.place();
+            return Err(Error::new(Class::Refused, format!("{place} grew beyond {size_bytes} bytes"))
+                .hint("its size was guessed too small for the number of parts that S3 allows"));
+        }
+        while self.sending.len() >= PARTS_IN_FLIGHT {
+            self.collect_one().await?;
+        }
+        self.begun = self.begun.saturating_add(1);
+        let (remote, number) = (self.remote()?.clone(), self.begun);
+        let body = std::mem::take(&mut self.filling).freeze();
+        self.sending.spawn(async move { remote.send(number, body).await });
+        Ok(())
+    }
+
+    async fn collect_one(&mut self) -> Result<()> {
+        let part = match self.sending.join_next().await {
+            None => return Ok(()),
+            Some(Ok(part)) => part?,
+            Some(Err(e)) => return Err(Error::new(Class::Unforeseen, format!("sending a part ended early: {e}"))),
+        };
+        self.sent.push(part);
+        Ok(())
+    }
+
+    async fn finish(&mut self) -> Result<()> {
+        if self.begun == 0 {
+            let body = std::mem::take(&mut self.filling).freeze();
+            let remote = self.remote()?;
+            return remote.store.put(&remote.key, body).await;
+        }
+        let last = length_of_body(&self.filling);
+        self.send_part().await?;
+        while !self.sending.is_empty() {
+            self.collect_one().await?;
+        }
+        self.sent.sort_by_key(|part| part.part_number);
+        let whole = self.begun.saturating_sub(1).saturating_mul(u64::try_from(self.part_bytes).unwrap_or(u64::MAX));
+        let parts = std::mem::take(&mut self.sent);
+        self.remote()?.complete(parts, whole.saturating_add(last)).await
+    }
+
+    async fn give_up(&mut self) -> Result<()> {
+        self.sending.shutdown().await;
+        match self.remote.take() {
+            Some(remote) => remote.abort().await,
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for S3Upload {
+    /// Tells the server, without anybody waiting for it, when the runtime still runs.
+    fn drop(&mut self) {
+        let (Some(remote), Ok(runtime)) = (self.remote.take(), tokio::runtime::Handle::try_current()) else { return };
+        if remote.upload_id.is_empty() {
+            return;
+        }
+        let mut sending = std::mem::take(&mut self.sending);
+        runtime.spawn(async move {
+            sending.shutdown().await;
+            if let Err(e) = remote.abort().await {
+                tracing::warn!(error = %e, "a dropped upload was not aborted");
+            }
+        });
+    }
+}
+
+#[async_trait]
+impl Upload for S3Upload {
+    async fn write(&mut self, bytes: Bytes) -> Result<()> {
+        if self.failed {
+            let place = self.remote()?.place();
+            return Err(Error::new(Class::StoreUnavailable, format!("writing {place} failed before")));
+        }
+        // Stays set when the caller drops this future in the middle: the part would be incomplete.
+        self.failed = true;
+        self.append(bytes).await?;
+        self.failed = false;
+        Ok(())
+    }
+
+    async fn complete(mut self: Box<Self>) -> Result<()> {
+        let done = match self.write(Bytes::new()).await {
+            Ok(()) => self.finish().await,
+            Err(e) => Err(e),
+        };
+        match &done {
+            Ok(()) => self.remote = None,
+            // The first error is the one to tell.
+            Err(_) => drop(self.give_up().await.inspect_err(|e| tracing::warn!(error = %e, "an upload stays"))),
+        }
+        done
+    }
+
+    async fn abort(mut self: Box<Self>) -> Result<()> {
+        self.give_up().await
+    }
+}
+
+impl Remote {
+    fn place(&self) -> String {
+        self.store.place(&self.key)
+    }
+
+    fn bucket(&self) -> &str {
+        &self.store.url.bucket
+    }
+
+    async fn begin(&mut self) -> Result<()> {
+        let request = self.store.client.create_multipart_upload().bucket(self.bucket());
+        let request = request.key(self.store.full(&self.key)).metadata(TOKEN_NAME, &self.token);
+        let answer = request.send().await.map_err(|e| error::of("begin the upload of", &self.place(), &e))?;
+        self.upload_id = answer.upload_id.unwrap_or_default();
+        if self.upload_id.is_empty() {
+            let message = format!("cannot begin the upload of {}: the server gave it no name", self.place());
+            return Err(Error::new(Class::StoreUnavailable, message));
+        }
+        Ok(())
+    }
+
+    async fn send(&self, number: u64, body: Bytes) -> Result<CompletedPart> {
+        let number = i32::try_from(number).unwrap_or(i32::MAX);
+        let time = connect::time_for(length_of_body(&body));
+        let request = self.store.client.upload_part().bucket(self.bucket()).key(self.store.full(&self.key));
+        let request = request.upload_id(&self.upload_id).part_number(number).body(ByteStream::from(body));
+        let answer = request.customize().config_override(time).send().await;
+        let answer = answer.map_err(|e| error::of(&format!("send part {number} of"), &self.place(), &e))?;
+        Ok(CompletedPart::builder().part_number(number).set_e_tag(answer.e_tag).build())
+    }
+
+    async fn complete(&self, parts: Vec<CompletedPart>, size_bytes: u64) -> Result<()> {
+        let parts = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
+        let request = self.store.client.complete_multipart_upload().bucket(self.bucket());
+        let request = request.key(self.store.full(&self.key)).upload_id(&self.upload_id).if_none_match("*");
+        let request = request.multipart_upload(parts).customize().config_override(connect::time_to_complete());
+        let Err(failure) = request.send().await else { return Ok(()) };
+        // An answer that was lost makes the next attempt find no upload, or the object: look who made it.
+        let refused = matches!(error::status(&failure), Some(409 | 412));
+        let unknown = error::code(&failure) == Some("NoSuchUpload");
+        if !refused && !unknown && !error::is_ambiguous(&failure) {
+            return Err(error::of("complete", &self.place(), &failure));
+        }
+        match self.store.settle(&self.key, &self.token, size_bytes).await {
+            Ok(Settled::Ours) => Ok(()),
+            Ok(Settled::Theirs) => Err(self.store.exists_already(&self.key)),
+            _ => Err(error::of("complete", &self.place(), &failure)
+                .hint("whether the object appears later is not known; under this name nothing else was written")),
+        }
+    }
+
+    async fn abort(&self) -> Result<()> {
+        if self.upload_id.is_empty() {
+            return Ok(());
+        }
+        for _ in 0..ABORT_ATTEMPTS_MAX {
+            let request = self.store.client.abort_multipart_upload().bucket(self.bucket());
+            let request = request.key(self.store.full(&self.key)).upload_id(&self.upload_id);
+            match request.send().await {
+                Ok(_) => {}
+                Err(e) if error::status(&e) == Some(404) => return Ok(()),
+                Err(e) => {
+                    return Err(error::of("abort the upload of", &self.place(), &e)
+                        .hint("its parts stay in the bucket until a lifecycle rule removes incomplete uploads"));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_object_of_twice_the_guess_fits_into_the_parts() {
+        assert_eq!(part_bytes(0), PART_BYTES);
+        assert_eq!(part_bytes(40_000 << 20), PART_BYTES);
+        for guess in [1 << 36, (1 << 36) + 1, 1 << 40, 1 << 43] {
+            let part = part_bytes(guess);
+            assert!(part * PARTS_MAX >= guess * 2 && part.is_multiple_of(PART_BYTES_STEP), "{guess}: {part}");
+        }
+        assert_eq!(part_bytes(u64::MAX), PART_BYTES_MAX);
+    }
+}

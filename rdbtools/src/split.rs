@@ -1,0 +1,337 @@
+//! Any number of RDBs in, any number out, every key in the output whose slots it belongs to.
+//!
+//! Values pass as they are: what was encoded or compressed stays so, and nothing of a value is held. Around
+//! them the splitter writes what a server needs: header, facts about the engine, functions and module data
+//! (in every output, what is the same once), database numbers, expiries, idle times and frequencies, end and
+//! checksum. Dropped are facts that are only true of the input: replication position, time and memory of the
+//! save, size hints, imports of slots that were under way.
+//!
+//! The same key in two inputs is not noticed: the inputs are taken to be the shards of one cluster, whose
+//! slots differ. A server that loads an output with a key twice refuses it.
+//!
+//! ```
+//! use policies::slot::SlotSet;
+//! use rdbtools::split::{SplitOptions, Splitter};
+//! use rdbtools::RdbVersion;
+//!
+//! let low = SlotSet::range(0, 8191).unwrap();
+//! let options = SplitOptions::new(RdbVersion::redis(10));
+//! let mut splitter = Splitter::new(vec![low.clone(), low.complement()], vec![Vec::new(), Vec::new()], options)?;
+//! splitter.begin_input("dump.rdb")?;
+//! splitter.feed(b"REDIS0003\xfe\x00\x00\x03foo\x03bar\xff")?;
+//! assert_eq!(splitter.end_input()?.keys, 1);
+//! let outputs = splitter.finish()?;
+//! assert_eq!((outputs[0].keys, outputs[1].keys), (0, 1)); // foo is in slot 12182
+//! # Ok::<(), rdbtools::split::SplitError>(())
+//! ```
+
+mod router;
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+
+use policies::shards::{PlanError, check_cover};
+use policies::slot::SlotSet;
+
+use crate::crc64::Crc64;
+use crate::error::ScanError;
+use crate::report::{DbCounts, Report, ReportSink};
+use crate::scan::Scanner;
+use crate::version::RdbVersion;
+use crate::write;
+
+use router::Router;
+
+/// Input is taken in pieces of this size; after each, full buffers are written.
+const PIECE_LEN: usize = 128 << 10;
+/// What the buffers of all outputs may hold together before they are written.
+const BUFFERS_LEN: usize = 8 << 20;
+/// A buffer is never smaller than this, however many outputs there are.
+const BUFFER_LEN_MIN: usize = 8 << 10;
+/// A buffer is never larger than this, however few outputs there are.
+const BUFFER_LEN_MAX: usize = 256 << 10;
+
+/// What becomes of expiries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Ttl {
+    /// They stay.
+    #[default]
+    Keep,
+    /// No key of the output expires.
+    Drop,
+    /// They move by this many ms.
+    Shift(i64),
+}
+
+/// How inputs are split.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SplitOptions {
+    /// Magic and version of the outputs. An input with another magic or a higher number is refused.
+    pub version: RdbVersion,
+    /// What becomes of the expiries of keys. Those of the fields of hashes are inside values and stay.
+    pub ttl: Ttl,
+    /// Take the keys of this database only; those of others are left out.
+    pub db: Option<u64>,
+    /// The outputs are shards of a cluster, which has database 0 only: keys of other databases are refused,
+    /// unless `db` picks one, which then becomes database 0.
+    pub cluster: bool,
+    /// The time, in ms since 1970: to count keys that are expired already, which are written all the same,
+    /// and to date the outputs.
+    pub now_unix_ms: u64,
+}
+
+impl SplitOptions {
+    /// Outputs of this version for a cluster, expiries as they are, at time 0.
+    #[must_use]
+    pub const fn new(version: RdbVersion) -> Self {
+        Self { version, ttl: Ttl::Keep, db: None, cluster: true, now_unix_ms: 0 }
+    }
+}
+
+/// Why a split ended early. What was written by then is not a whole RDB.
+#[derive(Debug, thiserror::Error)]
+pub enum SplitError {
+    /// An input is not a sound RDB.
+    #[error("{input}: {error}")]
+    Scan {
+        /// Name of the input.
+        input: String,
+        /// The first defect.
+        error: ScanError,
+    },
+    /// Writing failed.
+    #[error("cannot write output {output}: {source}")]
+    Write {
+        /// Index of the output.
+        output: usize,
+        /// What the writer said.
+        source: io::Error,
+    },
+    /// The targets do not hold every slot once.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// An input holds what the outputs must not or cannot hold.
+    #[error("{input}: {message}")]
+    Refused {
+        /// Name of the input.
+        input: String,
+        /// What is refused and why.
+        message: String,
+        /// What to do about it.
+        hint: String,
+    },
+    /// A call at the wrong time: an input inside an input, bytes without one, anything after an error.
+    #[error("{0}")]
+    Order(&'static str),
+}
+
+/// What an output holds.
+#[derive(Debug)]
+pub struct OutputReport<W> {
+    /// The writer, flushed.
+    pub writer: W,
+    /// Length in bytes.
+    pub bytes: u64,
+    /// Keys.
+    pub keys: u64,
+    /// Keys with an expiry.
+    pub expires: u64,
+    /// Keys whose expiry is not after the time given in the options.
+    pub expired: u64,
+    /// Counts per database, by its number in the output.
+    pub databases: BTreeMap<u64, DbCounts>,
+}
+
+/// Splits and merges RDBs. Feed one input after another, then finish.
+#[derive(Debug)]
+pub struct Splitter<W> {
+    state: State,
+    outputs: Vec<Output<W>>,
+    buffer_len: usize,
+    input: String,
+    options: SplitOptions,
+}
+
+#[derive(Debug)]
+enum State {
+    Between(Box<Router>),
+    Within(Box<Scanner<Router>>),
+    Broken,
+}
+
+#[derive(Debug)]
+struct Output<W> {
+    writer: W,
+    crc: Crc64,
+    bytes: u64,
+}
+
+impl<W: Write> Splitter<W> {
+    /// A splitter that writes the keys of `targets[i]` to `outputs[i]`.
+    ///
+    /// One target with all slots, and `cluster` not set in the options, is a merge: all databases are kept.
+    ///
+    /// # Errors
+    /// When the targets do not hold every slot exactly once, or there are not as many outputs as targets.
+    pub fn new(targets: Vec<SlotSet>, outputs: Vec<W>, options: SplitOptions) -> Result<Self, SplitError> {
+        check_cover(&targets)?;
+        if targets.len() != outputs.len() {
+            return Err(SplitError::Order("there must be as many outputs as targets"));
+        }
+        let buffer_len = (BUFFERS_LEN / targets.len().max(1)).clamp(BUFFER_LEN_MIN, BUFFER_LEN_MAX);
+        Ok(Self {
+            state: State::Between(Box::new(Router::new(&targets, options.clone()))),
+            outputs: outputs.into_iter().map(|writer| Output { writer, crc: Crc64::new(), bytes: 0 }).collect(),
+            buffer_len,
+            input: String::new(),
+            options,
+        })
+    }
+
+    /// Begins an input; `name` names it in errors.
+    ///
+    /// # Errors
+    /// When another input has not ended.
+    pub fn begin_input(&mut self, name: &str) -> Result<(), SplitError> {
+        match std::mem::replace(&mut self.state, State::Broken) {
+            State::Between(router) => {
+                self.state = State::Within(Box::new(Scanner::new(*router)));
+                name.clone_into(&mut self.input);
+                Ok(())
+            }
+            _ => Err(SplitError::Order("an input begins inside another, or after an error")),
+        }
+    }
+
+    /// Takes in bytes of the input and answers how many of them belonged to it: all of them, or fewer when
+    /// its end was reached.
+    ///
+    /// # Errors
+    /// The first defect of the input, what it holds that is refused, or a failed write.
+    pub fn feed(&mut self, bytes: &[u8]) -> Result<usize, SplitError> {
+        let result = self.feed_pieces(bytes);
+        if result.is_err() {
+            self.state = State::Broken;
+        }
+        result
+    }
+
+    fn feed_pieces(&mut self, bytes: &[u8]) -> Result<usize, SplitError> {
+        let State::Within(scanner) = &mut self.state else {
+            return Err(SplitError::Order("bytes outside an input, or after an error"));
+        };
+        let mut fed = 0;
+        for piece in bytes.chunks(PIECE_LEN) {
+            if scanner.is_done() {
+                break;
+            }
+            let result = scanner.feed(piece);
+            // what the router refuses comes before a defect that the scanner met after it
+            if let Some((message, hint)) = scanner.sink_mut().take_refusal() {
+                return Err(SplitError::Refused { input: self.input.clone(), message, hint });
+            }
+            fed += result.map_err(|error| SplitError::Scan { input: self.input.clone(), error })?;
+            write_full_buffers(scanner.sink_mut(), &mut self.outputs, self.buffer_len)?;
+        }
+        Ok(fed)
+    }
+
+    /// Whether the end of the input was reached.
+    #[must_use]
+    pub fn input_is_done(&self) -> bool {
+        matches!(&self.state, State::Within(scanner) if scanner.is_done())
+    }
+
+    /// Counts of the input that is under way.
+    #[must_use]
+    pub fn progress(&self) -> Option<&ReportSink> {
+        match &self.state {
+            State::Within(scanner) => Some(scanner.sink().report()),
+            _ => None,
+        }
+    }
+
+    /// What was left out or left as it was and should be told to whoever asked for the split.
+    #[must_use]
+    pub fn notes(&self) -> Vec<String> {
+        match &self.state {
+            State::Within(scanner) => scanner.sink().notes(),
+            State::Between(router) => router.notes(),
+            State::Broken => Vec::new(),
+        }
+    }
+
+    /// Ends the input and answers what it held.
+    ///
+    /// # Errors
+    /// When the input is cut short, or none is under way.
+    pub fn end_input(&mut self) -> Result<Report, SplitError> {
+        let State::Within(scanner) = std::mem::replace(&mut self.state, State::Broken) else {
+            return Err(SplitError::Order("no input is under way"));
+        };
+        let (summary, mut router) =
+            scanner.finish().map_err(|error| SplitError::Scan { input: self.input.clone(), error })?;
+        let sink = router.end_input();
+        self.state = State::Between(Box::new(router));
+        Ok(ReportSink::into_report(&summary, sink).0)
+    }
+
+    /// Ends the outputs and answers what each holds, with its writer flushed.
+    ///
+    /// # Errors
+    /// When writing fails, or an input is still under way.
+    pub fn finish(self) -> Result<Vec<OutputReport<W>>, SplitError> {
+        let State::Between(mut router) = self.state else {
+            return Err(SplitError::Order("the last input has not ended, or an error came before"));
+        };
+        router.end_outputs();
+        let mut outputs = self.outputs;
+        write_full_buffers(&mut router, &mut outputs, 0)?;
+        let mut reports = Vec::with_capacity(outputs.len());
+        for (index, (mut output, counts)) in outputs.into_iter().zip(router.into_counts()).enumerate() {
+            if self.options.version.has_checksum() {
+                let checksum = output.crc.value().to_le_bytes();
+                output.write(&checksum).map_err(|source| SplitError::Write { output: index, source })?;
+            }
+            output.writer.flush().map_err(|source| SplitError::Write { output: index, source })?;
+            reports.push(OutputReport {
+                writer: output.writer,
+                bytes: output.bytes,
+                keys: counts.databases.values().map(|db| db.keys).sum(),
+                expires: counts.databases.values().map(|db| db.expires).sum(),
+                expired: counts.expired,
+                databases: counts.databases,
+            });
+        }
+        Ok(reports)
+    }
+}
+
+impl<W: Write> Output<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.crc.update(bytes);
+        self.bytes += bytes.len() as u64;
+        self.writer.write_all(bytes)
+    }
+}
+
+fn write_full_buffers<W: Write>(
+    router: &mut Router,
+    outputs: &mut [Output<W>],
+    buffer_len: usize,
+) -> Result<(), SplitError> {
+    for (index, (output, buffer)) in outputs.iter_mut().zip(router.buffers()).enumerate() {
+        if buffer.len() >= buffer_len {
+            output.write(buffer).map_err(|source| SplitError::Write { output: index, source })?;
+            buffer.clear();
+        }
+    }
+    Ok(())
+}
+
+/// The bytes that every output begins with.
+fn preamble(options: &SplitOptions) -> Vec<u8> {
+    let mut out = options.version.header();
+    write::put_aux(&mut out, b"ctime", (options.now_unix_ms / 1000).to_string().as_bytes());
+    out
+}

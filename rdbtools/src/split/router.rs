@@ -1,0 +1,366 @@
+//! Decides for every key, function and fact where it goes, and appends it to the buffers of outputs.
+
+use std::collections::{BTreeMap, HashMap};
+
+use policies::slot::{SLOT_COUNT, SlotSet, key_slot};
+
+use crate::report::{DbCounts, ReportSink};
+use crate::sink::{Key, Sink};
+use crate::value::ModuleId;
+use crate::version::{Magic, RdbVersion};
+use crate::write;
+
+use super::{SplitOptions, Ttl, preamble};
+
+/// The most bytes of module data that belongs to no key; it is written to every output and held until then.
+const MODULE_DATA_LEN_MAX: usize = 64 << 20;
+/// Facts that are as true of the outputs as of the input. All others are about the save, or unknown.
+const CARRIED_FACTS: [&[u8]; 3] = [b"redis-ver", b"valkey-ver", b"redis-bits"];
+/// Module data with this number is loaded after the keys.
+const AFTER_KEYS: u64 = 2;
+
+/// What an output got.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    pub(super) databases: BTreeMap<u64, DbCounts>,
+    pub(super) expired: u64,
+}
+
+#[derive(Debug)]
+struct Target {
+    buffer: Vec<u8>,
+    db: Option<u64>,
+    in_db: DbCounts,
+    counts: Counts,
+}
+
+/// Where the raw bytes that pass go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Passing {
+    Nowhere,
+    Value(usize),
+    ModuleData,
+}
+
+/// The sink of a splitter.
+#[derive(Debug)]
+pub(super) struct Router {
+    options: SplitOptions,
+    targets: Vec<Target>,
+    /// Index of the target of each slot; empty when there is one target.
+    owners: Vec<u16>,
+    passing: Passing,
+    report: ReportSink,
+    refusal: Option<(String, String)>,
+    inputs_ended: u64,
+    /// The hint of how many keys the current database holds.
+    db_size: u64,
+    /// Functions by the name of their library.
+    functions: HashMap<Vec<u8>, Vec<u8>>,
+    module_data: Vec<u8>,
+    module_seen: BTreeMap<(ModuleId, u64), Vec<u8>>,
+    module_now: Option<(ModuleId, u64)>,
+    module_differs: BTreeMap<ModuleId, u64>,
+    field_expiries: u64,
+    slot_imports: u64,
+    other_dbs: u64,
+}
+
+impl Router {
+    pub(super) fn new(targets: &[SlotSet], options: SplitOptions) -> Self {
+        let target =
+            || Target { buffer: preamble(&options), db: None, in_db: DbCounts::default(), counts: Counts::default() };
+        Self {
+            targets: targets.iter().map(|_| target()).collect(),
+            options,
+            owners: owners(targets),
+            passing: Passing::Nowhere,
+            report: ReportSink::new(false),
+            refusal: None,
+            inputs_ended: 0,
+            db_size: 0,
+            functions: HashMap::new(),
+            module_data: Vec::new(),
+            module_seen: BTreeMap::new(),
+            module_now: None,
+            module_differs: BTreeMap::new(),
+            field_expiries: 0,
+            slot_imports: 0,
+            other_dbs: 0,
+        }
+    }
+
+    pub(super) fn buffers(&mut self) -> impl Iterator<Item = &mut Vec<u8>> {
+        self.targets.iter_mut().map(|target| &mut target.buffer)
+    }
+
+    pub(super) fn report(&self) -> &ReportSink {
+        &self.report
+    }
+
+    pub(super) fn take_refusal(&mut self) -> Option<(String, String)> {
+        self.refusal.take()
+    }
+
+    /// The counts of the input that ended.
+    pub(super) fn end_input(&mut self) -> ReportSink {
+        self.inputs_ended += 1;
+        self.db_size = 0;
+        std::mem::replace(&mut self.report, ReportSink::new(false))
+    }
+
+    /// Appends what stands behind the keys.
+    pub(super) fn end_outputs(&mut self) {
+        let after = self.module_seen.iter().filter(|((_, when), _)| *when == AFTER_KEYS);
+        let after: Vec<u8> = after.flat_map(|(_, data)| data.iter().copied()).collect();
+        for target in &mut self.targets {
+            target.buffer.extend_from_slice(&after);
+            write::put_end(&mut target.buffer);
+            target.close_db();
+        }
+    }
+
+    pub(super) fn into_counts(self) -> impl Iterator<Item = Counts> {
+        self.targets.into_iter().map(|target| target.counts)
+    }
+
+    pub(super) fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        for (module, inputs) in &self.module_differs {
+            let name = module.name();
+            notes.push(format!(
+                "data of module {name} that belongs to no key differs in {inputs} inputs: that of the first was kept"
+            ));
+        }
+        if self.field_expiries > 0 && self.options.ttl != Ttl::Keep {
+            notes.push(format!("the expiries of fields of {} hashes were kept as they are", self.field_expiries));
+        }
+        if self.slot_imports > 0 {
+            notes.push(format!("{} imports of slots that were under way were left out", self.slot_imports));
+        }
+        if self.other_dbs > 0 {
+            notes.push(format!("{} keys of other databases were left out", self.other_dbs));
+        }
+        notes
+    }
+
+    #[cold]
+    fn refuse(&mut self, message: String, hint: &str) {
+        self.refusal.get_or_insert((message, hint.to_owned()));
+    }
+
+    #[cold]
+    fn refuse_db(&mut self, db: u64) {
+        let size = match self.db_size {
+            0 => "keys".to_owned(),
+            keys => format!("about {keys} keys"),
+        };
+        self.refuse(
+            format!("database {db} holds {size}, and a cluster has database 0 only"),
+            "pick one database, or make a standalone server of it",
+        );
+    }
+
+    fn put_everywhere(&mut self, put: impl Fn(&mut Vec<u8>)) {
+        self.targets.iter_mut().for_each(|target| put(&mut target.buffer));
+    }
+
+    fn expiry(&self, key: &Key<'_>) -> Option<i64> {
+        match self.options.ttl {
+            Ttl::Keep => key.expires_at_ms,
+            Ttl::Drop => None,
+            Ttl::Shift(by) => key.expires_at_ms.map(|at| at.saturating_add(by)),
+        }
+    }
+
+    #[inline]
+    fn owner(&self, name: &[u8]) -> usize {
+        if self.owners.is_empty() {
+            return 0;
+        }
+        self.owners.get(usize::from(key_slot(name))).copied().unwrap_or(0).into()
+    }
+}
+
+impl Target {
+    fn close_db(&mut self) {
+        let counts = std::mem::take(&mut self.in_db);
+        if let Some(db) = self.db
+            && counts.keys > 0
+        {
+            let sum = self.counts.databases.entry(db).or_default();
+            sum.keys += counts.keys;
+            sum.expires += counts.expires;
+        }
+    }
+
+    #[inline]
+    fn put_key(&mut self, key: &Key<'_>, db: u64, expiry: Option<i64>, now: i64) {
+        if self.db != Some(db) {
+            self.close_db();
+            self.db = Some(db);
+            write::put_select_db(&mut self.buffer, db);
+        }
+        self.in_db.keys += 1;
+        if let Some(at) = expiry {
+            self.in_db.expires += 1;
+            self.counts.expired += u64::from(at <= now);
+        }
+        write::put_key(&mut self.buffer, key, expiry);
+    }
+}
+
+impl Sink for Router {
+    fn header(&mut self, version: RdbVersion) {
+        self.report.header(version);
+        let output = self.options.version;
+        if version.magic != output.magic || version.number > output.number {
+            self.refuse(
+                format!("it is {version}, which cannot be written as {output}"),
+                "write the outputs in the newest version of all inputs",
+            );
+        }
+    }
+
+    fn select_db(&mut self, db: u64) {
+        self.report.select_db(db);
+        self.db_size = 0;
+    }
+
+    fn resize_db(&mut self, keys: u64, _expires: u64) {
+        self.db_size = keys;
+    }
+
+    fn aux(&mut self, name: &[u8], value: &[u8]) {
+        self.report.aux(name, value);
+        if self.inputs_ended == 0 && CARRIED_FACTS.contains(&name) {
+            self.put_everywhere(|buffer| write::put_aux(buffer, name, value));
+        }
+    }
+
+    fn function(&mut self, source: &[u8]) {
+        self.report.function(source);
+        let library = library_name(source);
+        match self.functions.get(library) {
+            None => {
+                self.functions.insert(library.to_vec(), source.to_vec());
+                self.put_everywhere(|buffer| write::put_function(buffer, source));
+            }
+            Some(other) if other == source => {}
+            Some(_) => self.refuse(
+                format!("its function library {} differs from that of another input", library.escape_ascii()),
+                "make the libraries the same on all shards, and save again",
+            ),
+        }
+    }
+
+    fn function_pre_ga(&mut self, name: &[u8]) {
+        self.report.function_pre_ga(name);
+        self.refuse(
+            format!("its function {} is in a form that no released server loads", name.escape_ascii()),
+            "load the file into the server that wrote it, and delete the function there",
+        );
+    }
+
+    fn slot_import(&mut self) {
+        self.slot_imports += 1;
+    }
+
+    fn module_aux(&mut self, module: ModuleId, when: u64) {
+        self.report.module_aux(module, when);
+        self.module_now = Some((module, when));
+        self.module_data.clear();
+        write::put_module_aux(&mut self.module_data, module, when);
+        self.passing = Passing::ModuleData;
+    }
+
+    fn module_aux_end(&mut self) {
+        self.passing = Passing::Nowhere;
+        let data = std::mem::take(&mut self.module_data);
+        let Some((module, when)) = self.module_now.take() else { return };
+        if self.inputs_ended > 0 && self.module_seen.get(&(module, when)) == Some(&data) {
+            return;
+        }
+        if self.inputs_ended > 0 && self.module_seen.contains_key(&(module, when)) {
+            *self.module_differs.entry(module).or_default() += 1;
+            return;
+        }
+        if when != AFTER_KEYS {
+            self.put_everywhere(|buffer| buffer.extend_from_slice(&data));
+        }
+        self.module_seen.entry((module, when)).or_default().extend_from_slice(&data);
+    }
+
+    #[inline]
+    fn key(&mut self, key: &Key<'_>) {
+        self.report.key(key);
+        self.passing = Passing::Nowhere;
+        if self.options.db.is_some_and(|db| db != key.db) {
+            self.other_dbs += 1;
+            return;
+        }
+        if self.options.cluster && key.db != 0 && self.options.db.is_none() {
+            self.refuse_db(key.db);
+            return;
+        }
+        self.field_expiries += u64::from(has_field_expiries(key));
+        let owner = self.owner(key.name);
+        let expiry = self.expiry(key);
+        let now = i64::try_from(self.options.now_unix_ms).unwrap_or(i64::MAX);
+        let db = if self.options.cluster { 0 } else { key.db };
+        if let Some(target) = self.targets.get_mut(owner) {
+            target.put_key(key, db, expiry, now);
+            self.passing = Passing::Value(owner);
+        }
+    }
+
+    fn module_value(&mut self, module: ModuleId) {
+        self.report.module_value(module);
+    }
+
+    #[inline]
+    fn raw(&mut self, bytes: &[u8]) {
+        match self.passing {
+            Passing::Value(owner) => {
+                if let Some(target) = self.targets.get_mut(owner) {
+                    target.buffer.extend_from_slice(bytes);
+                }
+            }
+            Passing::Nowhere => {}
+            Passing::ModuleData if self.module_data.len() + bytes.len() <= MODULE_DATA_LEN_MAX => {
+                self.module_data.extend_from_slice(bytes);
+            }
+            Passing::ModuleData => self.refuse(
+                format!("a module's data that belongs to no key is larger than {MODULE_DATA_LEN_MAX} bytes"),
+                "restore to the same number of shards instead",
+            ),
+        }
+    }
+}
+
+/// The index of the target of each slot; nothing when there is one target.
+fn owners(targets: &[SlotSet]) -> Vec<u16> {
+    if targets.len() < 2 {
+        return Vec::new();
+    }
+    let mut owners = vec![0; usize::from(SLOT_COUNT)];
+    let numbered = (0u16..).zip(targets);
+    for (index, slot) in numbered.flat_map(|(index, slots)| slots.iter().map(move |slot| (index, slot))) {
+        if let Some(owner) = owners.get_mut(usize::from(slot)) {
+            *owner = index;
+        }
+    }
+    owners
+}
+
+fn has_field_expiries(key: &Key<'_>) -> bool {
+    matches!((key.value_type.code(), key.value_type.magic()), (22, _) | (23..=25, Magic::Redis))
+}
+
+/// The name of a function library: the value of `name` in the first line of its source, `#!lua name=mylib`;
+/// the whole source where there is none.
+fn library_name(source: &[u8]) -> &[u8] {
+    let line = source.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let mut words = line.split(u8::is_ascii_whitespace);
+    words.find_map(|word| word.strip_prefix(b"name=")).unwrap_or(source)
+}

@@ -1,0 +1,186 @@
+//! Files that other people's servers and tools wrote, and files that a reader must refuse.
+//!
+//! The folder is named by `RDB_CORPUS_DIR`; it holds `rdb/` and `rdb-malformed/`, each with an `INDEX.tsv`.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests fail by panic"
+)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use rdbtools::scan::{CrcState, Scanner};
+use rdbtools::{ErrorKind, Key, Report, ReportSink, ScanError, Sink};
+use serde_json::Value;
+
+/// The folder, or `None` with a word on stderr (not captured) that the test did not run.
+fn corpus(test: &str) -> Option<PathBuf> {
+    let dir = std::env::var_os("RDB_CORPUS_DIR").map(PathBuf::from);
+    if dir.is_none() {
+        // written to the stream itself: what `eprintln!` prints is not shown when a test passes
+        let word = format!("NOT RUN: {test}: set RDB_CORPUS_DIR to the folder of RDB files\n");
+        std::io::stderr().write_all(word.as_bytes()).unwrap();
+    }
+    dir
+}
+
+/// The rows of an index, each by the names of its columns.
+fn index(folder: &Path) -> Vec<BTreeMap<String, String>> {
+    let text = fs::read_to_string(folder.join("INDEX.tsv")).expect("the corpus has an index");
+    let mut lines = text.lines();
+    let columns: Vec<&str> = lines.next().unwrap().split('\t').collect();
+    let row = |line: &str| columns.iter().map(ToString::to_string).zip(line.split('\t').map(str::to_owned)).collect();
+    lines.map(row).collect()
+}
+
+fn counts(json: &str) -> BTreeMap<String, u64> {
+    serde_json::from_str(json).unwrap_or_else(|error| panic!("{json}: {error}"))
+}
+
+fn verify(bytes: &[u8]) -> Result<Report, ScanError> {
+    let mut scanner = Scanner::new(ReportSink::new(true));
+    let used = scanner.feed(bytes)?;
+    let (summary, sink) = scanner.finish()?;
+    if used < bytes.len() {
+        let (offset, message) = (used as u64, "trailing bytes".to_owned());
+        return Err(ScanError { offset, kind: ErrorKind::Malformed, message });
+    }
+    let (report, slots) = ReportSink::into_report(&summary, sink);
+    let slots = slots.unwrap();
+    assert_eq!(slots.iter().map(|(_, keys, _)| keys).sum::<u64>(), report.keys);
+    Ok(report)
+}
+
+#[test]
+fn every_sound_file_is_read_as_its_index_says() {
+    let Some(dir) = corpus("every_sound_file_is_read_as_its_index_says") else { return };
+    let folder = dir.join("rdb");
+    let rows = index(&folder);
+    assert_eq!(rows.len(), 205);
+    for row in rows {
+        let file = &row["file"];
+        let bytes = fs::read(folder.join(file)).unwrap();
+        let report = verify(&bytes).unwrap_or_else(|error| panic!("{file}: {error}"));
+        assert_eq!(report.keys.to_string(), row["keys_total"], "{file}");
+        assert_eq!(report.bytes, bytes.len() as u64, "{file}");
+        let version =
+            format!("{}{:0width$}", report.magic.name(), report.rdb_version, width = 9 - report.magic.name().len());
+        assert_eq!(version, row["rdb_version"], "{file}");
+        let per_db = |count: fn(&rdbtools::DbCounts) -> u64| -> BTreeMap<String, u64> {
+            let counted = report.databases.iter().map(|(db, counts)| (db.to_string(), count(counts)));
+            counted.filter(|(_, count)| *count > 0).collect()
+        };
+        assert_eq!(per_db(|db| db.keys), counts(&row["keys_per_db"]), "{file}");
+        assert_eq!(per_db(|db| db.expires), counts(&row["expires_per_db"]), "{file}");
+        assert_eq!(report.types, counts(&row["types"]), "{file}");
+        let crc = match report.crc {
+            CrcState::Ok => "ok",
+            CrcState::Disabled => "disabled(0)",
+            CrcState::Absent => "n/a",
+        };
+        assert_eq!(crc, row["crc"], "{file}");
+        let opcodes = counts(&row["opcodes"]);
+        let functions = ["FUNCTION2", "FUNCTION_PRE_GA"].iter().filter_map(|opcode| opcodes.get(*opcode)).sum::<u64>();
+        assert_eq!(report.functions, functions, "{file}");
+        let features = counts(&row["features"]);
+        let modules: BTreeSet<String> = features
+            .keys()
+            .filter_map(|feature| feature.strip_prefix("module:").or_else(|| feature.strip_prefix("moduleaux:")))
+            .map(|module| module.split('/').next().unwrap().to_owned())
+            .collect();
+        assert_eq!(report.modules, modules, "{file}");
+    }
+}
+
+#[test]
+fn every_file_with_broken_framing_is_refused() {
+    let Some(dir) = corpus("every_file_with_broken_framing_is_refused") else { return };
+    let folder = dir.join("rdb-malformed");
+    let rows = index(&folder);
+    assert!(rows.len() > 70);
+    for row in rows.iter().filter(|row| row["detectable_at"] == "framing") {
+        let file = &row["file"];
+        let error = verify(&fs::read(folder.join(file)).unwrap()).expect_err(file);
+        let kinds: &[ErrorKind] = match row["error_class"].as_str() {
+            "bad_magic" => &[ErrorKind::NotRdb],
+            "checksum_mismatch" => &[ErrorKind::Checksum],
+            // where bytes are missing inside a value, what follows is read as something else
+            "truncated" => &[ErrorKind::Truncated, ErrorKind::Malformed, ErrorKind::Unsupported],
+            "unknown_type" | "unknown_opcode" | "unsupported_type" | "unsupported_version" => &[ErrorKind::Unsupported],
+            "bad_length_encoding" | "bad_string_encoding" | "lzf_corrupt" | "trailing_data" => &[ErrorKind::Malformed],
+            "module_corrupt" | "quicklist_corrupt" | "stream_corrupt" => &[ErrorKind::Malformed],
+            _ => &[ErrorKind::Truncated, ErrorKind::Malformed, ErrorKind::Unsupported, ErrorKind::Checksum],
+        };
+        assert!(kinds.contains(&error.kind), "{file} ({}): {error}", row["error_class"]);
+    }
+}
+
+/// Keys as the index of keys gives them.
+#[derive(Default)]
+struct Keys {
+    seen: Vec<Value>,
+    at: u64,
+}
+
+impl Sink for Keys {
+    fn key(&mut self, key: &Key<'_>) {
+        self.at = key.offset;
+        self.seen.push(serde_json::json!({
+            "db": key.db,
+            "type": key.value_type.code(),
+            "key_b64": base64(key.name),
+            "expire_ms": key.expires_at_ms,
+            "idle": key.idle_s,
+            "freq": key.frequency,
+            "entry_start": key.offset,
+        }));
+    }
+
+    fn key_end(&mut self, bytes: u64) {
+        let end = self.at + bytes;
+        self.seen.last_mut().unwrap()["entry_end"] = end.into();
+    }
+}
+
+fn base64(bytes: &[u8]) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for chunk in bytes.chunks(3) {
+        let bits = chunk.iter().fold(0u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
+        for index in 0..4 {
+            let letter = LETTERS[(bits >> (18 - 6 * index) & 63) as usize];
+            text.push(if index <= chunk.len() { char::from(letter) } else { '=' });
+        }
+    }
+    text
+}
+
+#[test]
+fn every_key_is_told_with_its_place_and_attributes() {
+    let Some(dir) = corpus("every_key_is_told_with_its_place_and_attributes") else { return };
+    let text = fs::read_to_string(dir.join("rdb/KEYS.jsonl")).unwrap();
+    let mut files: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+    for line in text.lines() {
+        let mut key: Value = serde_json::from_str(line).unwrap();
+        let fields = key.as_object_mut().unwrap();
+        let Some(Value::String(file)) = fields.remove("file") else { panic!("{line}") };
+        fields.remove("elements");
+        files.entry(file).or_default().push(key);
+    }
+    assert!(files.len() > 150);
+    for (file, keys) in files {
+        let mut scanner = Scanner::new(Keys::default());
+        scanner.feed(&fs::read(dir.join("rdb").join(&file)).unwrap()).unwrap();
+        let seen = scanner.finish().unwrap().1.seen;
+        assert_eq!(seen.len(), keys.len(), "{file}");
+        for (seen, key) in seen.iter().zip(&keys) {
+            assert_eq!(seen, key, "{file}");
+        }
+    }
+}

@@ -1,0 +1,208 @@
+#!/usr/bin/env bash
+# usage: radosgw.sh start DIR [--while PID] [REGION...]   one Ceph monitor, one OSD and one radosgw per region
+#        radosgw.sh stop DIR
+#        radosgw.sh env DIR                               prints the variables the tests read
+#
+# A real S3 server for the tests, on 127.0.0.1 only, with its data in DIR; `tests/setup.sh tests` installs it. `start`
+# does nothing where it already answers. Regions (default us-east-1) are realms of their own: own users, own buckets.
+# With --while the servers go when that process is gone, however it ended. Data is thrown away by `stop`.
+set -euo pipefail
+PART=radosgw
+. "$(dirname "$0")/../lib.sh"
+ROOT=$SERVERS/ceph
+WAIT_SECONDS=120
+
+usage() { die "usage: radosgw.sh start DIR [--while PID] [REGION...] | stop DIR | env DIR"; }
+[ $# -ge 2 ] || usage
+ACTION=$1 DIR=$2
+shift 2
+
+library=$ROOT/usr/lib/x86_64-linux-gnu
+# For these commands only: programs of this machine must not see the other suite's libc.
+ceph_env=(env "LD_LIBRARY_PATH=$library:$library/ceph")
+tool() { "${ceph_env[@]}" "$ROOT/usr/bin/$1" -c "$DIR/ceph.conf" "${@:2}" </dev/null; }
+ceph_cli() {
+  "${ceph_env[@]}" PYTHONHOME="$ROOT/usr" PYTHONDONTWRITEBYTECODE=1 "$ROOT/usr/bin/python3" "$ROOT/usr/bin/ceph" \
+    -c "$DIR/ceph.conf" --connect-timeout 20 "$@" </dev/null
+}
+
+# daemon NAME PROGRAM ARGUMENTS...
+daemon() {
+  setsid "${ceph_env[@]}" "$ROOT/usr/bin/$2" -f -c "$DIR/ceph.conf" "${@:3}" >"$DIR/$1.out" 2>&1 </dev/null &
+  echo $! >"$DIR/$1.pid"
+}
+
+# Ports below the range that outgoing connections are given.
+free_port() {
+  local port
+  while :; do
+    port=$((7700 + RANDOM % 2000))
+    if ! (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
+      case " ${taken[*]-} " in *" $port "*) ;; *) break ;; esac
+    fi
+  done
+  taken+=("$port")
+  REPLY=$port
+}
+
+# wait_for WHAT COMMAND...
+wait_for() {
+  local what=$1 end=$((SECONDS + WAIT_SECONDS))
+  shift
+  until "$@" >/dev/null 2>&1; do
+    if [ $SECONDS -ge $end ]; then
+      tail -n 20 "$DIR"/*.out >&2 || true
+      stop
+      die "$what did not come up in $WAIT_SECONDS s; logs were in $DIR"
+    fi
+    sleep 0.2
+  done
+}
+
+answers() { curl -s -o /dev/null "http://127.0.0.1:$1/"; }
+osd_up() { ceph_cli osd stat | grep -q '1 up'; }
+
+# Kills by the recorded ids, and only what really is a server of this folder. Radosgw takes long to leave when asked,
+# and the data is thrown away, so nobody is asked.
+stop() {
+  local file pid
+  for file in "$DIR"/*.pid; do
+    [ -e "$file" ] || continue
+    pid=$(cat "$file")
+    if tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -qF -- "$DIR/ceph.conf"; then
+      kill -9 "$pid" 2>/dev/null || true
+      while kill -0 "$pid" 2>/dev/null && [ "$(sed 's/.*) //; s/ .*//' "/proc/$pid/stat" 2>/dev/null)" != Z ]; do sleep 0.05; done
+    fi
+  done
+  rm -rf "$DIR"
+}
+
+write_config() {
+  cat >"$DIR/ceph.conf" <<C
+[global]
+fsid = $1
+mon_host = [v2:127.0.0.1:$2]
+auth_cluster_required = none
+auth_service_required = none
+auth_client_required = none
+public_addr = 127.0.0.1
+cluster_addr = 127.0.0.1
+ms_bind_msgr1 = false
+# without this a client cannot talk to a monitor that wants no authentication
+ms_mon_client_mode = crc
+run_dir = $DIR
+# the path of a socket may have 107 bytes, and nobody asks through it
+admin_socket =
+log_file = $DIR/\$name.log
+crash_dir = $DIR
+keyring = $DIR/keyring
+plugin_dir = $library/ceph
+erasure_code_dir = $library/ceph/erasure-code
+osd_class_dir = $library/rados-classes
+osd_pool_default_size = 1
+osd_pool_default_min_size = 1
+osd_pool_default_pg_num = 1
+osd_pool_default_pg_autoscale_mode = off
+osd_crush_chooseleaf_type = 0
+mon_allow_pool_size_one = true
+mon_max_pg_per_osd = 1000
+mon_data_avail_warn = 2
+mon_data_avail_crit = 1
+[mon]
+mon_data = $DIR/mon
+[osd]
+osd_data = $DIR/osd
+osd_objectstore = bluestore
+# a sparse file
+bluestore_block_size = 21474836480
+osd_memory_target = 1073741824
+osd_mclock_skip_benchmark = true
+osd_fast_shutdown = true
+[client]
+rgw_data = $DIR/rgw
+rgw_crypt_require_ssl = false
+rgw_s3_auth_use_sts = true
+rgw_sts_key = 0123456789abcdef
+rgw_crypt_s3_kms_backend = testing
+rgw_crypt_s3_kms_encryption_keys = testkey-1=YmluCmJvb3N0CmJvb3N0LWJ1aWxkCmNlcGguY29uZgo=
+C
+}
+
+start_storage() {
+  local mon_port fsid osd
+  free_port && mon_port=$REPLY
+  fsid=$(cat /proc/sys/kernel/random/uuid) osd=$(cat /proc/sys/kernel/random/uuid)
+  write_config "$fsid" "$mon_port"
+  tool ceph-authtool --create-keyring "$DIR/keyring" --gen-key -n mon. --cap mon 'allow *'
+  tool monmaptool --create --addv a "[v2:127.0.0.1:$mon_port]" --fsid "$fsid" "$DIR/monmap" --clobber
+  tool ceph-mon --mkfs -i a --monmap "$DIR/monmap" --keyring "$DIR/keyring"
+  daemon mon ceph-mon -i a
+  ceph_cli osd new "$osd" 0
+  tool ceph-osd -i 0 --mkfs --osd-uuid "$osd"
+  daemon osd ceph-osd -i 0
+  wait_for "the OSD" osd_up
+}
+
+# start_region REGION SUFFIX: two accounts in each, their root users with the keys AK1/SK1 and AK2/SK2.
+start_region() {
+  local region=$1 suffix=$2 port n account
+  local zone=(--rgw-realm="$region" --rgw-zonegroup="$region" --rgw-zone="$region")
+  free_port && port=$REPLY
+  tool radosgw-admin realm create "${zone[@]}"
+  tool radosgw-admin zonegroup create --master "${zone[@]}"
+  tool radosgw-admin zone create --master "${zone[@]}"
+  tool radosgw-admin period update --commit "${zone[@]}"
+  for n in 1 2; do
+    account=RGW$(printf "$n%.0s" {1..17})
+    tool radosgw-admin account create --account-id="$account" --account-name="account$n" "${zone[@]}"
+    tool radosgw-admin user create --uid="root$n" --display-name="root$n" --account-id="$account" --account-root \
+      --access-key="AK$n" --secret="SK$n" "${zone[@]}"
+  done
+  daemon "rgw-$region" radosgw -n "client.rgw.$region" "${zone[@]}" --rgw-frontends="beast endpoint=127.0.0.1:$port"
+  wait_for "radosgw of $region" answers "$port"
+  echo "export BACKUPD_TEST_S3_ENDPOINT$suffix=http://127.0.0.1:$port BACKUPD_TEST_S3_REGION$suffix=$region" >>"$DIR/env.new"
+}
+
+start() {
+  local suffix='' region watched='' taken=()
+  if [ "${1-}" = --while ]; then watched=$2; shift 2; fi
+  if [ -e "$DIR/env" ] && answers "$(sed -n 's|.*ENDPOINT=http://127.0.0.1:\([0-9]*\) .*|\1|p' "$DIR/env" | head -n 1)"; then
+    return 0
+  fi
+  [ -x "$ROOT/usr/bin/radosgw" ] || die "no radosgw in $ROOT: run tests/setup.sh tests"
+  stop
+  mkdir -p "$DIR"/mon "$DIR"/osd "$DIR"/rgw
+  DIR=$(realpath "$DIR")
+  [ -z "$watched" ] || watch "$watched"
+  start_storage
+  echo "export BACKUPD_TEST_S3_ACCESS_KEY=AK1 BACKUPD_TEST_S3_SECRET_KEY=SK1" >"$DIR/env.new"
+  echo "export BACKUPD_TEST_S3_ACCESS_KEY_OTHER=AK2 BACKUPD_TEST_S3_SECRET_KEY_OTHER=SK2" >>"$DIR/env.new"
+  for region in "${@:-us-east-1}"; do
+    start_region "$region" "$suffix"
+    suffix=_2
+  done
+  # its presence says that all of it is up
+  mv "$DIR/env.new" "$DIR/env"
+}
+
+# The marker goes with the folder, so the watch of an earlier run never stops the servers of a later one.
+watch() {
+  local marker=$DIR/watched-by-$1
+  touch "$marker"
+  setsid bash -c 'while kill -0 "$1" 2>/dev/null && [ -e "$2" ]; do sleep 1; done
+    if [ -e "$2" ]; then exec "$3" stop "$4"; fi' - \
+    "$1" "$marker" "$REPO/tests/servers/radosgw.sh" "$DIR" >/dev/null 2>&1 </dev/null &
+}
+
+case $ACTION in
+  start)
+    # in a process of its own, because the shell does not stop at errors inside a command with `||` behind it
+    if ! "$0" run "$DIR" "$@" >"$LOGS/radosgw.log" 2>&1 </dev/null; then
+      tail -n 40 "$LOGS/radosgw.log" >&2
+      die "not started; the whole log is $LOGS/radosgw.log"
+    fi ;;
+  run) start "$@" ;;
+  stop) [ ! -d "$DIR" ] || { DIR=$(realpath "$DIR") && stop; } ;;
+  env) cat "$DIR/env" 2>/dev/null || die "not running in $DIR: radosgw.sh start $DIR" ;;
+  *) usage ;;
+esac
