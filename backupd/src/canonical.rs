@@ -1,9 +1,10 @@
 //! The strict JSON of every document in a repository.
 //!
-//! A document is a JSON object in canonical form: keys sorted by bytes, no white space, integers only. It
-//! carries its own proof in one member: `"mac"` (HMAC-SHA256 under a key) or `"digest"` (SHA-256), in hex, over
-//! the canonical form of the object without that member. A reader refuses a file whose bytes are not
-//! exactly the canonical form, so any change of any byte is noticed.
+//! A document is a JSON object in canonical form: keys sorted by bytes, no white space, integers only. Its
+//! member `"digest"` is the SHA-256, in hex, of the canonical form of the object without that member, so that
+//! damage is noticed by anyone. Where there is a key it has a member `"mac"` too: HMAC-SHA256 over the
+//! object without both, so that forgery is noticed by who holds the key. A reader refuses a file whose bytes
+//! are not exactly the canonical form, so any change of any byte is noticed.
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde::Serialize;
@@ -15,6 +16,9 @@ use crate::error::{Class, Error, Result};
 
 /// The largest document that is read, bytes.
 pub const DOCUMENT_BYTES_MAX: u64 = 64 << 20;
+
+const DIGEST: &str = "digest";
+const MAC: &str = "mac";
 
 /// What proves a document.
 #[derive(Clone, Copy)]
@@ -34,8 +38,8 @@ impl std::fmt::Debug for Proof<'_> {
 impl Proof<'_> {
     fn member(self) -> &'static str {
         match self {
-            Self::Digest => "digest",
-            Self::Mac(_) => "mac",
+            Self::Digest => DIGEST,
+            Self::Mac(_) => MAC,
         }
     }
 
@@ -75,21 +79,27 @@ pub fn seal<T: Serialize>(document: &T, proof: Proof<'_>) -> Result<Vec<u8>> {
         Ok(_) => return Err(Error::new(Class::Unforeseen, "a document is not a JSON object")),
         Err(error) => return Err(Error::new(Class::Unforeseen, format!("a document cannot be written: {error}"))),
     };
-    let member = proof.hex(&bytes(&object)?)?;
-    object.insert(proof.member().to_owned(), Value::String(member));
+    if let Proof::Mac(_) = proof {
+        let mac = proof.hex(&bytes(&object)?)?;
+        object.insert(MAC.to_owned(), Value::String(mac));
+    }
+    let digest = Proof::Digest.hex(&bytes(&object)?)?;
+    object.insert(DIGEST.to_owned(), Value::String(digest));
     bytes(&object)
 }
 
-/// Reads a document without its proof being checked: only its form. Use it to learn what is needed for the check.
+/// Reads a document and checks its form and its digest, but not its MAC. Use it to learn which key that needs.
 ///
 /// # Errors
-/// `Verification` when the bytes are not canonical JSON of an object.
+/// `Verification` when the bytes are not canonical JSON of an object, or do not match their digest.
 pub fn parse(name: &str, file: &[u8]) -> Result<Map<String, Value>> {
     let object: Map<String, Value> =
         serde_json::from_slice(file).map_err(|error| damaged(name, &format!("it is not a JSON object ({error})")))?;
     if bytes(&object)? != file {
         return Err(damaged(name, "it is not in canonical form"));
     }
+    let mut digested = object.clone();
+    check(name, &mut digested, Proof::Digest)?;
     Ok(object)
 }
 
@@ -98,13 +108,22 @@ pub fn parse(name: &str, file: &[u8]) -> Result<Map<String, Value>> {
 /// # Errors
 /// `Verification` when the proof is missing or wrong or the members are not those expected.
 pub fn open<T: DeserializeOwned>(name: &str, mut object: Map<String, Value>, proof: Proof<'_>) -> Result<T> {
+    if let Proof::Mac(_) = proof {
+        object.remove(DIGEST);
+    }
+    check(name, &mut object, proof)?;
+    members(name, object)
+}
+
+/// Takes the proof's member out and checks it against what is left.
+fn check(name: &str, object: &mut Map<String, Value>, proof: Proof<'_>) -> Result<()> {
     let Some(Value::String(given)) = object.remove(proof.member()) else {
         return Err(damaged(name, &format!("its `{}` is missing", proof.member())));
     };
-    if !proof.matches(&bytes(&object)?, &given)? {
-        return Err(damaged(name, &format!("its `{}` does not match its content", proof.member())));
+    if proof.matches(&bytes(object)?, &given)? {
+        return Ok(());
     }
-    members(name, object)
+    Err(damaged(name, &format!("its `{}` does not match its content", proof.member())))
 }
 
 /// The members of a parsed document, its proof unchecked.
@@ -112,8 +131,8 @@ pub fn open<T: DeserializeOwned>(name: &str, mut object: Map<String, Value>, pro
 /// # Errors
 /// `Verification` when the members are not those expected.
 pub fn members<T: DeserializeOwned>(name: &str, mut object: Map<String, Value>) -> Result<T> {
-    object.remove("mac");
-    object.remove("digest");
+    object.remove(MAC);
+    object.remove(DIGEST);
     serde_json::from_value(Value::Object(object)).map_err(|error| damaged(name, &format!("a member is wrong: {error}")))
 }
 
@@ -169,6 +188,9 @@ mod tests {
             assert!(read(&[file.as_slice(), b" "].concat(), proof).is_err());
         }
         let file = seal(&note, Proof::Mac(&[7; 32])).unwrap();
-        assert!(read(&file, Proof::Mac(&[8; 32])).is_err() && read(&file, Proof::Digest).is_err());
+        assert!(read(&file, Proof::Mac(&[8; 32])).is_err());
+        // a forger can make the digest fit, but not the MAC
+        let forged = seal(&Note { a_number: 11, ..note }, Proof::Digest).unwrap();
+        assert!(read(&forged, Proof::Mac(&[7; 32])).is_err());
     }
 }

@@ -2,10 +2,13 @@
 
 pub mod bkd;
 pub mod canonical;
+pub mod catalog;
 pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod crypt;
 pub mod error;
+pub mod launch;
 pub mod manifest;
 pub mod pipeline;
 pub mod progress;

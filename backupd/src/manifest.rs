@@ -151,7 +151,7 @@ pub struct Object {
 }
 
 impl Manifest {
-    /// The bytes of the manifest object: MACed with the data key, or with a digest when not encrypted.
+    /// The bytes of the manifest object: with a digest, and a MAC by the data key when it is encrypted.
     ///
     /// # Errors
     /// Only when it cannot be written as JSON.
@@ -204,7 +204,7 @@ impl Manifest {
     }
 }
 
-/// A manifest whose form was checked, but not yet its proof.
+/// A manifest whose form and digest were checked, but not yet its MAC.
 #[derive(Debug, Clone)]
 pub struct Unproven {
     name: String,
@@ -230,11 +230,7 @@ impl Unproven {
         }
         let manifest: Manifest = canonical::members(name, object.clone())?;
         manifest.check(name)?;
-        let unproven = Self { name: name.to_owned(), object, manifest };
-        if !unproven.manifest.encryption.is_on() {
-            unproven.prove(None)?; // the digest needs no key, so it is always checked
-        }
-        Ok(unproven)
+        Ok(Self { name: name.to_owned(), object, manifest })
     }
 
     /// What it says, which may have been changed by someone who can write to the repository.

@@ -161,6 +161,20 @@ impl Repository {
         &self.store
     }
 
+    /// Creates a small object, and counts it as created when it is there with just these bytes: a store may
+    /// have written it and lost the answer, and its client may have tried again and met its own object.
+    ///
+    /// # Errors
+    /// `Busy` when another object is there, and what the store says.
+    pub async fn create_document(&self, key: &str, file: Vec<u8>) -> Result<()> {
+        let file = Bytes::from(file);
+        let Err(error) = self.store.create(key, file.clone()).await else { return Ok(()) };
+        match self.store.read(key, DOCUMENT_BYTES_MAX).await {
+            Ok(stored) if stored == file => Ok(()),
+            _ => Err(error),
+        }
+    }
+
     /// The manifest at a place, its proof unchecked when it is encrypted.
     ///
     /// # Errors

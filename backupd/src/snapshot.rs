@@ -2,4 +2,5 @@
 
 pub mod capture;
 pub mod create;
+pub mod record;
 pub mod verify;

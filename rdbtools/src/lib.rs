@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`scan`] | the scanner: bytes are pushed in, in any pieces, and a [`Sink`] is told what they hold |
 //! | [`report`] | counts of keys, expiries, types, modules; keys and bytes per slot |
+//! | [`info`] | sizes per type, the largest keys, a histogram of slots |
 //! | [`split`] | any number of RDBs in, any number out, every key in the output that owns its slot |
 //! | [`write`](mod@write) | the parts of an RDB that are not raw values |
 //! | [`crc64`] | the checksum at the end |
@@ -47,6 +48,7 @@
 mod atom;
 pub mod crc64;
 mod error;
+pub mod info;
 mod lzf;
 pub mod report;
 pub mod scan;

@@ -14,7 +14,7 @@ use crate::atom::{ATOM_MAX, Parsed};
 use crate::crc64::Crc64;
 use crate::error::{Defect, ErrorKind, ScanError};
 use crate::sink::Sink;
-use crate::version::{HEADER_LEN, RdbVersion};
+use crate::version::{self, HEADER_LEN, RdbVersion};
 
 use machine::Machine;
 use opcode::Entry;
@@ -196,6 +196,11 @@ impl<S: Sink> Scanner<S> {
         &mut self.sink
     }
 
+    /// Gives the scan up and answers the sink with what it was told so far.
+    pub fn into_sink(self) -> S {
+        self.sink
+    }
+
     /// The magic and version, once the header was read.
     #[must_use]
     pub fn version(&self) -> Option<RdbVersion> {
@@ -207,26 +212,28 @@ impl<S: Sink> Scanner<S> {
     /// # Errors
     /// The defect that [`Self::feed`] met, or [`ErrorKind::Truncated`] when the end of the RDB was not reached.
     pub fn finish(self) -> Result<(Summary, S), ScanError> {
-        if let Some(error) = self.failed {
-            return Err(error);
-        }
-        if self.phase == Phase::Done {
-            return Ok((Summary { version: self.version, crc: self.crc_state, bytes: self.base }, self.sink));
+        Ok((self.outcome()?, self.sink))
+    }
+
+    /// What [`Self::finish`] would say now.
+    ///
+    /// # Errors
+    /// As [`Self::finish`].
+    pub fn outcome(&self) -> Result<Summary, ScanError> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
         }
         let message = match self.phase {
+            Phase::Done => return Ok(Summary { version: self.version, crc: self.crc_state, bytes: self.base }),
             Phase::Header if !RdbVersion::is_plausible_start(&self.carry) => {
-                return Err(ScanError {
-                    offset: 0,
-                    kind: ErrorKind::NotRdb,
-                    message: format!("it begins with \"{}\", not with REDIS or VALKEY", self.carry.escape_ascii()),
-                });
+                return Err(version::not_rdb(&self.carry).at(0));
             }
             Phase::Header => "the bytes end inside the header",
             Phase::Opcode => "the bytes end where the next key or the end mark should stand",
             Phase::KeyName => "the bytes end inside the name of a key",
             Phase::Record if self.record == Record::Value => "the bytes end inside a value",
             Phase::Record => "the bytes end inside a record",
-            Phase::Footer | Phase::Done => "the bytes end inside the checksum",
+            Phase::Footer => "the bytes end inside the checksum",
         };
         Err(ScanError { offset: self.base, kind: ErrorKind::Truncated, message: message.to_owned() })
     }

@@ -42,6 +42,8 @@ use crate::write;
 
 use router::Router;
 
+pub(crate) use router::library_name;
+
 /// Input is taken in pieces of this size; after each, full buffers are written.
 const PIECE_LEN: usize = 128 << 10;
 /// What the buffers of all outputs may hold together before they are written.
@@ -240,6 +242,15 @@ impl<W: Write> Splitter<W> {
     #[must_use]
     pub fn input_is_done(&self) -> bool {
         matches!(&self.state, State::Within(scanner) if scanner.is_done())
+    }
+
+    /// How many bytes of the input under way were consumed.
+    #[must_use]
+    pub fn input_offset(&self) -> u64 {
+        match &self.state {
+            State::Within(scanner) => scanner.offset(),
+            State::Between(_) | State::Broken => 0,
+        }
     }
 
     /// Counts of the input that is under way.

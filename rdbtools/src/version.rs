@@ -83,19 +83,7 @@ impl RdbVersion {
 
     /// Reads a header.
     pub(crate) fn parse(header: &[u8; HEADER_LEN]) -> Result<Self, Defect> {
-        let not_rdb = |message: String| Defect { kind: ErrorKind::NotRdb, message: message.into() };
-        let (magic, digits) = if let Some(digits) = header.strip_prefix(b"REDIS") {
-            (Magic::Redis, digits)
-        } else if let Some(digits) = header.strip_prefix(b"VALKEY") {
-            (Magic::Valkey, digits)
-        } else {
-            return Err(not_rdb(format!("it begins with \"{}\", not with REDIS or VALKEY", header.escape_ascii())));
-        };
-        if !digits.iter().all(u8::is_ascii_digit) {
-            return Err(not_rdb(format!("the version in \"{}\" is not a number", header.escape_ascii())));
-        }
-        let number = digits.iter().fold(0, |number: u16, digit| number * 10 + u16::from(digit - b'0'));
-        let version = Self { magic, number };
+        let Some(version) = Self::from_header(header) else { return Err(not_rdb(header)) };
         if version.is_supported() {
             return Ok(version);
         }
@@ -103,6 +91,18 @@ impl RdbVersion {
             "version {version} is not one this library knows: REDIS0001 to REDIS{REDIS_VERSION_MAX:04} and \
              VALKEY{VALKEY_VERSION_MIN:03} to VALKEY{VALKEY_VERSION_MAX:03}"
         )))
+    }
+
+    /// The version that a header states, whether or not this library reads it; `None` where it is no header.
+    #[must_use]
+    pub fn from_header(header: &[u8; HEADER_LEN]) -> Option<Self> {
+        let (magic, digits) = match (header.strip_prefix(b"REDIS"), header.strip_prefix(b"VALKEY")) {
+            (Some(digits), _) => (Magic::Redis, digits),
+            (_, Some(digits)) => (Magic::Valkey, digits),
+            (None, None) => return None,
+        };
+        let number = |number: u16, digit: &u8| digit.is_ascii_digit().then(|| number * 10 + u16::from(digit - b'0'));
+        Some(Self { magic, number: digits.iter().try_fold(0, number)? })
     }
 
     /// Whether the first bytes of a file can be those of an RDB; fewer than nine are judged as far as they go.
@@ -113,6 +113,12 @@ impl RdbVersion {
             magic.zip(bytes).all(|(expected, found)| expected == found)
         })
     }
+}
+
+/// The first bytes are not those of an RDB.
+pub(crate) fn not_rdb(start: &[u8]) -> Defect {
+    let message = format!("it begins with \"{}\", not with REDIS or VALKEY and a number", start.escape_ascii());
+    Defect { kind: ErrorKind::NotRdb, message: message.into() }
 }
 
 impl fmt::Display for RdbVersion {

@@ -41,6 +41,15 @@ fn equal_servers_compare_equal_and_all_keys_are_looked_at() {
 }
 
 #[test]
+fn a_replica_that_followed_every_command_compares_equal() {
+    let [primary, replica] = [Server::standalone(), Server::standalone()];
+    replica.replicate(&primary);
+    Keyspace::new(8, 5000).load(&primary.nodes());
+    replica.wait_caught_up(&primary);
+    differences(&primary, &replica).assert_equal();
+}
+
+#[test]
 fn every_kind_of_difference_is_found() {
     let [left, right] = twins();
     // for every difference: a change, and its undoing on both sides

@@ -1,5 +1,19 @@
 //! Tests of backupd against real servers. `tests/run.sh` installs and starts what they need.
 #![cfg(test)]
 
+mod configured;
+mod fixture;
 mod harness;
 mod harness_checks;
+mod redis_capture;
+mod redis_launch;
+mod redis_server;
+mod redis_topology;
+mod refusals;
+mod snapshot_crash;
+mod snapshot_damage;
+mod snapshot_roundtrip;
+mod store_contract;
+mod store_local;
+mod store_s3;
+mod tidy;

@@ -7,12 +7,13 @@ use backupd::error::Class;
 use backupd::redis::{EndVerdict, Framing, Node, Replication, Started, check_end, discover};
 use bytes::BytesMut;
 
-use crate::redis_server::{Server, options, wait_until};
+use crate::harness::server::Server;
+use crate::redis_server::{ask, fill, options, server, wait_until};
 
 async fn node_of(server: &Server) -> Node {
     let url = format!("redis://{}", server.address());
     let topology = discover(&options(&[&url])).await.unwrap();
-    topology.shards[0].nodes.iter().find(|node| node.port == server.port).unwrap().clone()
+    topology.shards[0].nodes.iter().find(|node| node.port == server.port()).unwrap().clone()
 }
 
 /// Reads the whole payload: the RDB, and what follows it.
@@ -59,18 +60,18 @@ fn assert_whole(started: &Started, framing: Framing, rdb: &[u8], rest: &[u8]) {
 #[tokio::test]
 async fn both_framings_give_a_whole_rdb_at_the_announced_position() {
     for (diskless, lone) in [("yes", true), ("no", true), ("yes", false), ("no", false)] {
-        let primary = Server::start(&["--repl-diskless-sync", diskless]);
-        primary.fill(20_000);
-        let replica = (!lone).then(|| Server::start(&["--repl-diskless-sync", diskless]));
+        let primary = server(&[&format!("repl-diskless-sync {diskless}")]);
+        fill(&primary, 20_000);
+        let replica = (!lone).then(|| server(&[&format!("repl-diskless-sync {diskless}")]));
         if let Some(replica) = &replica {
-            replica.follow(&primary);
+            replica.replicate(&primary);
             primary.run(&["SET", "later", "1"]);
-            wait_until("the write arrived", || replica.run(&["DBSIZE"]) == "20001");
+            replica.wait_caught_up(&primary);
         }
         let source = replica.as_ref().unwrap_or(&primary);
         let prepared = Replication::prepare(&node_of(source).await, &options(&[])).await.unwrap();
         assert!(prepared.rdb_only());
-        let listed = source.run(&["INFO", "replication"]);
+        let listed = ask(source, &["INFO", "replication"]);
         assert!(!listed.contains("slave0:"), "before PSYNC we are no replica: {listed}");
         let mut started = prepared.start().await.unwrap();
         let (framing, rdb, rest) = take(&mut started).await;
@@ -83,24 +84,24 @@ async fn both_framings_give_a_whole_rdb_at_the_announced_position() {
 
 #[tokio::test]
 async fn a_capture_of_a_primary_is_no_ghost_for_sentinel() {
-    let primary = Server::start(&["--repl-diskless-sync", "yes", "--rdb-key-save-delay", "2000"]);
-    primary.fill(2000);
+    let primary = server(&["repl-diskless-sync yes", "rdb-key-save-delay 2000"]);
+    fill(&primary, 2000);
     let prepared = Replication::prepare(&node_of(&primary).await, &options(&[])).await.unwrap();
     let mut started = prepared.start().await.unwrap();
     started.payload.framing().await.unwrap();
-    let listed = primary.run(&["INFO", "replication"]);
+    let listed = ask(&primary, &["INFO", "replication"]);
     assert!(listed.contains("port=70000,"), "{listed}");
     let during = node_of(&primary).await;
-    assert_eq!(during.port, primary.port, "a capture in progress is not taken for a node");
+    assert_eq!(during.port, primary.port(), "a capture in progress is not taken for a node");
 }
 
 #[tokio::test]
 async fn a_replica_without_its_primary_refuses_and_says_so() {
-    let (mut primary, replica) = (Server::start(&[]), Server::start(&[]));
-    replica.follow(&primary);
+    let (mut primary, replica) = (server(&[]), server(&[]));
+    replica.replicate(&primary);
     let node = node_of(&replica).await;
     primary.kill();
-    wait_until("the link is down", || replica.run(&["INFO", "replication"]).contains("master_link_status:down"));
+    wait_until("the link is down", || replica.info("master_link_status").as_deref() == Some("down"));
     let prepared = Replication::prepare(&node, &options(&[])).await.unwrap();
     let error = prepared.start().await.unwrap_err();
     assert_eq!(error.class(), Class::SourceUnavailable);
@@ -110,7 +111,7 @@ async fn a_replica_without_its_primary_refuses_and_says_so() {
 
 #[tokio::test]
 async fn a_user_without_psync_is_told_which_command_is_missing() {
-    let server = Server::start(&[]);
+    let server = server(&[]);
     server.run(&["ACL", "SETUSER", "few", "on", ">pw", "+info", "+replconf", "+config|get"]);
     let node = node_of(&server).await;
     let few = options(&[&format!("redis://few:pw@{}", server.address())]);
@@ -127,8 +128,8 @@ async fn a_user_without_psync_is_told_which_command_is_missing() {
 #[tokio::test]
 async fn a_source_that_dies_in_the_middle_is_never_a_whole_payload() {
     for diskless in ["yes", "no"] {
-        let mut server = Server::start(&["--repl-diskless-sync", diskless, "--rdb-key-save-delay", "100"]);
-        server.fill(5000);
+        let mut server = server(&[&format!("repl-diskless-sync {diskless}"), "rdb-key-save-delay 100"]);
+        fill(&server, 5000);
         let node = node_of(&server).await;
         let mut started = Replication::prepare(&node, &options(&[])).await.unwrap().start().await.unwrap();
         if diskless == "yes" {
@@ -151,14 +152,12 @@ async fn a_source_that_dies_in_the_middle_is_never_a_whole_payload() {
 
 #[tokio::test]
 async fn a_server_that_goes_silent_is_given_up() {
-    let server = Server::start(&["--repl-diskless-sync", "yes", "--rdb-key-save-delay", "1000"]);
-    server.fill(20_000);
+    let server = server(&["repl-diskless-sync yes", "rdb-key-save-delay 1000"]);
+    fill(&server, 20_000);
     let node = node_of(&server).await;
     let patience = backupd::redis::SourceOptions { stall_timeout: Duration::from_millis(300), ..options(&[]) };
     let mut started = Replication::prepare(&node, &patience).await.unwrap().start().await.unwrap();
-    let pid = server.run(&["INFO", "server"]);
-    let pid = pid.lines().find_map(|line| line.strip_prefix("process_id:")).unwrap().trim().to_owned();
-    assert!(Command::new("kill").args(["-STOP", &pid]).status().unwrap().success());
+    server.pause();
     let mut bytes = BytesMut::new();
     let error = loop {
         match started.payload.next(&mut bytes).await {

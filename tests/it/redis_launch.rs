@@ -10,7 +10,11 @@ use backupd::launch::{LaunchPlan, LaunchProgress, LaunchedNode, ShardPlan, claim
 use backupd::redis::{Mode, Role, discover};
 use policies::slot::SlotSet;
 
-use crate::redis_server::{Server, cli, cluster, options, save_rdb, wait_until};
+use crate::harness::cluster::Cluster;
+use crate::harness::compare::compare;
+use crate::harness::keyspace::Keyspace;
+use crate::harness::nodes;
+use crate::redis_server::{ask_port, fill, options, save_rdb, server, wait_until};
 
 /// Stops a launched cluster at the end of a test, however it ends.
 struct StopAtEnd(PathBuf);
@@ -32,8 +36,8 @@ async fn run(plan: LaunchPlan) -> Result<Vec<LaunchedNode>> {
 
 /// One shard from the data of a standalone server: `keys` of them, ten expired by the time they are loaded.
 fn standalone(dir: &Path, keys: u64) -> ShardPlan {
-    let server = Server::start(&[]);
-    server.fill(keys - 10);
+    let server = server(&[]);
+    fill(&server, keys - 10);
     for index in 0..10 {
         server.run(&["SET", &format!("short:{index}"), "x", "PX", "300"]);
     }
@@ -41,24 +45,15 @@ fn standalone(dir: &Path, keys: u64) -> ShardPlan {
     ShardPlan { slots: None, rdb, keys, expires: 10 }
 }
 
-/// The shards of a running cluster of `count` primaries: each owner's slots, file and keys.
-fn shards_of_cluster(dir: &Path, count: usize, keys: u64) -> Vec<ShardPlan> {
-    let servers = cluster(count);
-    for index in 0..keys {
-        cli(servers[0].port, &["-c", "SET", &format!("key:{index}"), &index.to_string()]).unwrap();
-    }
-    let plan = policies::shards::equal(count).unwrap();
-    servers
-        .iter()
-        .zip(plan)
-        .enumerate()
-        .map(|(index, (server, slots))| ShardPlan {
-            slots: Some(slots),
-            rdb: save_rdb(server, dir, &format!("{index}.rdb")),
-            keys: server.run(&["DBSIZE"]).parse().unwrap(),
-            expires: 0,
-        })
-        .collect()
+/// The shards of a cluster: each owner's slots, file and keys.
+fn shards_of(cluster: &Cluster, dir: &Path) -> Vec<ShardPlan> {
+    let shard = |(index, shard): (usize, &crate::harness::cluster::Shard)| ShardPlan {
+        slots: Some(shard.slots.clone()),
+        rdb: save_rdb(&shard.primary, dir, &format!("{index}.rdb")),
+        keys: nodes::command(&["DBSIZE"]).query(&mut shard.primary.connect()).unwrap(),
+        expires: 0,
+    };
+    cluster.shards.iter().enumerate().map(shard).collect()
 }
 
 #[tokio::test]
@@ -74,9 +69,9 @@ async fn a_standalone_with_replicas_serves_what_its_file_holds() {
     let roles: Vec<Role> = nodes.iter().map(|node| node.role).collect();
     assert_eq!(roles, [Role::Primary, Role::Replica, Role::Replica]);
     assert!(nodes.iter().all(|node| node.slots.is_none() && (1990..=2000).contains(&node.keys)), "{nodes:?}");
-    let expected = cli(nodes[0].port, &["GET", "key:7"]).unwrap();
+    let expected = ask_port(nodes[0].port, &["GET", "key:7"]).unwrap();
     assert_eq!(expected.len(), 100);
-    assert!(nodes.iter().all(|node| cli(node.port, &["GET", "key:7"]).as_ref() == Some(&expected)));
+    assert!(nodes.iter().all(|node| ask_port(node.port, &["GET", "key:7"]).as_ref() == Some(&expected)));
     assert!(!staging.exists());
     let seen = seen.into_inner().unwrap();
     assert_eq!(seen.first(), Some(&LaunchProgress::Started { port: nodes[0].port }));
@@ -85,32 +80,33 @@ async fn a_standalone_with_replicas_serves_what_its_file_holds() {
     let stop = dir.join("stop.sh");
     assert_eq!(stop.metadata().unwrap().permissions().mode() & 0o111, 0o111);
     assert!(Command::new(&stop).status().unwrap().success());
-    assert!(nodes.iter().all(|node| cli(node.port, &["PING"]).is_none()), "stop.sh waits until they are gone");
+    assert!(nodes.iter().all(|node| ask_port(node.port, &["PING"]).is_none()), "stop.sh waits until they are gone");
     assert!(Command::new(dir.join("start.sh")).status().unwrap().success());
-    wait_until("it serves again", || cli(nodes[2].port, &["GET", "key:7"]).as_ref() == Some(&expected));
+    wait_until("it serves again", || ask_port(nodes[2].port, &["GET", "key:7"]).as_ref() == Some(&expected));
 }
 
 #[tokio::test]
 async fn a_cluster_of_five_shards_with_replicas_has_exactly_the_planned_slots() {
     let temporary = tempfile::tempdir().unwrap();
     let dir = temporary.path().join("new");
-    let shards = shards_of_cluster(&claim_dir(&dir).unwrap(), 5, 500);
+    let source = Cluster::start(5, 0);
+    Keyspace::new(7, 2000).load(&source.nodes());
+    let shards = shards_of(&source, &claim_dir(&dir).unwrap());
     let slots: Vec<Option<SlotSet>> = shards.iter().map(|shard| shard.slots.clone()).collect();
     let keys: Vec<u64> = shards.iter().map(|shard| shard.keys).collect();
     let _stop = StopAtEnd(dir.clone());
-    let nodes = run(LaunchPlan { replicas: 1, ..plan(&dir, shards) }).await.unwrap();
-    assert_eq!(nodes.len(), 10);
-    for (index, node) in nodes.iter().enumerate() {
+    let launched = run(LaunchPlan { replicas: 1, ..plan(&dir, shards) }).await.unwrap();
+    assert_eq!(launched.len(), 10);
+    for (index, node) in launched.iter().enumerate() {
         assert_eq!((&node.slots, node.keys), (&slots[index % 5], keys[index % 5]));
         assert_eq!(node.role, if index < 5 { Role::Primary } else { Role::Replica });
-        assert_eq!(usize::from(node.port), usize::from(nodes[0].port) + index);
-        assert!(cli(node.port, &["CLUSTER", "INFO"]).unwrap().contains("cluster_state:ok"));
+        assert_eq!(usize::from(node.port), usize::from(launched[0].port) + index);
+        assert!(ask_port(node.port, &["CLUSTER", "INFO"]).unwrap().contains("cluster_state:ok"));
     }
-    for index in 0..500 {
-        let value = cli(nodes[index % 5].port, &["-c", "GET", &format!("key:{index}")]);
-        assert_eq!(value, Some(index.to_string()));
-    }
-    let topology = discover(&options(&[&format!("redis://127.0.0.1:{}", nodes[9].port)])).await.unwrap();
+    let url = format!("redis://127.0.0.1:{}", launched[9].port);
+    let (left, right) = (source.nodes(), nodes::discover(&url));
+    compare(&left, &right).assert_equal();
+    let topology = discover(&options(&[&url])).await.unwrap();
     assert_eq!((topology.mode, topology.shards.len()), (Mode::Cluster, 5));
     assert!(topology.shards.iter().zip(&slots).all(|(shard, slots)| shard.slots == *slots && shard.nodes.len() == 2));
 }
@@ -123,7 +119,7 @@ async fn one_shard_may_be_a_cluster() {
     let _stop = StopAtEnd(dir.clone());
     let nodes = run(plan(&dir, vec![shard])).await.unwrap();
     assert_eq!(nodes[0].slots, Some(SlotSet::full()));
-    assert_eq!(cli(nodes[0].port, &["GET", "key:1"]).unwrap().len(), 100);
+    assert_eq!(ask_port(nodes[0].port, &["GET", "key:1"]).unwrap().len(), 100);
 }
 
 #[tokio::test]
@@ -131,7 +127,7 @@ async fn what_cannot_work_is_refused_before_anything_is_made() {
     let temporary = tempfile::tempdir().unwrap();
     let dir = temporary.path().join("new");
     let shard = standalone(temporary.path(), 20);
-    let taken = Server::start(&[]);
+    let taken = server(&[]);
     let check = async |change: &dyn Fn(&mut LaunchPlan), class: Class, word: &str| {
         let mut plan = plan(&dir, vec![shard.clone()]);
         change(&mut plan);
@@ -140,7 +136,7 @@ async fn what_cannot_work_is_refused_before_anything_is_made() {
         assert!(error.message().contains(word), "{word} in {error}");
         assert!(!dir.exists() && shard.rdb.exists());
     };
-    check(&|plan| plan.first_port = Some(taken.port), Class::Refused, &taken.port.to_string()).await;
+    check(&|plan| plan.first_port = Some(taken.port()), Class::Refused, &taken.port().to_string()).await;
     check(&|plan| plan.dir = temporary.path().to_owned(), Class::Refused, "one.rdb").await;
     check(&|plan| plan.engine = "no-such-server".into(), Class::Config, "no-such-server").await;
     check(&|plan| plan.engine = "ls".into(), Class::Config, "--version").await;
@@ -159,7 +155,9 @@ async fn what_cannot_work_is_refused_before_anything_is_made() {
 async fn a_server_that_cannot_load_its_file_shows_its_log_and_leaves_nothing_running() {
     let temporary = tempfile::tempdir().unwrap();
     let dir = temporary.path().join("new");
-    let shards = shards_of_cluster(temporary.path(), 3, 100);
+    let source = Cluster::start(3, 0);
+    Keyspace::new(7, 100).load(&source.nodes());
+    let shards = shards_of(&source, temporary.path());
     let bytes = std::fs::read(&shards[1].rdb).unwrap();
     std::fs::write(&shards[1].rdb, &bytes[..bytes.len() - 9]).unwrap();
     let error = run(plan(&dir, shards.clone())).await.unwrap_err();
@@ -169,7 +167,7 @@ async fn a_server_that_cannot_load_its_file_shows_its_log_and_leaves_nothing_run
     wait_until("nothing runs", || {
         std::fs::read_dir(&dir).unwrap().all(|entry| {
             let name = entry.unwrap().file_name().into_string().unwrap();
-            name.strip_prefix("node-").is_none_or(|port| cli(port.parse().unwrap(), &["PING"]).is_none())
+            name.strip_prefix("node-").is_none_or(|port| ask_port(port.parse().unwrap(), &["PING"]).is_none())
         })
     });
     let again = run(plan(&dir, shards)).await.unwrap_err();

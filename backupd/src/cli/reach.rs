@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use clap::Args;
 
+use crate::config::{Config, Encryption};
 use crate::crypt::keyring::Keyring;
 use crate::error::{Class, Error, Result};
 use crate::redis::{Secret, SourceOptions, SourceUrl};
@@ -20,6 +21,16 @@ const PASSWORD_BYTES_MAX: u64 = 4096;
 pub struct Context {
     /// `--config`.
     pub config: Option<PathBuf>,
+}
+
+impl Context {
+    /// The configuration; the defaults when there is no file.
+    ///
+    /// # Errors
+    /// `Config`, with the line.
+    pub fn load(&self) -> Result<Config> {
+        Config::load(self.config.as_deref())
+    }
 }
 
 /// Where snapshots are and what opens them.
@@ -60,16 +71,41 @@ impl RepositoryArgs {
     ///
     /// # Errors
     /// `Usage` when no repository is named, `Key` when the key file cannot be used.
-    pub fn reach(&self, _context: &Context) -> Result<Reached> {
-        let Some(url) = &self.repository else {
-            return Err(Error::new(Class::Usage, "no repository is named").hint("give --repository URL"));
-        };
-        let keys = match (&self.key_file, self.no_encryption) {
-            (Some(path), _) => Keys::Keyring(Keyring::read(path)?),
-            (None, true) => Keys::NoEncryption,
-            (None, false) => Keys::Unsaid,
-        };
-        Ok(Reached { url: url.parse()?, keys })
+    pub fn reach(&self, context: &Context) -> Result<Reached> {
+        match &self.repository {
+            Some(url) if url.contains("://") => Ok(Reached { url: url.parse()?, keys: self.keys(None)? }),
+            Some(name) => self.configured(&context.load()?, name),
+            None => {
+                let config = context.load()?;
+                let mut names = config.repositories().map(|repository| repository.name.clone());
+                match (names.next(), names.next()) {
+                    (Some(only), None) => self.configured(&config, &only),
+                    (first, _) => {
+                        let why = if first.is_some() {
+                            "the configuration has several"
+                        } else {
+                            "the configuration has none"
+                        };
+                        Err(Error::new(Class::Usage, format!("no repository is named, and {why}"))
+                            .hint("give --repository URL, or its name in the configuration"))
+                    }
+                }
+            }
+        }
+    }
+
+    /// A repository of the configuration; flags override its key.
+    fn configured(&self, config: &Config, name: &str) -> Result<Reached> {
+        let repository = config.repository(name)?;
+        Ok(Reached { url: repository.url.clone(), keys: self.keys(Some(&repository.encryption))? })
+    }
+
+    fn keys(&self, configured: Option<&Encryption>) -> Result<Keys> {
+        match (&self.key_file, self.no_encryption, configured) {
+            (Some(path), ..) | (None, false, Some(Encryption::KeyFile(path))) => Keyring::read(path).map(Keys::Keyring),
+            (None, true, _) | (None, false, Some(Encryption::None)) => Ok(Keys::NoEncryption),
+            (None, false, None) => Ok(Keys::Unsaid),
+        }
     }
 }
 
@@ -96,6 +132,8 @@ pub struct ReachedSource {
     pub repository: Reached,
     /// Tags that its snapshots get.
     pub tags: BTreeMap<String, String>,
+    /// The catalog in which they are noted; ad-hoc snapshots are in none.
+    pub catalog: Option<PathBuf>,
 }
 
 impl SourceArgs {
@@ -104,13 +142,39 @@ impl SourceArgs {
     /// # Errors
     /// `NotFound` when there is no such cluster, and as [`RepositoryArgs::reach`].
     pub fn reach(&self, context: &Context, name: Option<&str>, repository: &RepositoryArgs) -> Result<ReachedSource> {
-        if let Some(name) = name {
-            return Err(Error::new(Class::NotFound, format!("there is no cluster {name} in the configuration")));
-        }
-        let mut source = SourceOptions::new(self.source.clone());
-        source.username.clone_from(&self.source_username);
-        source.password = self.source_password_file.as_deref().map(password).transpose()?;
-        Ok(ReachedSource { source, repository: repository.reach(context)?, tags: BTreeMap::new() })
+        let Some(name) = name else {
+            let source = self.options(self.source.clone(), None, None)?;
+            return Ok(ReachedSource {
+                source,
+                repository: repository.reach(context)?,
+                tags: BTreeMap::new(),
+                catalog: None,
+            });
+        };
+        let config = context.load()?;
+        let cluster = config.cluster(name)?;
+        let repository = match &repository.repository {
+            Some(_) => repository.reach(context)?,
+            None => repository.configured(&config, &cluster.repository)?,
+        };
+        Ok(ReachedSource {
+            source: self.options(
+                cluster.sources.clone(),
+                cluster.username.clone(),
+                cluster.password_file.as_deref(),
+            )?,
+            repository,
+            tags: cluster.tags.clone(),
+            catalog: Some(config.catalog_path.clone()),
+        })
+    }
+
+    /// How these seeds are reached; flags override user and password of the configuration.
+    fn options(&self, seeds: Vec<SourceUrl>, username: Option<String>, file: Option<&Path>) -> Result<SourceOptions> {
+        let mut source = SourceOptions::new(seeds);
+        source.username = self.source_username.clone().or(username);
+        source.password = self.source_password_file.as_deref().or(file).map(password).transpose()?;
+        Ok(source)
     }
 }
 

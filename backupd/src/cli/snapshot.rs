@@ -15,7 +15,7 @@ use super::watch::watched;
 use crate::error::{Class, Error, Result};
 use crate::progress::Progress;
 use crate::repository::Repository;
-use crate::snapshot::{create, verify};
+use crate::snapshot::{create, record, verify};
 
 /// Snapshots.
 #[derive(Debug, Subcommand)]
@@ -191,7 +191,13 @@ async fn run_create(args: CreateArgs, context: &Context, output: Output, cancel:
     };
     let progress = Arc::new(Progress::default());
     let store = reached.repository.store().await?;
-    let job = create::create(store, options, Arc::clone(&progress), cancel);
+    let job = create::create(Arc::clone(&store), options, Arc::clone(&progress), cancel);
     let manifest = watched(&progress, output, Box::pin(job)).await?;
+    if let Some(path) = reached.catalog
+        && let Err(error) = record::record(&path, store, &manifest).await
+    {
+        // the snapshot is there all the same: the catalog is only an index of the repository
+        tracing::warn!(error = %error, "the snapshot could not be noted in the catalog");
+    }
     output.result(&SnapshotView::from(&manifest), SnapshotView::text)
 }

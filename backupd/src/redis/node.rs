@@ -86,12 +86,12 @@ impl Node {
     }
 
     /// A node that could not be asked.
-    pub(super) fn unseen(id: String, address: Address, role: Role, why: String) -> Self {
+    pub(crate) fn unseen(id: String, address: Address, role: Role, why: String) -> Self {
         Self { role, unreachable: Some(why), ..Self::seen(id, address, &Info::default(), None) }
     }
 
     /// A node that said `info`.
-    pub(super) fn seen(id: String, address: Address, info: &Info, save_is_harmless: Option<bool>) -> Self {
+    pub(crate) fn seen(id: String, address: Address, info: &Info, save_is_harmless: Option<bool>) -> Self {
         let (engine, version) = info.engine();
         let replica = info.is_replica();
         Self {
@@ -119,21 +119,21 @@ impl Node {
 
 /// Everything one node was asked.
 #[derive(Debug, Clone)]
-pub(super) struct Seen {
-    pub(super) info: Info,
-    pub(super) save_is_harmless: Option<bool>,
+pub(crate) struct Seen {
+    pub(crate) info: Info,
+    pub(crate) save_is_harmless: Option<bool>,
     /// Its own `CLUSTER NODES`, if it is a primary of a cluster and answers it.
-    pub(super) own_view: Option<String>,
+    pub(crate) own_view: Option<String>,
 }
 
 /// Connects to a node as `options` say.
-pub(super) async fn connect(address: &Address, options: &SourceOptions) -> Result<Client> {
+pub(crate) async fn connect(address: &Address, options: &SourceOptions) -> Result<Client> {
     let credentials = options.credentials_for(address);
     Client::connect(address, &credentials, options.connect_timeout, options.reply_timeout).await
 }
 
 /// Asks a node for `INFO` and, of a primary, for what only primaries matter for.
-pub(super) async fn observe(address: &Address, options: &SourceOptions) -> Result<Seen> {
+pub(crate) async fn observe(address: &Address, options: &SourceOptions) -> Result<Seen> {
     let mut client = connect(address, options).await?;
     let text: String = client.query("INFO", &cmd("INFO")).await?;
     let mut seen = Seen { info: Info::parse(&text), save_is_harmless: None, own_view: None };

@@ -9,7 +9,7 @@ const REPLY_SHOWN_MAX: usize = 200;
 ///
 /// Refused credentials and commands are `SourceAuth` and not retryable: repeating them in a loop locks users
 /// out. What passes by itself (loading, a lost link, a failed fork) is `SourceUnavailable`.
-pub(super) fn refusal(node: &str, command: &str, reply: &str) -> Error {
+pub(crate) fn refusal(node: &str, command: &str, reply: &str) -> Error {
     let (class, advice) = classify(command, reply);
     let error = Error::new(class, format!("{node}: {command}: {}", shown(reply)));
     match advice {

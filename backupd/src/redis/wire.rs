@@ -1,9 +1,10 @@
 //! A raw connection: commands out, lines and bytes in.
 
+use std::fmt;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
@@ -13,6 +14,9 @@ use crate::error::{Class, Error, Result};
 
 /// The longest line a server may send us, in bytes.
 const LINE_LEN_MAX: usize = 64 * 1024;
+
+/// How much room one read of lines gets, in bytes.
+const LINE_READ_LEN: usize = 4096;
 
 /// How many empty lines (keep-alive newlines) may stand before a line: a day of them, at one a second.
 const NEWLINES_MAX: usize = 86_400;
@@ -47,17 +51,10 @@ pub(super) async fn dial(address: &Address, limit: Duration) -> Result<Box<dyn S
 }
 
 /// A connection that speaks the request side of the protocol and reads line by line.
+#[derive(Debug)]
 pub(crate) struct Wire {
-    socket: Box<dyn Socket>,
-    /// Bytes that were read and not yet taken.
-    input: BytesMut,
-    node: String,
-}
-
-impl std::fmt::Debug for Wire {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Wire").field("node", &self.node).finish_non_exhaustive()
-    }
+    outgoing: Outgoing,
+    incoming: Incoming,
 }
 
 impl Wire {
@@ -68,8 +65,10 @@ impl Wire {
         connect_timeout: Duration,
         reply_timeout: Duration,
     ) -> Result<Self> {
-        let socket = dial(address, connect_timeout).await?;
-        let mut wire = Self { socket, input: BytesMut::with_capacity(4096), node: address.to_string() };
+        let (read, write) = tokio::io::split(dial(address, connect_timeout).await?);
+        let node = address.to_string();
+        let incoming = Incoming { half: read, input: BytesMut::with_capacity(LINE_READ_LEN), node: node.clone() };
+        let mut wire = Self { outgoing: Outgoing { half: write, node }, incoming };
         if let Some(password) = &credentials.password {
             let words: Vec<&[u8]> = ["AUTH"]
                 .into_iter()
@@ -78,36 +77,104 @@ impl Wire {
                 .map(str::as_bytes)
                 .collect();
             wire.send(&words, connect_timeout).await?;
-            wire.status("AUTH", reply_timeout).await?;
+            let line = wire.line(reply_timeout).await?;
+            if let Some(text) = line.strip_prefix('-') {
+                return Err(refusal(wire.node(), "AUTH", text));
+            }
         }
         Ok(wire)
     }
 
+    /// The two directions, to be used at the same time.
+    pub(crate) fn split(self) -> (Outgoing, Incoming) {
+        (self.outgoing, self.incoming)
+    }
+
     /// The node, for messages.
-    pub(crate) fn node(&self) -> &str {
-        &self.node
+    pub(super) fn node(&self) -> &str {
+        &self.incoming.node
     }
 
     /// Sends one command.
-    pub(crate) async fn send(&mut self, words: &[&[u8]], limit: Duration) -> Result<()> {
-        let mut request = format!("*{}\r\n", words.len()).into_bytes();
-        for word in words {
-            request.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
-            request.extend_from_slice(word);
-            request.extend_from_slice(b"\r\n");
-        }
-        self.write(&request, limit).await
+    pub(super) async fn send(&mut self, words: &[&[u8]], limit: Duration) -> Result<()> {
+        let mut request = Vec::new();
+        put_command(&mut request, words);
+        self.outgoing.write(&request, limit).await
     }
 
-    /// Sends bytes as they are.
+    /// As [`Incoming::line`].
+    pub(super) async fn line(&mut self, stall: Duration) -> Result<String> {
+        self.incoming.line(stall).await
+    }
+
+    /// The connection failed: retryable.
+    pub(super) fn lost(&self, why: &str) -> Error {
+        lost(&self.incoming.node, why)
+    }
+
+    /// As [`Incoming::read`].
+    pub(super) async fn read(&mut self, buffer: &mut BytesMut, max: u64, stall: Duration) -> Result<usize> {
+        self.incoming.read(buffer, max, stall).await
+    }
+
+    /// Takes what was read ahead, after the last line.
+    pub(super) fn take_ahead(&mut self) -> BytesMut {
+        std::mem::take(&mut self.incoming.input)
+    }
+}
+
+/// Appends one command to a request.
+pub(crate) fn put_command(request: &mut Vec<u8>, words: &[&[u8]]) {
+    request.extend_from_slice(format!("*{}\r\n", words.len()).as_bytes());
+    for word in words {
+        request.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
+        request.extend_from_slice(word);
+        request.extend_from_slice(b"\r\n");
+    }
+}
+
+fn lost(node: &str, why: &str) -> Error {
+    Error::new(Class::SourceUnavailable, format!("{node}: {why}"))
+}
+
+/// The direction to the server.
+pub(crate) struct Outgoing {
+    half: WriteHalf<Box<dyn Socket>>,
+    node: String,
+}
+
+impl fmt::Debug for Outgoing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outgoing").field("node", &self.node).finish_non_exhaustive()
+    }
+}
+
+impl Outgoing {
+    /// Sends bytes as they are; `limit` is for all of them.
     pub(crate) async fn write(&mut self, bytes: &[u8], limit: Duration) -> Result<()> {
-        match timeout(limit, self.socket.write_all(bytes)).await {
+        match timeout(limit, self.half.write_all(bytes)).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(self.lost(&error.to_string())),
-            Err(_) => Err(self.lost(&format!("nothing could be sent for {} s", limit.as_secs()))),
+            Ok(Err(error)) => Err(lost(&self.node, &error.to_string())),
+            Err(_) => Err(lost(&self.node, &format!("nothing could be sent for {} s", limit.as_secs()))),
         }
     }
+}
 
+/// The direction from the server.
+pub(crate) struct Incoming {
+    half: ReadHalf<Box<dyn Socket>>,
+    /// Bytes that were read and not yet taken.
+    input: BytesMut,
+    node: String,
+}
+
+impl fmt::Debug for Incoming {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Incoming").field("node", &self.node).finish_non_exhaustive()
+    }
+}
+
+impl Incoming {
     /// Reads the next line that is not empty, without its end. Empty lines are keep-alive newlines.
     /// `stall` is how long we wait for any byte at all.
     pub(crate) async fn line(&mut self, stall: Duration) -> Result<String> {
@@ -117,7 +184,7 @@ impl Wire {
                 return Ok(line);
             }
         }
-        Err(self.lost("nothing but newlines for too long"))
+        Err(lost(&self.node, "nothing but newlines for too long"))
     }
 
     async fn any_line(&mut self, stall: Duration) -> Result<String> {
@@ -131,46 +198,32 @@ impl Wire {
             }
             searched = self.input.len();
             if searched > LINE_LEN_MAX {
-                return Err(self.lost("a reply line longer than 64 KiB: this is not a Redis server"));
+                return Err(lost(&self.node, "a reply line longer than 64 KiB: this is not a Redis server"));
             }
-            let mut input = std::mem::take(&mut self.input);
-            input.reserve(4096);
-            let got = self.read(&mut input, u64::MAX, stall).await;
-            self.input = input;
-            if got? == 0 {
-                return Err(self.lost("the server closed the connection"));
+            self.input.reserve(LINE_READ_LEN);
+            if receive(&mut self.half, &mut self.input, u64::MAX, stall, &self.node).await? == 0 {
+                return Err(lost(&self.node, "the server closed the connection"));
             }
         }
-    }
-
-    /// Reads a status reply: `Ok` for `+…`, an error by its meaning for `-…`.
-    pub(crate) async fn status(&mut self, command: &str, limit: Duration) -> Result<String> {
-        let line = self.line(limit).await?;
-        match line.split_at_checked(1) {
-            Some(("+", text)) => Ok(text.to_owned()),
-            Some(("-", text)) => Err(refusal(&self.node, command, text)),
-            _ => Err(self.lost(&format!("an unexpected reply to {command}"))),
-        }
-    }
-
-    /// Takes what was read ahead, after the last line.
-    pub(super) fn take_ahead(&mut self) -> BytesMut {
-        std::mem::take(&mut self.input)
     }
 
     /// Reads once, at most `max` bytes, into the spare room of `buffer` (which must have some), past anything
     /// read ahead. 0 means that the server closed the connection, or that `max` is 0.
-    pub(super) async fn read(&mut self, buffer: &mut BytesMut, max: u64, stall: Duration) -> Result<usize> {
-        let mut limited = (&mut self.socket).take(max);
-        match timeout(stall, limited.read_buf(buffer)).await {
-            Ok(Ok(count)) => Ok(count),
-            Ok(Err(error)) => Err(self.lost(&error.to_string())),
-            Err(_) => Err(self.lost(&format!("not a byte for {} s", stall.as_secs()))),
-        }
+    async fn read(&mut self, buffer: &mut BytesMut, max: u64, stall: Duration) -> Result<usize> {
+        receive(&mut self.half, buffer, max, stall, &self.node).await
     }
+}
 
-    /// The connection failed: retryable.
-    pub(super) fn lost(&self, why: &str) -> Error {
-        Error::new(Class::SourceUnavailable, format!("{}: {why}", self.node))
+async fn receive(
+    half: &mut ReadHalf<Box<dyn Socket>>,
+    buffer: &mut BytesMut,
+    max: u64,
+    stall: Duration,
+    node: &str,
+) -> Result<usize> {
+    match timeout(stall, half.take(max).read_buf(buffer)).await {
+        Ok(Ok(count)) => Ok(count),
+        Ok(Err(error)) => Err(lost(node, &error.to_string())),
+        Err(_) => Err(lost(node, &format!("not a byte for {} s", stall.as_secs()))),
     }
 }

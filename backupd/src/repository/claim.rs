@@ -154,8 +154,8 @@ impl Repository {
             expires_unix_ms: valid_until_ms(),
             process: Process::this(),
         };
-        let file = Bytes::from(canonical::seal(&claim, Proof::Digest)?);
-        match self.store.create(&claim_key(name, number), file).await {
+        let file = canonical::seal(&claim, Proof::Digest)?;
+        match self.create_document(&claim_key(name, number), file).await {
             Err(error) if error.class() == Class::Busy => Err(self.busy(name, claim.expires_unix_ms)),
             Err(error) => Err(error),
             Ok(()) => {

@@ -27,6 +27,8 @@ pub struct Made {
     pub path: PathBuf,
     /// Its keys.
     pub keys: u64,
+    /// Its keys that have an expiry.
+    pub expires: u64,
     /// Its keys that have expired already.
     pub expired: u64,
     /// Its size.
@@ -173,7 +175,13 @@ fn end(splitter: Files, dir: &Path) -> Result<Vec<Made>> {
         let fail = |error: std::io::Error| unwritable(&path, &error);
         report.writer.sync_all().map_err(fail)?;
         std::fs::rename(&partial, &path).map_err(fail)?;
-        made.push(Made { path, keys: report.keys, expired: report.expired, bytes: report.bytes });
+        made.push(Made {
+            path,
+            keys: report.keys,
+            expires: report.expires,
+            expired: report.expired,
+            bytes: report.bytes,
+        });
     }
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(|error| unwritable(dir, &error))?;
     Ok(made)

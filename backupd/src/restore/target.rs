@@ -7,10 +7,14 @@ use policies::slot::SlotSet;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
+use policies::engine::RdbFormat;
+use rdbtools::Magic;
+
 use super::plan::Plan;
 use super::split::{self, Made, unwritable};
 use super::{Options, Outcome, Target};
 use crate::error::{Class, Error, Result};
+use crate::launch::{self, LaunchPlan, LaunchProgress, LaunchedNode, PlannedNode, ShardPlan, nodes_conf};
 use crate::progress::Progress;
 
 /// A node that serves, or a file that was written.
@@ -37,17 +41,107 @@ pub(super) async fn run(
     progress: &Progress,
     cancel: &CancellationToken,
 ) -> Result<Outcome> {
-    match &options.target {
-        Target::Out(dir) => {
-            prepare_empty(dir)?;
-            progress.phase("splitting");
-            let made = split::run(&options, &plan, dir, progress, cancel).await?;
-            out(dir, &plan, &made)?;
-            let nodes =
-                plan.shards.iter().zip(&made).map(|(shard, made)| file_report(shard.slots.clone(), made)).collect();
-            Ok(outcome(plan, nodes, &made))
+    match options.target.clone() {
+        Target::Out(dir) => to_files(&options, plan, &dir, progress, cancel).await,
+        Target::Launch { dir, replicas, port, engine } => {
+            let launch = launch_plan(&options, &plan, dir, replicas, port, engine);
+            to_launch(&options, plan, launch, progress, cancel).await
         }
-        Target::Launch { .. } | Target::Nodes(_) => Err(Error::new(Class::Unforeseen, "not yet")),
+        Target::Nodes(_) => Err(Error::new(Class::Unforeseen, "not yet")),
+    }
+}
+
+async fn to_files(
+    options: &Options,
+    plan: Plan,
+    dir: &Path,
+    progress: &Progress,
+    cancel: &CancellationToken,
+) -> Result<Outcome> {
+    prepare_empty(dir)?;
+    progress.phase("splitting");
+    let made = split::run(options, &plan, dir, progress, cancel).await?;
+    write_companions(dir, &plan, &made)?;
+    let nodes = plan.shards.iter().zip(&made).map(|(shard, made)| file_report(shard.slots.clone(), made)).collect();
+    Ok(outcome(plan, nodes, &made))
+}
+
+/// What is launched; the files of the shards are not made yet.
+fn launch_plan(
+    options: &Options,
+    plan: &Plan,
+    dir: PathBuf,
+    replicas: usize,
+    first_port: Option<u16>,
+    engine: Option<PathBuf>,
+) -> LaunchPlan {
+    let source_engine = options.input.manifest().map_or("redis", |manifest| manifest.engine.as_str());
+    let valkey = source_engine == "valkey" || plan.version.magic == Magic::Valkey;
+    let default = if valkey { "valkey-server" } else { "redis-server" };
+    let shards = plan.shards.iter().map(|shard| ShardPlan {
+        slots: shard.slots.clone(),
+        rdb: PathBuf::new(),
+        keys: 0,
+        expires: 0,
+    });
+    LaunchPlan {
+        dir,
+        engine: engine.unwrap_or_else(|| PathBuf::from(default)),
+        first_port,
+        shards: shards.collect(),
+        replicas,
+        settings: Vec::new(),
+    }
+}
+
+async fn to_launch(
+    options: &Options,
+    plan: Plan,
+    mut launch: LaunchPlan,
+    progress: &Progress,
+    cancel: &CancellationToken,
+) -> Result<Outcome> {
+    // everything that can be refused is refused before the first byte is written
+    let engine = launch::preflight(&launch).await?;
+    let number = u32::from(plan.version.number);
+    let format = match plan.version.magic {
+        Magic::Redis => RdbFormat::Redis(number),
+        Magic::Valkey => RdbFormat::Valkey(number),
+    };
+    launch::check_format(&engine, format)?;
+    let staging = launch::claim_dir(&launch.dir)?;
+    progress.phase("splitting");
+    let made = split::run(options, &plan, &staging, progress, cancel).await?;
+    for (shard, made) in launch.shards.iter_mut().zip(&made) {
+        shard.rdb.clone_from(&made.path);
+        (shard.keys, shard.expires) = (made.keys, made.expires);
+    }
+    let shown = |step: LaunchProgress| progress.phase(describe(&step));
+    let nodes = tokio::select! {
+        nodes = launch::launch(launch, &shown) => nodes?,
+        () = cancel.cancelled() => return Err(Error::new(Class::Unforeseen, "interrupted while the cluster was being started")),
+    };
+    let report = |node: LaunchedNode| NodeReport {
+        host: node.host,
+        port: node.port,
+        role: node.role.as_str().to_owned(),
+        slots: node.slots,
+        keys: node.keys,
+        file: None,
+    };
+    Ok(outcome(plan, nodes.into_iter().map(report).collect(), &made))
+}
+
+fn describe(step: &LaunchProgress) -> String {
+    match step {
+        LaunchProgress::Started { port } => format!("node {port} started"),
+        LaunchProgress::Loading { port, loaded_bytes, total_bytes } => {
+            let percent = (loaded_bytes * 100).checked_div(*total_bytes).unwrap_or(0);
+            format!("node {port} loads its file: {percent} %")
+        }
+        LaunchProgress::Loaded { port, keys } => format!("node {port} holds {keys} keys"),
+        LaunchProgress::Joining => "waiting until the cluster is whole".to_owned(),
+        LaunchProgress::Serving => "the cluster serves".to_owned(),
     }
 }
 
@@ -83,7 +177,7 @@ pub fn prepare_empty(dir: &Path) -> Result<()> {
 }
 
 /// What stands beside the RDB files of `--out`.
-fn out(dir: &Path, plan: &Plan, made: &[Made]) -> Result<()> {
+fn write_companions(dir: &Path, plan: &Plan, made: &[Made]) -> Result<()> {
     let write = |name: &str, text: String| {
         let path: PathBuf = dir.join(name);
         std::fs::write(&path, text).map_err(|error| unwritable(&path, &error))
@@ -95,5 +189,41 @@ fn out(dir: &Path, plan: &Plan, made: &[Made]) -> Result<()> {
         // writing to a String cannot fail
         let _infallible = writeln!(readme, "{file}: {slots}, {keys} keys, {bytes} bytes");
     }
+    readme.push_str(HOW_TO_START);
+    if plan.is_cluster() {
+        readme.push_str(HOW_TO_JOIN);
+        write("nodes.conf", nodes_conf(&template(plan)?, usize::MAX))?;
+    }
     write("README.txt", readme)
+}
+
+const HOW_TO_START: &str = "
+To start a server from a file: stop the server, put the file into its data folder under the name that
+its setting `dbfilename` has (dump.rdb), make it the server user's own, and start it with `appendonly no`.
+";
+
+const HOW_TO_JOIN: &str = "
+To start the cluster: nodes.conf is a template with one line per shard, in the order of the files. For each
+node copy it into the node's data folder, replace 127.0.0.1:PORT@BUSPORT by the real addresses of all nodes,
+and write `myself,master` instead of `master` in the node's own line. Put its shard's file beside it as
+dump.rdb and start the node with `cluster-enabled yes` and `appendonly no`. Do not start a node without its
+nodes.conf: it would take only the slots that hold keys.
+";
+
+/// The nodes of the template: addresses are to be replaced.
+fn template(plan: &Plan) -> Result<Vec<PlannedNode>> {
+    let first_port: u16 = 7000;
+    let nodes = plan.shards.iter().zip(0..).map(|(shard, index)| {
+        let port = first_port.saturating_add(index);
+        Ok(PlannedNode {
+            id: launch::new_node_id()?,
+            host: "127.0.0.1".to_owned(),
+            port,
+            bus_port: port.saturating_add(launch::BUS_OFFSET),
+            follows: None,
+            slots: shard.slots.clone().unwrap_or_default(),
+            epoch: u64::from(index) + 1,
+        })
+    });
+    nodes.collect()
 }

@@ -13,7 +13,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use policies::replica::{Choice, PrimaryUse, choose};
 use policies::slot::SlotSet;
@@ -305,19 +304,19 @@ impl Job {
     }
 
     async fn publish(&self, captured: Vec<Captured>, epoch_end: u64) -> Result<Manifest> {
-        let (store, place) = (self.repository.store(), &self.held.place);
+        let place = &self.held.place;
         let manifest = self.manifest(captured, epoch_end)?;
         if let (Keys::Keyring(ring), Some(data_key)) = (&self.sealing.keys, &self.sealing.data_key) {
             let master = ring.active()?;
             let file = wrap::seal(&place.snapshot_id, data_key, master)?;
-            store.create(&place.wrap_key(&master.id), Bytes::from(file)).await?;
+            self.repository.create_document(&place.wrap_key(&master.id), file).await?;
         }
         if self.cancel.is_cancelled() {
             return Err(Error::new(Class::Unforeseen, "interrupted before the snapshot was published"));
         }
         self.repository.check_held(&self.held).await?;
         let file = manifest.seal(self.sealing.data_key.as_ref())?;
-        store.create(&place.manifest_key(), Bytes::from(file)).await?;
+        self.repository.create_document(&place.manifest_key(), file).await?;
         Ok(manifest)
     }
 

@@ -55,7 +55,7 @@ impl LocalStore {
     async fn blocking<T: Send + 'static>(&self, work: impl FnOnce(&Self) -> Result<T> + Send + 'static) -> Result<T> {
         let store = self.clone();
         let done = tokio::task::spawn_blocking(move || work(&store)).await;
-        done.unwrap_or_else(|e| Err(Error::new(Class::Unforeseen, format!("file operation ended early: {e}"))))
+        done.unwrap_or_else(|e| Err(crate::task_failed(e).at(self.url())))
     }
 
     /// Opens an object and tells its size; `None` when there is no such object.

@@ -359,7 +359,7 @@ fn has_field_expiries(key: &Key<'_>) -> bool {
 
 /// The name of a function library: the value of `name` in the first line of its source, `#!lua name=mylib`;
 /// the whole source where there is none.
-fn library_name(source: &[u8]) -> &[u8] {
+pub(crate) fn library_name(source: &[u8]) -> &[u8] {
     let line = source.split(|byte| *byte == b'\n').next().unwrap_or_default();
     let mut words = line.split(u8::is_ascii_whitespace);
     words.find_map(|word| word.strip_prefix(b"name=")).unwrap_or(source)

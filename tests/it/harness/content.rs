@@ -91,13 +91,27 @@ pub(crate) fn bytes(value: &Value) -> &[u8] {
     }
 }
 
+/// Where two answers first differ, both sides shown.
+pub(crate) fn first_difference(left: &Value, right: &Value) -> String {
+    if let (Value::Array(left), Value::Array(right)) = (left, right) {
+        let differing = left.iter().zip(right).enumerate().find(|(_, (left, right))| left != right);
+        return match differing {
+            Some((0, (left, right))) => first_difference(left, right),
+            // in an answer of names and values the name says more than the position
+            Some((at, (one, other))) => format!("after {}: {}", shown(&left[at - 1]), first_difference(one, other)),
+            None => format!("{} elements became {}", left.len(), right.len()),
+        };
+    }
+    format!("{} became {}", shown(left), shown(right))
+}
+
 /// A short text of a value for a report.
 pub(crate) fn shown(value: &Value) -> String {
     let text = match value {
         Value::BulkString(bytes) => bytes.escape_ascii().to_string(),
         other => format!("{other:?}"),
     };
-    match text.char_indices().nth(300) {
+    match text.char_indices().nth(120) {
         Some((end, _)) => format!("{}… ({} characters)", text.split_at(end).0, text.len()),
         None => text,
     }

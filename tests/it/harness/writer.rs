@@ -1,7 +1,7 @@
 //! A client that keeps writing while something else happens, to keys known by their name.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -25,7 +25,8 @@ pub(crate) fn wrote(key: &[u8]) -> bool {
 #[derive(Debug)]
 pub(crate) struct Writer {
     stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<u64>>,
+    sent: Arc<AtomicU64>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Writer {
@@ -37,26 +38,30 @@ impl Writer {
         for numbers in all.chunks(1000) {
             write(&mut links, numbers, random);
         }
-        let stop = Arc::new(AtomicBool::new(false));
-        let flag = Arc::clone(&stop);
+        let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(keys)));
+        let (flag, count) = (Arc::clone(&stop), Arc::clone(&sent));
         let thread = thread::spawn(move || {
             let random = &mut Random::new(2);
-            let mut commands = keys;
             while !flag.load(Ordering::Relaxed) {
                 let numbers: Vec<u64> = (0..ROUND).map(|_| random.below(keys * 2)).collect();
                 write(&mut links, &numbers, random);
-                commands += u64::try_from(ROUND).unwrap();
+                count.fetch_add(ROUND.try_into().unwrap(), Ordering::Relaxed);
                 thread::sleep(PAUSE);
             }
-            commands
         });
-        Self { stop, thread: Some(thread) }
+        Self { stop, sent, thread: Some(thread) }
     }
 
-    /// Stops it; how many commands it has sent. Panics if one of them failed.
+    /// How many commands it has had answered so far.
+    pub(crate) fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Stops it; how many commands it has had answered in all. Panics if one of them failed.
     pub(crate) fn stop(mut self) -> u64 {
         self.stop.store(true, Ordering::Relaxed);
-        self.thread.take().unwrap().join().unwrap()
+        self.thread.take().unwrap().join().unwrap();
+        self.sent()
     }
 }
 

@@ -52,7 +52,7 @@ impl LocalUpload {
         match writer.await {
             Ok(Err(e)) => e,
             Ok(Ok(())) => Error::new(Class::Unforeseen, format!("writing `{}` in {} ended early", self.key, self.url)),
-            Err(e) => Error::new(Class::Unforeseen, format!("writing `{}` in {}: {e}", self.key, self.url)),
+            Err(e) => crate::task_failed(e).at(format!("writing `{}` in {}", self.key, self.url)),
         }
     }
 }
@@ -71,9 +71,10 @@ impl Upload for LocalUpload {
             return Err(self.failure().await);
         }
         match self.writer.take() {
-            Some(writer) => writer
-                .await
-                .unwrap_or_else(|e| Err(Error::new(Class::Unforeseen, format!("writing `{}`: {e}", self.key)))),
+            Some(writer) => match writer.await {
+                Ok(done) => done,
+                Err(e) => Err(crate::task_failed(e).at(format!("writing `{}` in {}", self.key, self.url))),
+            },
             None => Err(self.failure().await),
         }
     }

@@ -122,7 +122,7 @@ impl S3Upload {
         let part = match self.sending.join_next().await {
             None => return Ok(()),
             Some(Ok(part)) => part?,
-            Some(Err(e)) => return Err(Error::new(Class::Unforeseen, format!("sending a part ended early: {e}"))),
+            Some(Err(e)) => return Err(crate::task_failed(e)),
         };
         self.sent.push(part);
         Ok(())

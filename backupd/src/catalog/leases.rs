@@ -1,0 +1,158 @@
+//! Leases: who may do a thing now, until when, and which number tells a late holder from the present one.
+
+use std::time::Duration;
+
+use super::{Catalog, signed};
+use crate::error::{Class, Error, Result};
+
+/// A lease that was got.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lease {
+    /// What it is for.
+    pub name: String,
+    /// Who holds it; must be different for every process and job.
+    pub holder: String,
+    /// Higher than that of every holder before.
+    pub fencing: u64,
+    /// When it ends unless it is renewed, ms since 1970.
+    pub expires_unix_ms: u64,
+}
+
+impl Catalog {
+    /// Takes the lease `name` for `ttl`, when nobody has it or its time is over.
+    ///
+    /// # Errors
+    /// `Busy`, naming the holder, while it is held.
+    pub async fn acquire_lease(&self, name: &str, holder: &str, ttl: Duration, now_unix_ms: u64) -> Result<Lease> {
+        let expires_unix_ms = end(now_unix_ms, ttl);
+        // One statement decides, so two can never both get it.
+        let taken: Option<i64> = sqlx::query_scalar(
+            "INSERT INTO leases (name, holder, fencing, acquired_ms, expires_ms) VALUES ($1, $2, 1, $3, $4)
+             ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, fencing = leases.fencing + 1,
+                 acquired_ms = excluded.acquired_ms, expires_ms = excluded.expires_ms
+             WHERE leases.expires_ms <= excluded.acquired_ms
+             RETURNING fencing",
+        )
+        .bind(name)
+        .bind(holder)
+        .bind(signed(now_unix_ms))
+        .bind(signed(expires_unix_ms))
+        .fetch_optional(&self.pool)
+        .await
+        .map_err(|e| self.error("take a lease in", &e))?;
+        match taken.and_then(|fencing| u64::try_from(fencing).ok()) {
+            Some(fencing) => Ok(Lease { name: name.to_owned(), holder: holder.to_owned(), fencing, expires_unix_ms }),
+            None => Err(self.held(name, now_unix_ms).await?),
+        }
+    }
+
+    async fn held(&self, name: &str, now_unix_ms: u64) -> Result<Error> {
+        let row: Option<(String, i64)> = sqlx::query_as("SELECT holder, expires_ms FROM leases WHERE name = $1")
+            .bind(name)
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(|e| self.error("read a lease in", &e))?;
+        let (holder, expires_ms) = row.unwrap_or_default();
+        let left_ms = u64::try_from(expires_ms).unwrap_or(0).saturating_sub(now_unix_ms);
+        Ok(Error::new(Class::Busy, format!("`{name}` is held by {holder} for {left_ms} ms unless it is renewed")))
+    }
+
+    /// Extends a lease to `ttl` from now. This works as long as nobody else took it, also when its time is over.
+    ///
+    /// # Errors
+    /// `Busy`, not retryable, when it was lost or released: its holder must stop.
+    pub async fn renew_lease(&self, lease: &Lease, ttl: Duration, now_unix_ms: u64) -> Result<Lease> {
+        let expires_unix_ms = end(now_unix_ms, ttl);
+        let renewed = sqlx::query("UPDATE leases SET expires_ms = $1 WHERE name = $2 AND holder = $3 AND fencing = $4")
+            .bind(signed(expires_unix_ms))
+            .bind(&lease.name)
+            .bind(&lease.holder)
+            .bind(signed(lease.fencing))
+            .execute(&self.pool)
+            .await
+            .map_err(|e| self.error("renew a lease in", &e))?;
+        if renewed.rows_affected() == 0 {
+            let message = format!("the lease `{}` with number {} was lost", lease.name, lease.fencing);
+            return Err(Error::new(Class::Busy, message).retryable(false));
+        }
+        Ok(Lease { expires_unix_ms, ..lease.clone() })
+    }
+
+    /// Gives a lease back. One that was lost meanwhile stays with its new holder, which is no error.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn release_lease(&self, lease: &Lease) -> Result<()> {
+        sqlx::query("UPDATE leases SET holder = '', expires_ms = 0 WHERE name = $1 AND holder = $2 AND fencing = $3")
+            .bind(&lease.name)
+            .bind(&lease.holder)
+            .bind(signed(lease.fencing))
+            .execute(&self.pool)
+            .await
+            .map(drop)
+            .map_err(|e| self.error("release a lease in", &e))
+    }
+}
+
+fn end(now_unix_ms: u64, ttl: Duration) -> u64 {
+    now_unix_ms.saturating_add(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::new;
+    use super::*;
+
+    const TTL: Duration = Duration::from_secs(10);
+
+    /// Takes the lease on connections of its own.
+    async fn take(path: std::path::PathBuf, n: u32, now_unix_ms: u64) -> Result<Lease> {
+        let catalog = Catalog::open(&path).await.unwrap();
+        catalog.acquire_lease("window", &format!("holder-{n}"), TTL, now_unix_ms).await
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn one_of_many_gets_a_lease_also_across_connections() {
+        let (catalog, folder) = new().await;
+        let path = folder.path().join("a/catalog.sqlite");
+        for round in 0..10_u64 {
+            let taking: tokio::task::JoinSet<_> = (0..8).map(|n| take(path.clone(), n, round * 10_000)).collect();
+            let (got, refused): (Vec<_>, Vec<_>) = taking.join_all().await.into_iter().partition(Result::is_ok);
+            assert_eq!((got.len(), refused.len()), (1, 7));
+            let lease = got.into_iter().next().unwrap().unwrap();
+            assert_eq!((lease.fencing, lease.expires_unix_ms), (round + 1, (round + 1) * 10_000));
+            for error in refused.into_iter().map(Result::unwrap_err) {
+                assert_eq!(error.class(), Class::Busy);
+                assert!(error.message().contains(&lease.holder), "{error}");
+            }
+        }
+        catalog.close().await;
+    }
+
+    #[tokio::test]
+    async fn a_lease_that_ran_out_is_taken_over_with_a_higher_number() {
+        let (catalog, _folder) = new().await;
+        let first = catalog.acquire_lease("job", "a", TTL, 1000).await.unwrap();
+        assert_eq!((first.fencing, first.expires_unix_ms), (1, 11_000));
+        assert_eq!(catalog.acquire_lease("job", "b", TTL, 10_999).await.unwrap_err().class(), Class::Busy);
+        assert_eq!(catalog.acquire_lease("job", "a", TTL, 10_999).await.unwrap_err().class(), Class::Busy);
+        let second = catalog.acquire_lease("job", "b", TTL, 11_000).await.unwrap();
+        assert_eq!(second.fencing, 2);
+        let error = catalog.renew_lease(&first, TTL, 11_001).await.unwrap_err();
+        assert_eq!((error.class(), error.is_retryable()), (Class::Busy, false));
+        catalog.release_lease(&first).await.unwrap();
+        assert_eq!(catalog.acquire_lease("job", "c", TTL, 12_000).await.unwrap_err().class(), Class::Busy);
+    }
+
+    #[tokio::test]
+    async fn a_lease_is_renewed_and_released_by_its_holder() {
+        let (catalog, _folder) = new().await;
+        let lease = catalog.acquire_lease("job", "a", TTL, 0).await.unwrap();
+        let late = catalog.renew_lease(&lease, TTL, 15_000).await.unwrap();
+        assert_eq!((late.fencing, late.expires_unix_ms), (1, 25_000));
+        assert_eq!(catalog.acquire_lease("job", "b", TTL, 20_000).await.unwrap_err().class(), Class::Busy);
+        catalog.release_lease(&late).await.unwrap();
+        assert_eq!(catalog.renew_lease(&late, TTL, 20_000).await.unwrap_err().class(), Class::Busy);
+        assert_eq!(catalog.acquire_lease("job", "b", TTL, 20_000).await.unwrap().fencing, 2);
+    }
+}

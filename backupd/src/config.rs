@@ -1,0 +1,251 @@
+//! `backupd.toml`: which clusters there are, which repositories, and where the catalog is.
+//!
+//! Everything that the commands do also works without it; then it names nothing and the defaults hold.
+//! `file` holds the keys as they are written, this module what they mean once every name, URL and path is checked.
+
+mod file;
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::path::{Path, PathBuf};
+
+use toml::Spanned;
+
+pub use self::file::DEFAULT_TOML;
+use self::file::Text;
+use crate::error::{Class, Error, Result};
+use crate::redis::SourceUrl;
+use crate::store::RepositoryUrl;
+
+/// Where it is looked for when neither flag nor variable names it, in this order.
+pub const SEARCHED: [&str; 2] = ["./backupd.toml", "/etc/backupd/backupd.toml"];
+
+/// The variable that names it when the flag does not.
+pub const VARIABLE: &str = "BACKUPD_CONFIG";
+
+/// The largest file that is read, in bytes.
+const FILE_BYTES_MAX: u64 = 4 << 20;
+
+/// A configuration, checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The file that it was read from; `None` when there is none and the defaults hold.
+    pub file: Option<PathBuf>,
+    /// The SQLite file of the catalog.
+    pub catalog_path: PathBuf,
+    repositories: BTreeMap<String, Repository>,
+    clusters: BTreeMap<String, Cluster>,
+}
+
+/// `[repositories.NAME]`
+#[derive(Debug, Clone)]
+pub struct Repository {
+    /// Its name in the configuration.
+    pub name: String,
+    /// Where it is.
+    pub url: RepositoryUrl,
+    /// How its snapshots are encrypted.
+    pub encryption: Encryption,
+}
+
+/// How snapshots are encrypted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Encryption {
+    /// With the master key in this file.
+    KeyFile(PathBuf),
+    /// Not at all, which was asked for by name.
+    None,
+}
+
+/// `[clusters.NAME]`
+#[derive(Debug, Clone)]
+pub struct Cluster {
+    /// Its name.
+    pub name: String,
+    /// Where to begin; at least one, none with a password.
+    pub sources: Vec<SourceUrl>,
+    /// The ACL user.
+    pub username: Option<String>,
+    /// The file that holds the password.
+    pub password_file: Option<PathBuf>,
+    /// The name of the repository for its snapshots, which exists.
+    pub repository: String,
+    /// What its snapshots are tagged with.
+    pub tags: BTreeMap<String, String>,
+}
+
+impl Config {
+    /// Reads the configuration of this process: the file of the flag `--config`, else of `$BACKUPD_CONFIG`, else the first of
+    /// [`SEARCHED`] that is there, else the defaults.
+    ///
+    /// # Errors
+    /// `Config`: a file that was named or is there cannot be read, or something in it is wrong (with its line).
+    pub fn load(flag: Option<&Path>) -> Result<Self> {
+        Self::load_from(flag, std::env::var_os(VARIABLE).as_deref(), &SEARCHED.map(Path::new))
+    }
+
+    fn load_from(flag: Option<&Path>, variable: Option<&OsStr>, searched: &[&Path]) -> Result<Self> {
+        let variable = variable.filter(|value| !value.is_empty()).map(Path::new);
+        if let Some((path, by)) = flag.map(|path| (path, "--config")).or(variable.map(|path| (path, VARIABLE))) {
+            let absent = || unreadable(path, &format!("it does not exist, and {by} names it"));
+            return Self::parse(path, &read(path)?.ok_or_else(absent)?);
+        }
+        for path in searched {
+            if let Some(text) = read(path)? {
+                return Self::parse(path, &text);
+            }
+        }
+        Self::defaults()
+    }
+
+    /// What holds without a file.
+    fn defaults() -> Result<Self> {
+        let folder = Path::new("/");
+        let file = Text { path: Path::new("default.toml"), text: DEFAULT_TOML }.parse()?;
+        Ok(Self {
+            file: None,
+            catalog_path: folder.join(file.catalog.path.unwrap_or_default()),
+            repositories: BTreeMap::new(),
+            clusters: BTreeMap::new(),
+        })
+    }
+
+    /// Reads the text of the file `path`.
+    ///
+    /// # Errors
+    /// `Config` with line and column.
+    pub fn parse(path: &Path, text: &str) -> Result<Self> {
+        let text = Text { path, text };
+        let file = text.parse()?;
+        let mut config = Self { file: Some(path.to_owned()), ..Self::defaults()? };
+        let folder = path.parent().unwrap_or(Path::new(""));
+        if let Some(path) = &file.catalog.path {
+            config.catalog_path = folder.join(path);
+        }
+        for (name, section) in &file.repositories {
+            let repository = repository(text, folder, name, section)?;
+            config.repositories.insert(repository.name.clone(), repository);
+        }
+        for (name, section) in &file.clusters {
+            let cluster = cluster(text, folder, name, section)?;
+            if !config.repositories.contains_key(&cluster.repository) {
+                let reason = format!("there is no section [repositories.{}]", cluster.repository);
+                return Err(text.error(section.repository.span().start, &reason));
+            }
+            config.clusters.insert(cluster.name.clone(), cluster);
+        }
+        Ok(config)
+    }
+
+    /// All repositories, by name.
+    pub fn repositories(&self) -> impl Iterator<Item = &Repository> {
+        self.repositories.values()
+    }
+
+    /// All clusters, by name.
+    pub fn clusters(&self) -> impl Iterator<Item = &Cluster> {
+        self.clusters.values()
+    }
+
+    /// The repository of a name.
+    ///
+    /// # Errors
+    /// `NotFound`, with the names that there are.
+    pub fn repository(&self, name: &str) -> Result<&Repository> {
+        self.repositories.get(name).ok_or_else(|| self.unknown("repository", name, self.repositories.keys()))
+    }
+
+    /// The cluster of a name.
+    ///
+    /// # Errors
+    /// `NotFound`, with the names that there are.
+    pub fn cluster(&self, name: &str) -> Result<&Cluster> {
+        self.clusters.get(name).ok_or_else(|| self.unknown("cluster", name, self.clusters.keys()))
+    }
+
+    fn unknown<'a>(&self, what: &str, name: &str, known: impl Iterator<Item = &'a String>) -> Error {
+        let known = known.map(String::as_str).collect::<Vec<_>>().join(", ");
+        let hint = match &self.file {
+            None => format!("no configuration was found: looked for --config, ${VARIABLE}, {}", SEARCHED.join(", ")),
+            Some(file) if known.is_empty() => format!("{} has none", file.display()),
+            Some(file) => format!("{} has: {known}", file.display()),
+        };
+        Error::new(Class::NotFound, format!("there is no {what} `{name}` in the configuration")).hint(hint)
+    }
+}
+
+fn repository(text: Text<'_>, folder: &Path, name: &Spanned<String>, section: &file::Repository) -> Result<Repository> {
+    let checked = checked_name(text, "repository", name)?;
+    let url = section.url.get_ref().parse().map_err(|e: Error| text.error(section.url.span().start, e.message()))?;
+    let encryption = match (&section.key_file, section.no_encryption) {
+        (Some(path), false) => Encryption::KeyFile(folder.join(path)),
+        (None, true) => Encryption::None,
+        (Some(_), true) => {
+            let reason = format!("[repositories.{checked}] has both key_file and no_encryption");
+            return Err(text.error(name.span().start, &reason));
+        }
+        (None, false) => {
+            let reason = format!("[repositories.{checked}] has no key_file");
+            return Err(text.error(name.span().start, &reason).hint(
+                "make a key with `backupd key generate FILE`, or ask for snapshots in the clear by no_encryption = true",
+            ));
+        }
+    };
+    Ok(Repository { name: checked, url, encryption })
+}
+
+fn cluster(text: Text<'_>, folder: &Path, name: &Spanned<String>, section: &file::Cluster) -> Result<Cluster> {
+    let checked = checked_name(text, "cluster", name)?;
+    let mut sources = Vec::new();
+    for source in section.sources.get_ref() {
+        let at = |reason: &str| text.error(source.span().start, reason);
+        let url: SourceUrl = source.get_ref().parse().map_err(|e: Error| at(e.message()))?;
+        if url.password.is_some() {
+            return Err(at("a source holds a password").hint("put it into a file and name that as password_file"));
+        }
+        sources.push(url);
+    }
+    if sources.is_empty() {
+        let reason = format!("[clusters.{checked}] has no source");
+        return Err(text.error(section.sources.span().start, &reason));
+    }
+    Ok(Cluster {
+        name: checked,
+        sources,
+        username: section.username.clone(),
+        password_file: section.password_file.as_ref().map(|path| folder.join(path)),
+        repository: section.repository.get_ref().clone(),
+        tags: section.tags.clone(),
+    })
+}
+
+fn checked_name(text: Text<'_>, what: &'static str, name: &Spanned<String>) -> Result<String> {
+    match policies::names::check(what, name.get_ref()) {
+        Ok(()) => Ok(name.get_ref().clone()),
+        Err(e) => Err(text.error(name.span().start, &e.to_string())),
+    }
+}
+
+fn unreadable(path: &Path, reason: &str) -> Error {
+    Error::new(Class::Config, format!("configuration {} cannot be read: {reason}", path.display()))
+}
+
+/// The text of a file, or `None` when there is no such file.
+fn read(path: &Path) -> Result<Option<String>> {
+    let failed = |e: std::io::Error| unreadable(path, &e.to_string());
+    let file = match File::open(path) {
+        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
+        other => other.map_err(failed)?,
+    };
+    let mut text = String::new();
+    file.take(FILE_BYTES_MAX.saturating_add(1)).read_to_string(&mut text).map_err(failed)?;
+    if u64::try_from(text.len()).unwrap_or(u64::MAX) > FILE_BYTES_MAX {
+        return Err(unreadable(path, &format!("it is larger than {FILE_BYTES_MAX} bytes")));
+    }
+    Ok(Some(text))
+}
+
+#[cfg(test)]
+mod tests;

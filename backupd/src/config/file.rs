@@ -1,0 +1,80 @@
+//! The configuration as it is written: every key that there can be, and where each stands.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use toml::Spanned;
+
+use crate::error::{Class, Error, Result};
+
+/// The defaults, with all keys explained: the reference of the configuration.
+pub const DEFAULT_TOML: &str = include_str!("default.toml");
+
+/// A whole file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct File {
+    #[serde(default)]
+    pub(super) catalog: Catalog,
+    #[serde(default)]
+    pub(super) repositories: BTreeMap<Spanned<String>, Repository>,
+    #[serde(default)]
+    pub(super) clusters: BTreeMap<Spanned<String>, Cluster>,
+}
+
+/// `[catalog]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Catalog {
+    pub(super) path: Option<PathBuf>,
+}
+
+/// `[repositories.NAME]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Repository {
+    pub(super) url: Spanned<String>,
+    pub(super) key_file: Option<PathBuf>,
+    #[serde(default)]
+    pub(super) no_encryption: bool,
+}
+
+/// `[clusters.NAME]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Cluster {
+    pub(super) sources: Spanned<Vec<Spanned<String>>>,
+    pub(super) username: Option<String>,
+    pub(super) password_file: Option<PathBuf>,
+    pub(super) repository: Spanned<String>,
+    #[serde(default)]
+    pub(super) tags: BTreeMap<String, String>,
+}
+
+/// A text with the name of its file, for errors that tell the line.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Text<'a> {
+    pub(super) path: &'a Path,
+    pub(super) text: &'a str,
+}
+
+impl Text<'_> {
+    /// Reads the text into its keys.
+    ///
+    /// # Errors
+    /// `Config` with line, column and what is wrong there.
+    pub(super) fn parse(self) -> Result<File> {
+        toml::from_str(self.text).map_err(|e| self.error(e.span().map_or(0, |span| span.start), e.message()))
+    }
+
+    /// A `Config` error at a byte offset of the text.
+    pub(super) fn error(self, offset: usize, reason: &str) -> Error {
+        let before = self.text.get(..offset).unwrap_or(self.text);
+        let line = before.matches('\n').count().saturating_add(1);
+        let column = before.rsplit('\n').next().map_or(0, |rest| rest.chars().count()).saturating_add(1);
+        // Some reasons have several lines.
+        let reason = reason.trim().replace('\n', " ");
+        Error::new(Class::Config, format!("{}:{line}:{column}: {reason}", self.path.display()))
+    }
+}

@@ -1,0 +1,106 @@
+use super::*;
+
+fn parse(text: &str) -> Result<Config> {
+    Config::parse(Path::new("/etc/b/backupd.toml"), text)
+}
+
+const GOOD: &str = r#"
+[repositories.main]
+url = "s3://backups/redis"
+key_file = "main.key"
+
+[clusters.orders]
+sources = ["redis://10.0.0.1:6379"]
+repository = "main"
+"#;
+
+#[test]
+fn the_reference_is_valid_with_and_without_its_examples() {
+    let defaults = parse(DEFAULT_TOML).unwrap();
+    assert_eq!(defaults.repositories().count() + defaults.clusters().count(), 0);
+    assert_eq!(defaults.catalog_path, Path::new("/var/lib/backupd/catalog.sqlite"));
+    let example = |line: &str| match line.strip_prefix('#') {
+        Some(rest) if !rest.starts_with(' ') => format!("{rest}\n"),
+        _ => format!("{line}\n"),
+    };
+    let all = parse(&DEFAULT_TOML.lines().map(example).collect::<String>()).unwrap();
+    let orders = all.cluster("orders").unwrap();
+    assert_eq!((orders.sources.len(), orders.tags.len()), (2, 2));
+    assert_eq!(all.repository("main").unwrap().encryption, Encryption::KeyFile("/etc/backupd/main.key".into()));
+    assert_eq!(all.repository("scratch").unwrap().encryption, Encryption::None);
+}
+
+#[test]
+fn the_reference_is_in_the_documentation() {
+    assert!(include_str!("../../docs/config.md").contains(DEFAULT_TOML), "copy config/default.toml to docs/config.md");
+}
+
+#[test]
+fn paths_are_relative_to_the_file() {
+    let config = parse(&format!("{GOOD}password_file = \"p\"\n[catalog]\npath = \"c.sqlite\"")).unwrap();
+    assert_eq!(config.catalog_path, Path::new("/etc/b/c.sqlite"));
+    assert_eq!(config.cluster("orders").unwrap().password_file.as_deref(), Some(Path::new("/etc/b/p")));
+    assert_eq!(config.repository("main").unwrap().encryption, Encryption::KeyFile("/etc/b/main.key".into()));
+}
+
+#[test]
+fn mistakes_are_told_with_their_place() {
+    for (text, place, words) in [
+        ("[repositories.a]\nurl = 1", ":2:7:", "string"),
+        ("x = 1", ":1:1:", "unknown field `x`"),
+        ("[catalog]\n\npth = 'x'", ":3:1:", "unknown field `pth`"),
+        ("[catalog]\npath = 'x", ":2:", ""),
+        ("[repositories.a]\nkey_file = 'k'", ":1:1:", "missing field `url`"),
+        ("[repositories.a]\nurl = 'file:///x'", ":1:15:", "has no key_file"),
+        ("[repositories.a]\nurl = 'file:///x'\nkey_file = 'k'\nno_encryption = true", ":1:15:", "both"),
+        ("[repositories.'a b']\nurl = 'file:///x'\nno_encryption = true", ":1:15:", "`a b`"),
+        ("[repositories.a]\nno_encryption = true\nurl = 'ftp://x'", ":3:7:", "`ftp`"),
+        ("[repositories.a]\nurl = 'file:///x'\n[repositories.a]", ":3:", "duplicate"),
+        ("[clusters.c]\nsources = []\nrepository = 'r'", ":2:11:", "no source"),
+        ("[clusters.c]\nsources = ['redis://h', 'http://h']\nrepository = 'r'", ":2:25:", "`http`"),
+        ("[clusters.c]\nsources = ['redis://u:hidden@h']\nrepository = 'r'", ":2:12:", "password"),
+        ("[clusters.c]\nsources = ['redis://h']\nrepository = 'r'", ":3:14:", "[repositories.r]"),
+        ("[clusters.c]\nsources = ['redis://h']\nrepositroy = 'r'", ":3:1:", "`repositroy`"),
+    ] {
+        let error = parse(text).unwrap_err();
+        assert_eq!((error.class(), error.is_retryable()), (Class::Config, false), "{text}");
+        let message = error.message();
+        assert!(message.starts_with(&format!("/etc/b/backupd.toml{place}")), "{text}\n{message}");
+        assert!(message.contains(words) && !message.contains('\n') && !message.contains("hidden"), "{text}\n{message}");
+    }
+}
+
+#[test]
+fn the_first_file_that_is_named_or_found_is_read() {
+    let root = tempfile::tempdir().unwrap();
+    let write = |name: &str| {
+        let path = root.path().join(name);
+        std::fs::write(&path, GOOD).unwrap();
+        path
+    };
+    let (flag, variable, found) = (write("flag"), write("variable"), write("found"));
+    let absent = root.path().join("absent");
+    let searched: [&Path; 2] = [&absent, &found];
+    let load = |flag, variable, searched| Config::load_from(flag, variable, searched).unwrap().file;
+    assert_eq!(load(Some(&flag), Some(variable.as_os_str()), &searched), Some(flag.clone()));
+    assert_eq!(load(None, Some(variable.as_os_str()), &searched), Some(variable.clone()));
+    assert_eq!(load(None, Some(OsStr::new("")), &searched), Some(found.clone()));
+    assert_eq!(load(None, None, &[&absent]), None);
+
+    for named in [(Some(&*absent), None), (None, Some(absent.as_os_str()))] {
+        let error = Config::load_from(named.0, named.1, &searched).unwrap_err();
+        assert_eq!(error.class(), Class::Config);
+        assert!(error.message().contains("does not exist"), "{error}");
+    }
+    let error = Config::load_from(None, None, &[root.path()]).unwrap_err();
+    assert_eq!(error.class(), Class::Config, "a file that is there and cannot be read is not passed over: {error}");
+}
+
+#[test]
+fn unknown_names_are_told_with_the_known_ones() {
+    let config = parse(GOOD).unwrap();
+    let error = config.cluster("order").unwrap_err();
+    assert_eq!(error.class(), Class::NotFound);
+    assert!(error.to_string().contains("`order`") && error.to_string().contains("has: orders"), "{error}");
+    assert!(Config::defaults().unwrap().repository("x").unwrap_err().to_string().contains("BACKUPD_CONFIG"));
+}

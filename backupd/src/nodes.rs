@@ -1,0 +1,205 @@
+//! Loads RDB files into running empty nodes: `restore --nodes host:port,…`.
+//!
+//! The nodes are one standalone server, a formed cluster (whose own slots are then the plan), or servers in
+//! cluster mode that do not know each other yet (they get the planned slots and are joined). Each key is sent
+//! with `RESTORE`, its value as it stands in the file; functions with `FUNCTION LOAD`. One connection per
+//! node, and no value is held: memory is that of some buffers, however large a value is.
+//!
+//! | module | does |
+//! |---|---|
+//! | `inspect` | what the nodes are, and whether they are empty |
+//! | `join` | makes a cluster of nodes that do not know each other |
+//! | `survey` | reads a file once to know what is in it before anything is written |
+//! | `commands` | turns a file into commands |
+//! | `send` | sends them and checks every reply |
+
+mod commands;
+mod inspect;
+mod join;
+mod send;
+mod survey;
+
+use std::path::PathBuf;
+
+use policies::engine::Engine;
+use policies::slot::SlotSet;
+use tokio::task::JoinSet;
+
+use crate::error::{Class, Error, Result};
+use crate::launch::{check_format, rdb_format};
+use crate::redis::{Node, SourceOptions};
+use crate::task_failed;
+use survey::Survey;
+
+/// How many nodes are loaded at the same time.
+const LOADED_AT_ONCE: usize = 8;
+
+/// What the nodes are to each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// One server without cluster mode.
+    Standalone,
+    /// A cluster that serves every slot.
+    Formed,
+    /// Servers in cluster mode that do not know each other and have no slots.
+    Unjoined,
+}
+
+/// Where a restore goes: nodes that were looked at and found empty.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// What they are to each other.
+    pub form: Form,
+    /// The primaries that take the data, in the order of their slots (or as given).
+    pub nodes: Vec<Node>,
+    /// The slots of each node of a formed cluster; for the others the plan decides.
+    pub slots: Option<Vec<SlotSet>>,
+    /// The engines of the nodes.
+    pub engines: Vec<Engine>,
+}
+
+impl Target {
+    /// Looks at the nodes that `options` name: the seeds are the nodes of `--nodes`.
+    ///
+    /// # Errors
+    /// `Refused` when a node is not empty (naming it and how many keys it holds), is a replica, or the nodes are
+    /// neither one standalone, nor a whole cluster, nor cluster nodes that know nobody; `SourceUnavailable`
+    /// and `SourceAuth` as for a source.
+    pub async fn inspect(options: &SourceOptions) -> Result<Self> {
+        inspect::inspect(options).await
+    }
+
+    /// Checks that every node's engine takes values of a file of `format`.
+    ///
+    /// # Errors
+    /// `Version`, naming node, engine and format.
+    pub fn check_format(&self, format: policies::engine::RdbFormat) -> Result<()> {
+        for (node, engine) in self.nodes.iter().zip(&self.engines) {
+            check_format(engine, format).map_err(|error| error.at(&node.address))?;
+        }
+        Ok(())
+    }
+}
+
+/// What one node is to hold.
+#[derive(Debug, Clone)]
+pub struct ShardFile {
+    /// Its slots; `None` without cluster mode.
+    pub slots: Option<SlotSet>,
+    /// The RDB file with its keys.
+    pub rdb: PathBuf,
+}
+
+/// What a load is doing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LoadProgress {
+    /// The files are read to know what is in them.
+    Surveying,
+    /// The nodes are joined to a cluster.
+    Joining,
+    /// A node has taken so many keys.
+    Loading {
+        /// Index of the shard.
+        shard: usize,
+        /// Keys that the node confirmed.
+        keys: u64,
+    },
+}
+
+/// One node that was loaded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoadedNode {
+    /// Its host.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// Its slots; `None` without cluster mode.
+    pub slots: Option<SlotSet>,
+    /// How many keys it holds.
+    pub keys: u64,
+}
+
+/// Loads one file into each node of `target`, in their order, and counts what the nodes then hold.
+///
+/// Keys whose time is over are left out. All files are read and checked before anything is written; when
+/// something fails later, the nodes hold a part of the data, and the error says so.
+///
+/// # Errors
+/// `Refused` when the files do not fit the nodes, hold what `RESTORE` cannot carry (data of modules outside keys,
+/// values above the server's limit), or a key is there already; `Version` when a node cannot take a file's
+/// values; `Verification` when a file is damaged or a node holds another number of keys than it was sent;
+/// `SourceUnavailable` and `SourceAuth` when a node leaves or refuses us.
+pub async fn load(
+    target: &Target,
+    files: &[ShardFile],
+    options: &SourceOptions,
+    progress: &(dyn Fn(LoadProgress) + Send + Sync),
+) -> Result<Vec<LoadedNode>> {
+    check_plan(target, files)?;
+    progress(LoadProgress::Surveying);
+    let mut surveys: Vec<Survey> = Vec::new();
+    for file in files {
+        target.check_format(rdb_format(&file.rdb).await?).map_err(|error| error.at(file.rdb.display()))?;
+        surveys.push(survey::survey(file.rdb.clone(), file.slots.clone()).await?);
+    }
+    if target.form == Form::Unjoined {
+        progress(LoadProgress::Joining);
+        let slots: Vec<SlotSet> = files.iter().map(|file| file.slots.clone().unwrap_or_default()).collect();
+        join::join(&target.nodes, &slots, options).await?;
+    }
+    send_all(target, files, surveys, options, progress).await.map_err(|error| {
+        let advice = error.advice().map(|advice| format!("{advice}; ")).unwrap_or_default();
+        let message = format!("{advice}the nodes may hold a part of the data now: FLUSHALL them before the next try");
+        error.hint(message)
+    })
+}
+
+fn check_plan(target: &Target, files: &[ShardFile]) -> Result<()> {
+    let refused = |message: String| Err(Error::new(Class::Refused, message));
+    if files.len() != target.nodes.len() {
+        return refused(format!("{} shards cannot go to {} nodes", files.len(), target.nodes.len()));
+    }
+    let cluster = target.form != Form::Standalone;
+    if files.iter().any(|file| file.slots.is_some() != cluster) {
+        return refused("shards with slots go to a cluster, one without to a standalone server".to_owned());
+    }
+    for ((file, owned), node) in files.iter().zip(target.slots.iter().flatten()).zip(&target.nodes) {
+        if file.slots.as_ref() != Some(owned) {
+            return refused(format!("{} serves the slots {owned}, which is not the plan for it", node.address));
+        }
+    }
+    Ok(())
+}
+
+async fn send_all(
+    target: &Target,
+    files: &[ShardFile],
+    surveys: Vec<Survey>,
+    options: &SourceOptions,
+    progress: &(dyn Fn(LoadProgress) + Send + Sync),
+) -> Result<Vec<LoadedNode>> {
+    let (told, mut tells) = tokio::sync::mpsc::channel(64);
+    let mut todo = target.nodes.iter().zip(files).zip(surveys).enumerate();
+    let mut tasks: JoinSet<Result<(usize, LoadedNode)>> = JoinSet::new();
+    let mut loaded: Vec<(usize, LoadedNode)> = Vec::new();
+    loop {
+        while tasks.len() < LOADED_AT_ONCE
+            && let Some((index, ((node, file), survey))) = todo.next()
+        {
+            let (node, file, options, told) = (node.clone(), file.clone(), options.clone(), told.clone());
+            tasks.spawn(async move {
+                let keys = send::send(&node, &file, survey, &options, index, told).await?;
+                Ok((index, LoadedNode { host: node.host, port: node.port, slots: file.slots, keys }))
+            });
+        }
+        tokio::select! {
+            Some((shard, keys)) = tells.recv() => progress(LoadProgress::Loading { shard, keys }),
+            done = tasks.join_next() => match done {
+                Some(done) => loaded.push(done.map_err(task_failed)??),
+                None => break,
+            },
+        }
+    }
+    loaded.sort_by_key(|(index, _)| *index);
+    Ok(loaded.into_iter().map(|(_, node)| node).collect())
+}

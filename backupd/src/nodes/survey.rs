@@ -1,0 +1,139 @@
+//! Reads a file once, to know what is in it before anything is written.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use policies::slot::{SlotSet, key_slot};
+use rdbtools::scan::Scanner;
+use rdbtools::{Key, ModuleId, Sink};
+use tokio::task::spawn_blocking;
+
+use crate::error::{Class, Error, Result};
+use crate::task_failed;
+
+/// A value above this is passed on while it is read; one below is held until its end, because a command
+/// begins with the length of its value.
+pub(super) const HELD_LEN_MAX: u64 = 1 << 20;
+
+/// The largest payload that a server takes by default (`proto-max-bulk-len`), less what surrounds a value.
+const VALUE_LEN_MAX: u64 = (512 << 20) - 64;
+
+/// How many bytes of a file are read at a time.
+const READ_LEN: usize = 256 * 1024;
+
+/// How many bytes of a key's name a message shows.
+const NAME_SHOWN_MAX: usize = 120;
+
+/// What a file holds, as far as sending it depends on it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Survey {
+    /// Its keys.
+    pub(super) keys: u64,
+    /// Keys with an expiry.
+    pub(super) expires: u64,
+    /// The length of each value above [`HELD_LEN_MAX`], with the number of its key, counted from 1.
+    pub(super) large: VecDeque<(u64, u64)>,
+}
+
+/// Surveys a file; with `slots`, every key must belong to them.
+pub(super) async fn survey(path: PathBuf, slots: Option<SlotSet>) -> Result<Survey> {
+    let read = move || {
+        let sink = Surveyor { slots, survey: Survey::default(), value_len: 0, name: String::new(), refused: None };
+        let (_, sink) = scan_file(&path, Scanner::new(sink), |scanner| match scanner.sink_mut().refused.take() {
+            Some(message) => Err(Error::new(Class::Refused, format!("{}: {message}", path.display()))
+                .hint("restore with --launch or --out instead")),
+            None => Ok(()),
+        })?;
+        Ok(sink.survey)
+    };
+    spawn_blocking(read).await.map_err(task_failed)?
+}
+
+/// Scans a whole file; `after_piece` is called after each piece and can end it.
+pub(super) fn scan_file<S: Sink>(
+    path: &Path,
+    mut scanner: Scanner<S>,
+    mut after_piece: impl FnMut(&mut Scanner<S>) -> Result<()>,
+) -> Result<(rdbtools::Summary, S)> {
+    let unreadable = |error: std::io::Error| Error::new(Class::NotFound, format!("{}: {error}", path.display()));
+    let damaged = |error: rdbtools::ScanError| Error::new(Class::Verification, format!("{}: {error}", path.display()));
+    let mut file = File::open(path).map_err(unreadable)?;
+    let mut buffer = vec![0; READ_LEN];
+    while !scanner.is_done() {
+        let count = file.read(&mut buffer).map_err(unreadable)?;
+        if count == 0 {
+            break;
+        }
+        scanner.feed(buffer.get(..count).unwrap_or_default()).map_err(damaged)?;
+        after_piece(&mut scanner)?;
+    }
+    scanner.finish().map_err(damaged)
+}
+
+struct Surveyor {
+    slots: Option<SlotSet>,
+    survey: Survey,
+    value_len: u64,
+    name: String,
+    refused: Option<String>,
+}
+
+impl Surveyor {
+    fn refuse(&mut self, message: String) {
+        self.refused.get_or_insert(message);
+    }
+}
+
+impl Sink for Surveyor {
+    fn function_pre_ga(&mut self, name: &[u8]) {
+        self.refuse(format!("the function library {} is in a form that no released server loads", shown(name)));
+    }
+
+    fn module_aux(&mut self, module: ModuleId, _when: u64) {
+        self.refuse(format!(
+            "data of the module type {} outside of keys cannot be sent to a running node",
+            module.name()
+        ));
+    }
+
+    fn key(&mut self, key: &Key<'_>) {
+        self.survey.keys += 1;
+        self.survey.expires += u64::from(key.expires_at_ms.is_some());
+        self.value_len = 0;
+        if !key.meta.is_empty() {
+            self.refuse(format!("key {}: metadata of modules cannot be sent to a running node", shown(key.name)));
+        }
+        if let Some(slots) = &self.slots {
+            let slot = key_slot(key.name);
+            if key.db != 0 {
+                self.refuse(format!("key {} is in database {}, a cluster has only 0", shown(key.name), key.db));
+            } else if !slots.contains(slot) {
+                self.refuse(format!("key {} is in slot {slot}, which is not in {slots}", shown(key.name)));
+            }
+        }
+        self.name = shown(key.name);
+    }
+
+    fn raw(&mut self, bytes: &[u8]) {
+        self.value_len = self.value_len.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
+    }
+
+    fn key_end(&mut self, _bytes: u64) {
+        if self.value_len > VALUE_LEN_MAX {
+            let message =
+                format!("key {}: its value takes {} bytes, above the 512 MiB of RESTORE", self.name, self.value_len);
+            self.refuse(message);
+        }
+        if self.value_len > HELD_LEN_MAX {
+            self.survey.large.push_back((self.survey.keys, self.value_len));
+        }
+    }
+}
+
+/// A key's name as a message shows it.
+pub(super) fn shown(name: &[u8]) -> String {
+    let cut = name.get(..NAME_SHOWN_MAX).unwrap_or(name);
+    format!("`{}`", cut.escape_ascii())
+}

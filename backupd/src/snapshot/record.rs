@@ -1,0 +1,96 @@
+//! Notes a published snapshot in the catalog: the cluster as it was, the snapshot, its shards, and what its nodes can do.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::catalog::{Catalog, ClusterRow, NodeCapabilityRow, ShardRow, SnapshotRow};
+use crate::clock;
+use crate::error::{Class, Error, Result};
+use crate::manifest::{Manifest, Shard};
+use crate::repository::Repository;
+use crate::store::Store;
+
+/// Writes what `manifest` says into the catalog at `path`. It can be repeated.
+///
+/// # Errors
+/// What the catalog or the repository says. The snapshot exists whatever happens here.
+pub async fn record(path: &Path, store: Arc<dyn Store>, manifest: &Manifest) -> Result<()> {
+    let repository_url = store.url();
+    let repository = Repository::open(store).await?;
+    let catalog = Catalog::open(path).await?;
+    let now_ms = clock::unix_ms(clock::now());
+    let cluster = ClusterRow {
+        name: manifest.cluster.clone(),
+        mode: manifest.mode.clone(),
+        engine: manifest.engine.clone(),
+        engine_version: manifest.engine_version.clone(),
+        repository_url,
+        last_seen_ms: now_ms,
+    };
+    catalog.upsert_cluster(&cluster).await?;
+    let shards = manifest.shards.iter().map(shard_row).collect::<Result<Vec<_>>>()?;
+    catalog.record_snapshot(&snapshot_row(repository.id(), manifest)?, &shards).await?;
+    let capabilities: Vec<NodeCapabilityRow> =
+        manifest.shards.iter().map(|shard| capability(shard, &manifest.method, now_ms)).collect();
+    catalog.record_node_capabilities(&manifest.cluster, &capabilities).await?;
+    catalog.close().await;
+    Ok(())
+}
+
+fn capability(shard: &Shard, method: &str, seen_ms: u64) -> NodeCapabilityRow {
+    NodeCapabilityRow {
+        node_id: shard.node.id.clone(),
+        capability: method.to_owned(),
+        available: true,
+        reason: "it served a capture".to_owned(),
+        seen_ms,
+    }
+}
+
+fn unix_ms(text: &str) -> Result<u64> {
+    let time = chrono::DateTime::parse_from_rfc3339(text)
+        .map_err(|_| Error::new(Class::Verification, format!("`{text}` in a manifest is not a time")))?;
+    Ok(clock::unix_ms(time.to_utc()))
+}
+
+fn snapshot_row(repository_id: &str, manifest: &Manifest) -> Result<SnapshotRow> {
+    let tags = serde_json::to_string(&manifest.tags)
+        .map_err(|error| Error::new(Class::Unforeseen, format!("tags cannot be written: {error}")))?;
+    Ok(SnapshotRow {
+        repository_id: repository_id.to_owned(),
+        snapshot_id: manifest.snapshot_id.clone(),
+        name: manifest.name.clone(),
+        cluster: manifest.cluster.clone(),
+        source: manifest.source.clone(),
+        mode: manifest.mode.clone(),
+        engine: manifest.engine.clone(),
+        engine_version: manifest.engine_version.clone(),
+        method: manifest.method.clone(),
+        begun_ms: unix_ms(&manifest.begun_at)?,
+        ended_ms: unix_ms(&manifest.ended_at)?,
+        skew_ms: manifest.skew_ms,
+        cipher: manifest.encryption.cipher.clone(),
+        key_ids: manifest.encryption.key_ids.join(","),
+        keys: manifest.keys(),
+        plain_bytes: manifest.plain_bytes(),
+        stored_bytes: manifest.stored_bytes(),
+        tags,
+    })
+}
+
+fn shard_row(shard: &Shard) -> Result<ShardRow> {
+    Ok(ShardRow {
+        shard_index: shard.index,
+        slots: shard.slots.as_ref().map(ToString::to_string),
+        node_id: shard.node.id.clone(),
+        node_address: shard.node.address.clone(),
+        node_role: shard.node.role.clone(),
+        replid: shard.replid.clone(),
+        repl_offset: shard.offset,
+        taken_ms: unix_ms(&shard.taken_at)?,
+        file: shard.object.file.clone(),
+        keys: shard.rdb.keys,
+        plain_bytes: shard.object.plain_bytes,
+        stored_bytes: shard.object.stored_bytes,
+    })
+}

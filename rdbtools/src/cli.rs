@@ -1,0 +1,108 @@
+//! The command line: what may be typed, and which command it becomes.
+
+mod failure;
+mod input;
+mod print;
+mod split;
+mod survey;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Check, inspect and split RDB files of Redis and Valkey.
+#[derive(Debug, Parser)]
+#[command(name = "rdbtools", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// What is printed: a table for people or one JSON document.
+    #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]
+    output: Format,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Table,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Check structure and checksum, and count. Exit code 17 where a file is defective, 20 where it is of a
+    /// version or holds a type that is not known.
+    Verify(Files),
+    /// Show version, facts about the server, counts and sizes, the largest keys, where keys lie among the slots.
+    Info(Files),
+    /// Write the keys of all files to one file per shard: shard-0000.rdb and so on.
+    Split(Split),
+}
+
+#[derive(Debug, Args)]
+struct Files {
+    /// RDB files; - is the standard input.
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct Split {
+    #[command(flatten)]
+    files: Files,
+    #[command(flatten)]
+    plan: Plan,
+    /// Folder to write to; it is made where it does not exist and must be empty.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Take the keys of this database only. In more than one shard it becomes database 0.
+    #[arg(long, value_name = "N")]
+    db: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct Plan {
+    /// As many shards, with slots as redis-cli --cluster create gives them. One shard keeps all databases.
+    #[arg(long, value_name = "N")]
+    shards: Option<usize>,
+    /// The slots of each shard, shards separated by semicolons: 0-5000;5001-16383
+    #[arg(long, value_name = "RANGES;RANGES")]
+    slots: Option<String>,
+}
+
+/// Runs the command that the process was started with.
+pub(crate) fn run() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return print::usage(&error, wants_json()),
+    };
+    let result = match &cli.command {
+        Command::Verify(files) => survey::verify(&files.files, cli.output),
+        Command::Info(files) => survey::info(&files.files, cli.output),
+        Command::Split(split) => split::split(split, cli.output),
+    };
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => print::failure(&failure, cli.output),
+    }
+}
+
+/// Whether JSON was asked for on a command line that could not be understood.
+fn wants_json() -> bool {
+    let args: Vec<_> = std::env::args_os().collect();
+    let pairs = args.windows(2);
+    let apart = |pair: &[std::ffi::OsString]| matches!(pair, [flag, value] if (flag == "-o" || flag == "--output") && value == "json");
+    pairs.into_iter().any(apart) || args.iter().any(|arg| arg == "-ojson" || arg == "-o=json" || arg == "--output=json")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,220 @@
+//! Everything that is printed.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use comfy_table::presets::NOTHING;
+use comfy_table::{CellAlignment, Table};
+use rdbtools::info::Info;
+use rdbtools::{Report, ScanError};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use super::Format;
+use super::failure::{Class, Failure};
+use super::split::Done;
+use super::survey::Outcome;
+
+/// How many characters of a key's name fit into a table.
+const NAME_CHARS_MAX: usize = 60;
+
+/// Reports on files: one JSON document, or a text for each.
+pub(crate) fn reports<T: Serialize>(
+    files: &[PathBuf],
+    outcomes: &[Outcome<T>],
+    format: Format,
+    table: impl Fn(&Path, &Outcome<T>) -> String,
+) -> Result<(), Failure> {
+    let both = || files.iter().zip(outcomes);
+    match format {
+        Format::Table => both().try_for_each(|(file, outcome)| out(&table(file, outcome))),
+        Format::Json => {
+            let mut documents = both().map(|(file, outcome)| document(file, outcome)).collect::<Result<Vec<_>, _>>()?;
+            let document = if documents.len() > 1 { documents.into() } else { documents.pop().unwrap_or_default() };
+            out(&format!("{document:#}\n"))
+        }
+    }
+}
+
+fn document<T: Serialize>(file: &Path, outcome: &Outcome<T>) -> Result<Value, Failure> {
+    let fields = match outcome {
+        Outcome::Sound(made) => fields(made)?,
+        Outcome::Defective { version, counted, .. } => {
+            let mut fields = fields(counted)?;
+            fields.insert("crc".to_owned(), Value::Null);
+            if version.is_none() {
+                fields.extend(["rdb_version", "magic"].map(|name| (name.to_owned(), Value::Null)));
+            }
+            fields
+        }
+        Outcome::Unread(_) => Map::new(),
+    };
+    let error = match outcome {
+        Outcome::Sound(_) => Value::Null,
+        Outcome::Defective { error, .. } => {
+            json!({"offset": error.offset, "kind": error.kind, "message": error.message})
+        }
+        Outcome::Unread(failure) => {
+            json!({"offset": null, "kind": failure.class.name(), "message": failure.message})
+        }
+    };
+    let valid = matches!(outcome, Outcome::Sound(_));
+    let mut document = Map::new();
+    document.insert("file".to_owned(), file.display().to_string().into());
+    document.insert("valid".to_owned(), valid.into());
+    document.extend(fields);
+    document.insert("error".to_owned(), error);
+    Ok(document.into())
+}
+
+fn fields<T: Serialize>(value: &T) -> Result<Map<String, Value>, Failure> {
+    match serde_json::to_value(value) {
+        Ok(Value::Object(fields)) => Ok(fields),
+        Ok(other) => Err(Failure::new(Class::Unforeseen, format!("cannot print {other}"))),
+        Err(error) => Err(Failure::new(Class::Unforeseen, format!("cannot print: {error}"))),
+    }
+}
+
+/// A line or two on a file that was checked.
+pub(crate) fn verified(file: &Path, outcome: &Outcome<Report>) -> String {
+    match outcome {
+        Outcome::Sound(report) => format!("{}: ok, {}\n", file.display(), counts(report)),
+        other => broken(file, other),
+    }
+}
+
+fn counts(report: &Report) -> String {
+    format!(
+        "{} version {}, {} bytes, {} keys, {} with expiry, checksum {}",
+        report.magic.name(),
+        report.rdb_version,
+        report.bytes,
+        report.keys,
+        report.expires,
+        report.crc.name()
+    )
+}
+
+fn broken<T>(file: &Path, outcome: &Outcome<T>) -> String {
+    match outcome {
+        Outcome::Sound(_) => String::new(),
+        Outcome::Defective { counted, error, .. } => {
+            format!("{}: {} ({} keys before it)\n", file.display(), defect(error), counted.keys)
+        }
+        // the message names the file
+        Outcome::Unread(failure) => format!("{}\n", failure.message),
+    }
+}
+
+fn defect(error: &ScanError) -> String {
+    let newer = if error.kind == rdbtools::ErrorKind::Unsupported { ", perhaps newer than this program" } else { "" };
+    format!("NOT SOUND{newer}: {error}")
+}
+
+/// Tables on what a file holds.
+pub(crate) fn inspected(file: &Path, outcome: &Outcome<Info>) -> String {
+    let Outcome::Sound(info) = outcome else { return broken(file, outcome) };
+    let report = &info.report;
+    let mut text = format!("{}\n{}\n", file.display(), counts(report));
+    let aux = report.aux.iter().map(|(name, value)| [name.clone(), value.clone()]);
+    text += &table(["fact", "value"], aux, 2);
+    let databases = report.databases.iter();
+    let rows = databases.map(|(db, counts)| [db.to_string(), counts.keys.to_string(), counts.expires.to_string()]);
+    text += &table(["database", "keys", "with expiry"], rows, 1);
+    let types = report.types.iter().map(|(name, keys)| {
+        let bytes = info.bytes_per_type.get(name).copied().unwrap_or(0);
+        [name.clone(), keys.to_string(), bytes.to_string()]
+    });
+    text += &table(["type", "keys", "bytes"], types, 1);
+    let largest = info.largest.iter();
+    let rows =
+        largest.map(|key| [shortened(&key.key), key.value_type.clone(), key.db.to_string(), key.bytes.to_string()]);
+    text += &table(["largest keys", "type", "database", "bytes"], rows, 2);
+    let slots = info.slots.iter().filter(|range| range.keys > 0).map(|range| {
+        let slots = format!("{}-{}", range.first, range.last);
+        [slots, range.used.to_string(), range.keys.to_string(), range.bytes.to_string()]
+    });
+    text += &table(["slots", "used", "keys", "bytes"], slots, 1);
+    text += &table(["module"], report.modules.iter().map(|name| [name.clone()]), 1);
+    text += &table(["function library"], info.libraries.iter().map(|name| [name.clone()]), 1);
+    text
+}
+
+fn shortened(name: &str) -> String {
+    match name.char_indices().nth(NAME_CHARS_MAX) {
+        Some((cut, _)) => format!("{}…", name.get(..cut).unwrap_or(name)),
+        None => name.to_owned(),
+    }
+}
+
+/// A table, its columns from `numbers` on to the right; nothing where it has no rows.
+fn table<const N: usize>(header: [&str; N], rows: impl Iterator<Item = [String; N]>, numbers: usize) -> String {
+    let mut table = Table::new();
+    table.load_style(NOTHING).set_header(header.map(str::to_uppercase));
+    table.add_rows(rows);
+    for column in table.column_iter_mut().skip(numbers) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    if table.row_count() == 0 { String::new() } else { format!("\n{}\n", table.trim_fmt()) }
+}
+
+/// What a split did.
+pub(crate) fn split(done: &Done, format: Format) -> Result<(), Failure> {
+    if format == Format::Json {
+        let document = serde_json::to_string_pretty(done)
+            .map_err(|error| Failure::new(Class::Unforeseen, format!("cannot print: {error}")))?;
+        return out(&format!("{document}\n"));
+    }
+    let inputs = done.inputs.iter();
+    let rows = inputs.map(|input| [input.file.clone(), input.report.keys.to_string(), input.report.bytes.to_string()]);
+    let mut text = table(["read", "keys", "bytes"], rows, 1);
+    let rows = done.outputs.iter().map(|output| {
+        let numbers = [output.keys, output.expires, output.expired, output.bytes].map(|number| number.to_string());
+        let [keys, expires, expired, bytes] = numbers;
+        [output.file.clone(), output.slots.to_string(), keys, expires, expired, bytes]
+    });
+    text += &table(["written", "slots", "keys", "with expiry", "expired", "bytes"], rows, 2);
+    text.extend(done.notes.iter().map(|note| format!("note: {note}\n")));
+    out(&text)
+}
+
+/// Prints why the command failed; its exit code.
+pub(crate) fn failure(failure: &Failure, format: Format) -> ExitCode {
+    let text = match (format, &failure.hint) {
+        (Format::Json, _) => json!({"error": {
+            "class": failure.class.name(),
+            "code": failure.class.exit_code(),
+            "message": failure.message,
+            "hint": failure.hint,
+            "retryable": false,
+        }})
+        .to_string(),
+        (Format::Table, Some(hint)) => format!("rdbtools: {}\nhint: {hint}", failure.message),
+        (Format::Table, None) => format!("rdbtools: {}", failure.message),
+    };
+    // where nothing can be printed the exit code still tells
+    let _ = writeln!(io::stderr(), "{text}");
+    ExitCode::from(failure.class.exit_code())
+}
+
+/// Prints help, the version, or what is wrong with the command line; its exit code.
+pub(crate) fn usage(error: &clap::Error, as_json: bool) -> ExitCode {
+    if error.use_stderr() && as_json {
+        let message = error.to_string();
+        let message = message.lines().next().unwrap_or_default().trim_start_matches("error: ");
+        let usage = Failure::new(Class::Usage, message).hint("run with --help to see what may be given");
+        return failure(&usage, Format::Json);
+    }
+    let _ = error.print();
+    ExitCode::from(if error.use_stderr() { Class::Usage.exit_code() } else { 0 })
+}
+
+fn out(text: &str) -> Result<(), Failure> {
+    match io::stdout().write_all(text.as_bytes()) {
+        // whoever reads has seen enough
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(error) => Err(Failure::new(Class::Unforeseen, format!("cannot print: {error}"))),
+        Ok(()) => Ok(()),
+    }
+}

@@ -1,0 +1,180 @@
+//! `verify` and `info`: read files to their end and say what they hold.
+
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::thread;
+
+use rdbtools::info::{Info, InfoSink};
+use rdbtools::{CrcState, RdbVersion, Report, ReportSink, ScanError, Scanner, Sink, Summary};
+use serde::Serialize;
+
+use super::Format;
+use super::failure::{Class, Failure};
+use super::input::{Input, trailing};
+use super::print;
+
+/// How many of the largest keys `info` shows.
+const LARGEST_SHOWN: usize = 10;
+/// The most files that are read at the same time.
+const THREADS_MAX: usize = 8;
+
+/// What a file turned out to be.
+pub(crate) enum Outcome<T> {
+    /// A sound RDB.
+    Sound(T),
+    /// Defective, with what was counted up to the defect.
+    Defective {
+        /// Its version, where the header could be read.
+        version: Option<RdbVersion>,
+        /// Counts and bytes up to the defect.
+        counted: Box<Report>,
+        /// The defect.
+        error: ScanError,
+    },
+    /// It could not be read.
+    Unread(Failure),
+}
+
+impl<T> Outcome<T> {
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::Sound(_) => 0,
+            Self::Defective { error, .. } => Class::of_defect(error.kind).exit_code(),
+            Self::Unread(failure) => failure.class.exit_code(),
+        }
+    }
+}
+
+/// A command that reads files and makes one thing of each.
+trait Survey: Sync {
+    type Sink: Sink;
+    type Made: Serialize + Send;
+    fn sink(&self) -> Self::Sink;
+    fn make(&self, summary: &Summary, sink: Self::Sink) -> Self::Made;
+    fn counts(&self, sink: Self::Sink) -> ReportSink;
+}
+
+struct Verify;
+
+impl Survey for Verify {
+    type Sink = ReportSink;
+    type Made = Report;
+
+    fn sink(&self) -> ReportSink {
+        ReportSink::new(false)
+    }
+
+    fn make(&self, summary: &Summary, sink: ReportSink) -> Report {
+        ReportSink::into_report(summary, sink).0
+    }
+
+    fn counts(&self, sink: ReportSink) -> ReportSink {
+        sink
+    }
+}
+
+struct Inspect;
+
+impl Survey for Inspect {
+    type Sink = InfoSink;
+    type Made = Info;
+
+    fn sink(&self) -> InfoSink {
+        InfoSink::new(LARGEST_SHOWN)
+    }
+
+    fn make(&self, summary: &Summary, sink: InfoSink) -> Info {
+        InfoSink::into_info(summary, sink)
+    }
+
+    fn counts(&self, sink: InfoSink) -> ReportSink {
+        sink.into_report_sink()
+    }
+}
+
+/// Checks files.
+pub(crate) fn verify(files: &[PathBuf], format: Format) -> Result<u8, Failure> {
+    let outcomes = survey_all(&Verify, files);
+    finish(files, outcomes, format, print::verified)
+}
+
+/// Shows what files hold.
+pub(crate) fn info(files: &[PathBuf], format: Format) -> Result<u8, Failure> {
+    let outcomes = survey_all(&Inspect, files);
+    finish(files, outcomes, format, print::inspected)
+}
+
+fn finish<T: Serialize>(
+    files: &[PathBuf],
+    mut outcomes: Vec<Outcome<T>>,
+    format: Format,
+    table: impl Fn(&Path, &Outcome<T>) -> String,
+) -> Result<u8, Failure> {
+    let code = outcomes.iter().map(Outcome::exit_code).find(|code| *code != 0).unwrap_or(0);
+    // of one file that cannot be read there is nothing to report: it is an error of the command
+    if outcomes.len() == 1
+        && let Some(Outcome::Unread(failure)) = outcomes.pop_if(|outcome| matches!(outcome, Outcome::Unread(_)))
+    {
+        return Err(failure);
+    }
+    print::reports(files, &outcomes, format, table)?;
+    Ok(code)
+}
+
+fn survey_all<S: Survey>(survey: &S, files: &[PathBuf]) -> Vec<Outcome<S::Made>> {
+    let threads = thread::available_parallelism().map_or(1, usize::from).min(files.len()).min(THREADS_MAX);
+    let queue = Mutex::new(files.iter().enumerate());
+    let done = Mutex::new(Vec::with_capacity(files.len()));
+    let next = || queue.lock().ok().and_then(|mut queue| queue.next());
+    let work = || {
+        while let Some((index, file)) = next() {
+            let outcome = survey_one(survey, file);
+            if let Ok(mut done) = done.lock() {
+                done.push((index, outcome));
+            }
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 1..threads {
+            scope.spawn(work);
+        }
+        work();
+    });
+    let mut done = done.into_inner().unwrap_or_default();
+    done.sort_by_key(|(index, _)| *index);
+    done.into_iter().map(|(_, outcome)| outcome).collect()
+}
+
+fn survey_one<S: Survey>(survey: &S, file: &Path) -> Outcome<S::Made> {
+    let mut scanner = Scanner::new(survey.sink());
+    let trailing = match read(&mut scanner, file) {
+        Err(failure) => return Outcome::Unread(failure),
+        Ok(trailing) => trailing,
+    };
+    let (version, bytes) = (scanner.version(), scanner.offset());
+    match trailing.map_or(scanner.outcome(), Err) {
+        Ok(summary) => Outcome::Sound(survey.make(&summary, scanner.into_sink())),
+        Err(error) => {
+            let counts = survey.counts(scanner.into_sink());
+            let summary = Summary { version: version.unwrap_or(RdbVersion::redis(0)), crc: CrcState::Absent, bytes };
+            let counted = Box::new(ReportSink::into_report(&summary, counts).0);
+            Outcome::Defective { version, counted, error }
+        }
+    }
+}
+
+/// Feeds a whole file up to its first defect, and answers with what is wrong behind its end.
+fn read<S: Sink>(scanner: &mut Scanner<S>, file: &Path) -> Result<Option<ScanError>, Failure> {
+    let mut input = Input::open(file)?;
+    loop {
+        let bytes = input.next()?;
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        match scanner.feed(bytes) {
+            Err(_) => return Ok(None),
+            Ok(used) if used < bytes.len() => return Ok(Some(trailing(scanner.offset()))),
+            Ok(_) => {}
+        }
+    }
+}
