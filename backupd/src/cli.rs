@@ -35,6 +35,10 @@ pub struct Cli {
     command: Command,
 }
 
+/// Threads for work that blocks. Each shard of a capture holds two for its whole duration (scanner, local
+/// writer) and needs one more from time to time, so this must stay above twice `policies::shards::SHARDS_MAX`.
+const BLOCKING_THREADS_MAX: usize = 4096;
+
 /// How results are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Format {
@@ -106,6 +110,7 @@ fn init_logs(verbose: u8) {
 fn run(cli: Cli, output: Output) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
         .build()
         .map_err(|error| Error::new(Class::Unforeseen, format!("threads cannot be started: {error}")))?;
     let cancel = CancellationToken::new();

@@ -5,6 +5,7 @@ mod configured;
 mod fixture;
 mod harness;
 mod harness_checks;
+mod readme;
 mod redis_capture;
 mod redis_launch;
 mod redis_server;

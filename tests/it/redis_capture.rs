@@ -1,6 +1,5 @@
 //! The replication stream of real servers.
 
-use std::process::Command;
 use std::time::Duration;
 
 use backupd::error::Class;
@@ -8,7 +7,7 @@ use backupd::redis::{EndVerdict, Framing, Node, Replication, Started, check_end,
 use bytes::BytesMut;
 
 use crate::harness::server::Server;
-use crate::redis_server::{ask, fill, options, server, wait_until};
+use crate::redis_server::{ask, check_rdb, fill, options, server, wait_until};
 
 async fn node_of(server: &Server) -> Node {
     let url = format!("redis://{}", server.address());
@@ -53,8 +52,7 @@ fn assert_whole(started: &Started, framing: Framing, rdb: &[u8], rest: &[u8]) {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("dump.rdb");
     std::fs::write(&file, rdb).unwrap();
-    let output = Command::new("redis-check-rdb").arg(&file).output().expect("redis-check-rdb is needed");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    check_rdb(&file);
 }
 
 #[tokio::test]
@@ -76,7 +74,7 @@ async fn both_framings_give_a_whole_rdb_at_the_announced_position() {
         let mut started = prepared.start().await.unwrap();
         let (framing, rdb, rest) = take(&mut started).await;
         assert_eq!(matches!(framing, Framing::Mark(_)), diskless == "yes", "{framing:?}");
-        assert!(rdb.len() > 20_000 * 100 / 50 && rdb.starts_with(b"REDIS00"));
+        assert!(rdb.len() > 20_000 * 50);
         assert_whole(&started, framing, &rdb, &rest);
         assert_eq!(started.offset > 0, !lone);
     }

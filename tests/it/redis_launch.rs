@@ -14,7 +14,7 @@ use crate::harness::cluster::Cluster;
 use crate::harness::compare::compare;
 use crate::harness::keyspace::Keyspace;
 use crate::harness::nodes;
-use crate::redis_server::{ask_port, fill, options, save_rdb, server, wait_until};
+use crate::redis_server::{ask_port, fill, options, program, save_rdb, server, wait_until};
 
 /// Stops a launched cluster at the end of a test, however it ends.
 struct StopAtEnd(PathBuf);
@@ -27,7 +27,7 @@ impl Drop for StopAtEnd {
 
 fn plan(dir: &Path, shards: Vec<ShardPlan>) -> LaunchPlan {
     let settings = vec!["repl-diskless-sync-delay 0".to_owned()];
-    LaunchPlan { dir: dir.to_owned(), engine: "redis-server".into(), first_port: None, shards, replicas: 0, settings }
+    LaunchPlan { dir: dir.to_owned(), engine: program(), first_port: None, shards, replicas: 0, settings }
 }
 
 async fn run(plan: LaunchPlan) -> Result<Vec<LaunchedNode>> {

@@ -8,7 +8,7 @@ use backupd::error::{Class, Error, Result};
 use backupd::nodes::{Form, LoadProgress, LoadedNode, ShardFile, Target, load};
 use policies::shards;
 use policies::slot::SlotSet;
-use rdbtools::RdbVersion;
+use rdbtools::scan::Scanner;
 use rdbtools::split::{SplitOptions, Splitter};
 
 use crate::harness::cluster::Cluster;
@@ -22,9 +22,13 @@ use crate::redis_server::{options, save_rdb, server};
 fn split(sources: &[&Server], slots: &[SlotSet], dir: &Path) -> Vec<ShardFile> {
     let path = |index: usize| dir.join(format!("target-{index}.rdb"));
     let outputs: Vec<File> = (0..slots.len()).map(|index| File::create(path(index)).unwrap()).collect();
-    let mut splitter = Splitter::new(slots.to_vec(), outputs, SplitOptions::new(RdbVersion::redis(10))).unwrap();
-    for source in sources {
-        let bytes = std::fs::read(save_rdb(source, dir, "source.rdb")).unwrap();
+    let inputs: Vec<Vec<u8>> =
+        sources.iter().map(|source| std::fs::read(save_rdb(source, dir, "source.rdb")).unwrap()).collect();
+    let mut scanner = Scanner::new(());
+    scanner.feed(&inputs[0]).unwrap();
+    let version = scanner.version().unwrap();
+    let mut splitter = Splitter::new(slots.to_vec(), outputs, SplitOptions::new(version)).unwrap();
+    for bytes in inputs {
         splitter.begin_input("source.rdb").unwrap();
         splitter.feed(&bytes).unwrap();
         splitter.end_input().unwrap();

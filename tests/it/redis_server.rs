@@ -1,13 +1,14 @@
 //! What the tests of `backupd::redis`, `backupd::launch` and `backupd::nodes` share.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use backupd::redis::{SourceOptions, SourceUrl};
 
 use crate::harness::nodes;
 use crate::harness::process;
-use crate::harness::server::{Options, Server};
+use crate::harness::server::{Engine, Options, Server};
 
 /// When a wait gives up.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -57,4 +58,18 @@ pub(crate) fn save_rdb(server: &Server, dir: &Path, name: &str) -> PathBuf {
     let path = dir.join(name);
     std::fs::copy(server.dir().join("dump.rdb"), &path).unwrap();
     path
+}
+
+/// The server program of the tests.
+pub(crate) fn program() -> PathBuf {
+    Engine::Redis.program()
+}
+
+/// Panics unless the checker that came with the server of the tests finds the RDB file sound.
+pub(crate) fn check_rdb(file: &Path) {
+    let program = program();
+    let name = program.file_name().unwrap().to_str().unwrap().replace("-server", "-check-rdb");
+    let output = Command::new(program.with_file_name(&name)).arg(file).output();
+    let output = output.unwrap_or_else(|error| panic!("{name}: {error}: run tests/setup.sh"));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
 }

@@ -94,6 +94,11 @@ fn foreign_files_that_are_no_rdb_are_refused_by_kind() {
     let mut flipped = good.clone();
     flipped[good.len() / 2] ^= 4;
     restore(&flipped).exits(17);
+    let mut link = server.connect();
+    redis::cmd("SELECT").arg(1).exec(&mut link).unwrap();
+    redis::cmd("SET").arg("a").arg("b").exec(&mut link).unwrap();
+    redis::cmd("SAVE").exec(&mut link).unwrap();
+    restore(&std::fs::read(server.dir().join("dump.rdb")).unwrap()).exits(18).says("database 1");
     std::fs::remove_file(&file).unwrap();
     let words = ["restore", "--rdb", file.to_str().unwrap(), "--out", out.to_str().unwrap()];
     repo.cli.run(&words).exits(10);

@@ -105,12 +105,17 @@ fn assert_noticed(reader: &Reader, repo: &Repo, object: &Path, what: &str) {
     let name = object.file_name().unwrap().to_str().unwrap();
     let out = repo.path("out");
     for (job, outcome) in [("verify", reader.verify()), ("restore", reader.restore(out.clone()))] {
-        let Err(error) = outcome else { panic!("{job} did not notice: {what} of {name}") };
-        assert!(matches!(error.class(), Class::Verification | Class::Key), "{job}, {what} of {name}: {error:?}");
-        assert!(error.message().contains(name), "{job}, {what} of {name}: {error:?}");
-        assert!(!out.join("shard-0000.rdb").exists(), "{job}, {what} of {name}: a file bears its final name");
+        assert_named(outcome, job, object, what);
+        let left = crate::fixture::files_below(&out);
+        assert!(left.is_empty(), "{job}, {what} of {name}: {left:?} is left");
     }
-    let _absent_is_fine = std::fs::remove_dir_all(out);
+}
+
+fn assert_named(outcome: Result<(), Error>, job: &str, object: &Path, what: &str) {
+    let name = object.file_name().unwrap().to_str().unwrap();
+    let Err(error) = outcome else { panic!("{job} did not notice: {what} of {name}") };
+    assert!(matches!(error.class(), Class::Verification | Class::Key), "{job}, {what} of {name}: {error:?}");
+    assert!(error.message().contains(name), "{job}, {what} of {name}: {error:?}");
 }
 
 #[test]
@@ -124,7 +129,13 @@ fn any_changed_byte_of_any_object_is_noticed() {
             let mut changed = content.clone();
             changed[position] ^= 1 << (position % 8);
             std::fs::write(&path, &changed).unwrap();
-            assert_noticed(&reader, &repo, &path, &format!("a change at byte {position}"));
+            let what = format!("a change at byte {position}");
+            if position % 8 == changes % 8 {
+                assert_noticed(&reader, &repo, &path, &what);
+            } else {
+                // a restore begins with the same reading; it is tried for every eighth byte
+                assert_named(reader.verify(), "verify", &path, &what);
+            }
             changes += 1;
         }
         std::fs::write(&path, &content).unwrap();

@@ -133,14 +133,20 @@ pub(super) fn write_scripts(dir: &Path, engine: &Path, nodes: &[PathBuf]) -> Res
         "alive() {{ pid=$(cat \"$1/{PID}\" 2>/dev/null) && kill -0 \"$pid\" 2>/dev/null &&\n  \
          grep -q -e \"$(sed -n 's/^port //p' \"$1/{CONF}\")\" -e '{CONF}' \"/proc/$pid/cmdline\" 2>/dev/null; }}\n"
     );
+    // A node that was just started has no pid file yet, so starting ends only when it has one.
     let start = format!(
         "#!/bin/sh\n# Starts the nodes of this folder that are not running.\n{alive}for node in {nodes}; do\n  \
-         alive \"$node\" && continue\n  nohup {engine} \"$node/{CONF}\" </dev/null >/dev/null 2>&1 &\ndone\n"
+         alive \"$node\" && continue\n  nohup {engine} \"$node/{CONF}\" </dev/null >/dev/null 2>&1 &\n  tries=0\n  \
+         until alive \"$node\"; do\n    tries=$((tries + 1))\n    \
+         [ $tries -lt 300 ] || {{ echo \"$node does not start: see $node/{LOG}\" >&2; exit 1; }}\n    \
+         sleep 0.1\n  done\ndone\n"
     );
     let stop = format!(
         "#!/bin/sh\n# Stops the nodes of this folder and waits until they are gone.\n{alive}for node in {nodes}; do\n  \
-         alive \"$node\" && kill \"$pid\"\ndone\nfor node in {nodes}; do\n  \
-         while alive \"$node\"; do sleep 0.1; done\ndone\n"
+         alive \"$node\" && kill \"$pid\"\ndone\ntries=0\nfor node in {nodes}; do\n  \
+         while alive \"$node\"; do\n    tries=$((tries + 1))\n    \
+         [ $tries -lt 6000 ] || {{ echo \"$node does not stop: see $node/{LOG}\" >&2; exit 1; }}\n    \
+         sleep 0.1\n  done\ndone\n"
     );
     for (name, text) in [("start.sh", start), ("stop.sh", stop)] {
         let path = dir.join(name);

@@ -11,7 +11,7 @@ pub(super) async fn inspect(options: &SourceOptions) -> Result<Target> {
     let mut cluster = 0;
     for seed in &options.seeds {
         let seen = observe(&seed.address, options).await?;
-        if seen.info.text("redis_mode") == "cluster" {
+        if seen.info.is_cluster() {
             cluster += 1;
             if knows_nobody(&seen) {
                 unjoined.push(Node::seen(seed.address.to_string(), seed.address.clone(), &seen.info, None));

@@ -37,6 +37,16 @@ impl Info {
             .unwrap_or(("redis", self.text("redis_version")))
     }
 
+    /// Whether it is a node of a cluster. (The field with the mode has another name in Valkey than in Redis.)
+    pub(crate) fn is_cluster(&self) -> bool {
+        self.text("cluster_enabled") == "1" || self.text("redis_mode") == "cluster"
+    }
+
+    /// Whether it is a Sentinel.
+    pub(crate) fn is_sentinel(&self) -> bool {
+        self.text("redis_mode") == "sentinel" || self.text("server_mode") == "sentinel"
+    }
+
     /// Whether this node is a replica.
     pub(crate) fn is_replica(&self) -> bool {
         self.text("role") == "slave"

@@ -140,7 +140,7 @@ pub(crate) async fn observe(address: &Address, options: &SourceOptions) -> Resul
     if seen.info.is_replica() {
         return Ok(seen);
     }
-    if seen.info.text("redis_mode") == "cluster" {
+    if seen.info.is_cluster() {
         // Refused while loading, or by ACL: then the view of the node we began with has to do.
         seen.own_view = client.query("CLUSTER NODES", cmd("CLUSTER").arg("NODES")).await.ok();
     }

@@ -132,12 +132,11 @@ pub async fn discover(options: &SourceOptions) -> Result<Topology> {
 
 async fn discover_from(seed: &Address, options: &Arc<SourceOptions>) -> Result<Topology> {
     let seen = observe(seed, options).await?;
-    match seen.info.text("redis_mode") {
-        "cluster" => cluster(seed, &seen.info, options).await,
-        "sentinel" => Err(Error::new(Class::Config, format!("{seed}: this is a Sentinel, not a data node"))
-            .hint("give the address of any data node that it watches")),
-        _ => standalone(options).await,
+    if seen.info.is_sentinel() {
+        return Err(Error::new(Class::Config, format!("{seed}: this is a Sentinel, not a data node"))
+            .hint("give the address of any data node that it watches"));
     }
+    if seen.info.is_cluster() { cluster(seed, &seen.info, options).await } else { standalone(options).await }
 }
 
 /// Asks all `addresses`, some at a time; the answers are in their order.

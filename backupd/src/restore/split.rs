@@ -41,6 +41,11 @@ pub fn file_name(index: usize) -> String {
     format!("shard-{index:04}.rdb")
 }
 
+/// The name of a file that is not whole yet.
+fn partial_name(index: usize) -> String {
+    format!("{}.partial", file_name(index))
+}
+
 type Files = Splitter<File>;
 
 /// Splits all inputs into files in `dir`. They bear their names only when every input proved whole and they are
@@ -49,6 +54,34 @@ type Files = Splitter<File>;
 /// # Errors
 /// The first defect of an input, naming it; what writing says.
 pub async fn run(
+    options: &Options,
+    plan: &Plan,
+    dir: &Path,
+    progress: &Progress,
+    cancel: &CancellationToken,
+) -> Result<Vec<Made>> {
+    let made = split(options, plan, dir, progress, cancel).await;
+    if made.is_err() {
+        remove(dir, plan.shards.len());
+    }
+    made
+}
+
+/// Removes what a failed split left, so that the folder can be used again. Best effort.
+fn remove(dir: &Path, files: usize) {
+    for index in 0..files {
+        for name in [partial_name(index), file_name(index)] {
+            match std::fs::remove_file(dir.join(&name)) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    tracing::warn!(name, error = %error, "a file of the failed restore is left behind");
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+async fn split(
     options: &Options,
     plan: &Plan,
     dir: &Path,
@@ -75,7 +108,7 @@ type State = (Files, Option<rdbtools::Report>);
 fn begin(options: &Options, plan: &Plan, dir: &Path) -> Result<State> {
     let targets = plan.targets();
     let open = |index: usize| {
-        let path = dir.join(format!("{}.partial", file_name(index)));
+        let path = dir.join(partial_name(index));
         let file =
             File::options().write(true).create_new(true).open(&path).map_err(|error| unwritable(&path, &error))?;
         Ok(file)
@@ -170,7 +203,7 @@ fn end(splitter: Files, dir: &Path) -> Result<Vec<Made>> {
     let reports = splitter.finish().map_err(|error| split_error(error, "the outputs"))?;
     let mut made = Vec::new();
     for (index, report) in reports.into_iter().enumerate() {
-        let partial = dir.join(format!("{}.partial", file_name(index)));
+        let partial = dir.join(partial_name(index));
         let path = dir.join(file_name(index));
         let fail = |error: std::io::Error| unwritable(&path, &error);
         report.writer.sync_all().map_err(fail)?;

@@ -111,7 +111,12 @@ async fn to_launch(
     launch::check_format(&engine, format)?;
     let staging = launch::claim_dir(&launch.dir)?;
     progress.phase("splitting");
-    let made = split::run(options, &plan, &staging, progress, cancel).await?;
+    let made = split::run(options, &plan, &staging, progress, cancel).await.inspect_err(|_| {
+        // nothing was started, so the folder becomes what it was
+        if let Err(error) = std::fs::remove_dir_all(&staging) {
+            tracing::warn!(folder = %staging.display(), error = %error, "a folder of the failed restore is left behind");
+        }
+    })?;
     for (shard, made) in launch.shards.iter_mut().zip(&made) {
         shard.rdb.clone_from(&made.path);
         (shard.keys, shard.expires) = (made.keys, made.expires);
