@@ -10,6 +10,7 @@ pub mod crypt;
 pub mod error;
 pub mod launch;
 pub mod manifest;
+pub mod nodes;
 pub mod pipeline;
 pub mod progress;
 pub mod redis;

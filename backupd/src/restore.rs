@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::Result;
 use crate::progress::Progress;
+use crate::redis::SourceOptions;
 use input::Input;
 use plan::Plan;
 use target::NodeReport;
@@ -34,7 +35,7 @@ pub struct Options {
     pub target: Target,
     /// What happens to expiries.
     pub ttl: Ttl,
-    /// Only this database, as database 0.
+    /// Only this database; in a cluster it becomes database 0.
     pub db: Option<u64>,
 }
 
@@ -85,8 +86,13 @@ pub enum Target {
         /// The server program; found by the engine's name when there is none.
         engine: Option<PathBuf>,
     },
-    /// Running empty nodes, as `host:port`, with how to enter them.
-    Nodes(Box<crate::redis::SourceOptions>),
+    /// Running empty nodes.
+    Nodes {
+        /// Which, and how to enter them.
+        options: Box<SourceOptions>,
+        /// Where the shards' files are put on their way; the system's folder for temporary files when not said.
+        scratch: Option<PathBuf>,
+    },
 }
 
 /// What a restore did.

@@ -131,6 +131,11 @@ impl ReportSink {
         self.total.expires + self.current.1.expires
     }
 
+    /// Databases with keys that were counted apart so far.
+    pub(crate) fn databases_counted(&self) -> usize {
+        self.databases.len()
+    }
+
     /// An aux field that passed.
     #[must_use]
     pub fn aux_field(&self, name: &str) -> Option<&str> {

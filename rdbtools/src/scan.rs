@@ -164,6 +164,7 @@ impl<S: Sink> Scanner<S> {
             }
             self.tell_raw(&mut cursor);
             let used = cursor.position();
+            self.check_meta()?;
             if !matches!(self.phase, Phase::Footer | Phase::Done) {
                 self.sum(piece);
             }
@@ -236,6 +237,17 @@ impl<S: Sink> Scanner<S> {
             Phase::Footer => "the bytes end inside the checksum",
         };
         Err(ScanError { offset: self.base, kind: ErrorKind::Truncated, message: message.to_owned() })
+    }
+
+    /// Metadata is told with its key, so it is kept until the key comes.
+    fn check_meta(&mut self) -> Result<(), ScanError> {
+        if self.entry.meta.len() as u64 <= KEPT_LEN_MAX {
+            return Ok(());
+        }
+        let defect = Defect::malformed(format!("metadata of a key of more than {KEPT_LEN_MAX} bytes"));
+        let error = defect.at(self.base);
+        self.failed = Some(error.clone());
+        Err(error)
     }
 
     fn walk(&mut self, cursor: &mut Cursor<'_>) -> Result<(), ScanError> {

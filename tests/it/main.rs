@@ -8,6 +8,7 @@ mod harness_checks;
 mod readme;
 mod redis_capture;
 mod redis_launch;
+mod redis_nodes;
 mod redis_server;
 mod redis_topology;
 mod refusals;

@@ -153,7 +153,7 @@ async fn a_server_that_goes_silent_is_given_up() {
     let server = server(&["repl-diskless-sync yes", "rdb-key-save-delay 1000"]);
     fill(&server, 20_000);
     let node = node_of(&server).await;
-    let patience = backupd::redis::SourceOptions { stall_timeout: Duration::from_millis(300), ..options(&[]) };
+    let patience = backupd::redis::SourceOptions { stall_timeout: Duration::from_secs(3), ..options(&[]) };
     let mut started = Replication::prepare(&node, &patience).await.unwrap().start().await.unwrap();
     server.pause();
     let mut bytes = BytesMut::new();

@@ -142,3 +142,38 @@ fn a_password_is_used_and_never_shown() {
     assert!(!bad.stderr.contains("wrong-horse") && !bad.stdout.contains("wrong-horse"), "{bad}");
     assert_eq!(repo.list(), [("good".to_owned(), "available".to_owned())]);
 }
+
+#[test]
+fn running_nodes_take_a_snapshot_when_they_are_empty() {
+    let cluster = loaded_cluster();
+    let repo = Repo::folder();
+    repo.create(&cluster.url(), "one");
+
+    // a formed cluster of another shape keeps its slots
+    let formed = Cluster::start(2, 1);
+    let addresses: Vec<String> = formed.shards.iter().map(|shard| shard.primary.address()).collect();
+    let words = ["restore", "one", "--nodes", &addresses.join(",")];
+    let outcome = repo.json(&words);
+    assert_eq!(outcome["nodes"].as_array().unwrap().len(), 2);
+    compare(&cluster.nodes(), &formed.nodes()).assert_equal();
+    // what is full now is refused, and stays as it is
+    repo.run(&words).exits(18).says("keys");
+    compare(&cluster.nodes(), &formed.nodes()).assert_equal();
+
+    // nodes that do not know each other are joined
+    let strangers: Vec<Server> = (0..4).map(|_| Server::start(&Options::new().cluster())).collect();
+    let addresses: Vec<String> = strangers.iter().map(Server::address).collect();
+    repo.json(&["restore", "one", "--nodes", &addresses.join(",")]);
+    let nodes = crate::harness::nodes::discover(&strangers[0].url());
+    assert_eq!(nodes.len(), 4);
+    compare(&cluster.nodes(), &nodes).assert_equal();
+
+    // and one server takes everything
+    let alone = Server::standalone();
+    alone.run(&["SET", "stranger", "1"]);
+    let words = ["restore", "one", "--nodes", &alone.address()];
+    repo.run(&words).exits(18).says(&alone.address());
+    alone.run(&["FLUSHALL"]);
+    repo.json(&words);
+    compare(&cluster.nodes(), &alone.nodes()).assert_equal();
+}

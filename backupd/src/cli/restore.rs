@@ -42,7 +42,7 @@ pub struct Args {
     /// Whether the target runs in cluster mode [default: when it has several shards].
     #[arg(long, value_enum)]
     mode: Option<Mode>,
-    /// Restore only this database, as database 0.
+    /// Restore only this database; in a cluster it becomes database 0.
     #[arg(long, value_name = "N")]
     db: Option<u64>,
     /// What happens to expiries.
@@ -61,6 +61,9 @@ pub struct Args {
     /// A file that holds the password of the target nodes.
     #[arg(long, value_name = "FILE", requires = "nodes")]
     target_password_file: Option<PathBuf>,
+    /// Where the shards' RDB files are put on their way to running nodes, in the clear [default: $TMPDIR].
+    #[arg(long, value_name = "DIR", requires = "nodes")]
+    scratch: Option<PathBuf>,
     /// Start a new local cluster in this empty folder, load it, and wait until it serves.
     #[arg(long, value_name = "DIR")]
     launch: Option<PathBuf>,
@@ -124,7 +127,7 @@ fn target(args: &Args) -> Result<Target> {
         args.nodes.iter().map(|node| format!("redis://{node}").parse::<SourceUrl>()).collect::<Result<Vec<_>>>()?;
     let mut nodes = SourceOptions::new(seeds);
     nodes.password = args.target_password_file.as_deref().map(password).transpose()?;
-    Ok(Target::Nodes(Box::new(nodes)))
+    Ok(Target::Nodes { options: Box::new(nodes), scratch: args.scratch.clone() })
 }
 
 fn parse_slots(text: &str) -> Result<Vec<SlotSet>> {

@@ -18,8 +18,12 @@ use crate::error::{Class, Error, Result};
 /// Length of the mark that ends a payload of unknown length, in bytes (`CONFIG_RUN_ID_SIZE` of the server).
 pub const MARK_LEN: usize = 40;
 
-/// The least spare room that [`Payload::next`] offers to one read, in bytes.
-const READ_LEN_MIN: usize = 256 * 1024;
+/// A buffer with less spare room than this gets a new block before [`Payload::next`] reads into it.
+const ROOM_LEN_MIN: usize = 64 * 1024;
+
+/// Length of such a block, in bytes. Bytes that the caller split off keep their block alive, so blocks are
+/// used up and not thrown away after one short read.
+const BLOCK_LEN: usize = 512 * 1024;
 
 /// The newest Valkey whose RDB we read: announced, so that Valkey 9 sends its own format and not the older
 /// one, which cannot hold everything.
@@ -166,7 +170,7 @@ impl Payload {
     }
 
     /// Appends the next bytes of the payload to `buffer`, the mark included, and returns how many. They go
-    /// straight from the socket into the spare room of `buffer`, which is made at least 256 KiB large.
+    /// straight from the socket into the spare room of `buffer`, which grows by 512 KiB when it is nearly full.
     /// 0: the payload of known length is complete, or the server closed the connection; only
     /// [`check_end`](super::check_end) tells whether all is well.
     ///
@@ -178,7 +182,9 @@ impl Payload {
         }
         let max = self.left.unwrap_or(u64::MAX);
         let count = if self.ahead.is_empty() {
-            buffer.reserve(READ_LEN_MIN);
+            if buffer.capacity().saturating_sub(buffer.len()) < ROOM_LEN_MIN {
+                buffer.reserve(BLOCK_LEN);
+            }
             self.wire.read(buffer, max, self.stall).await?
         } else {
             let count = usize::try_from(max).map_or(self.ahead.len(), |max| max.min(self.ahead.len()));

@@ -155,7 +155,7 @@ impl Outgoing {
         match timeout(limit, self.half.write_all(bytes)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(lost(&self.node, &error.to_string())),
-            Err(_) => Err(lost(&self.node, &format!("nothing could be sent for {} s", limit.as_secs()))),
+            Err(_) => Err(lost(&self.node, &format!("nothing could be sent for {limit:?}"))),
         }
     }
 }
@@ -224,6 +224,6 @@ async fn receive(
     match timeout(stall, half.take(max).read_buf(buffer)).await {
         Ok(Ok(count)) => Ok(count),
         Ok(Err(error)) => Err(lost(node, &error.to_string())),
-        Err(_) => Err(lost(node, &format!("not a byte for {} s", stall.as_secs()))),
+        Err(_) => Err(lost(node, &format!("not a byte for {stall:?}"))),
     }
 }

@@ -1,13 +1,15 @@
 //! What a restore will do.
 
+use policies::engine::RdbFormat;
 use policies::shards;
 use policies::slot::SlotSet;
 use rdbtools::{Magic, RdbVersion};
 use serde::Serialize;
 
 use super::input::PartInfo;
-use super::{Mode, Options, Shape};
+use super::{Mode, Options, Shape, Target};
 use crate::error::{Class, Error, Result};
+use crate::nodes::{self, Form};
 
 /// The plan of a restore.
 #[derive(Debug, Clone, Serialize)]
@@ -54,9 +56,19 @@ impl Plan {
     pub(super) async fn make(options: &Options) -> Result<Self> {
         let parts = options.input.parts().await?;
         let infos: Vec<PartInfo> = parts.into_iter().map(|(_, info)| info).collect();
-        let (mode, targets) = shape(options)?;
+        let nodes = match &options.target {
+            Target::Nodes { options, .. } => Some(nodes::Target::inspect(options).await?),
+            Target::Out(_) | Target::Launch { .. } => None,
+        };
+        let (mode, targets) = match &nodes {
+            Some(nodes) => shape_of_nodes(options, nodes)?,
+            None => shape(options)?,
+        };
         check_databases(mode, options.db, &infos)?;
         let version = common_version(&infos)?;
+        if let Some(nodes) = &nodes {
+            nodes.check_format(format_of(version))?;
+        }
         let source_slots = |index: usize| options.input.manifest()?.shards.get(index)?.slots.clone();
         let feeds = |index: usize| -> Vec<usize> {
             let slots = source_slots(index);
@@ -123,6 +135,44 @@ fn shape(options: &Options) -> Result<(Mode, Vec<SlotSet>)> {
     Ok((mode, targets))
 }
 
+/// The format that engines are asked about.
+pub(super) fn format_of(version: RdbVersion) -> RdbFormat {
+    let number = u32::from(version.number);
+    match version.magic {
+        Magic::Redis => RdbFormat::Redis(number),
+        Magic::Valkey => RdbFormat::Valkey(number),
+    }
+}
+
+/// The shape that running nodes have or can take.
+fn shape_of_nodes(options: &Options, nodes: &nodes::Target) -> Result<(Mode, Vec<SlotSet>)> {
+    let refused = |message: String| Error::new(Class::Refused, message);
+    let mode = if nodes.form == Form::Standalone { Mode::Standalone } else { Mode::Cluster };
+    if options.mode.is_some_and(|asked| asked != mode) {
+        return Err(refused("the nodes do not run in the mode that was asked for".to_owned()));
+    }
+    let count = nodes.nodes.len();
+    let targets = match (&nodes.slots, &options.shape) {
+        (Some(own), Shape::Slots(asked)) if own != asked => {
+            return Err(refused("the cluster serves other slots than those asked for".to_owned())
+                .hint("leave out --slots: a formed cluster gets the keys of the slots that it serves"));
+        }
+        (_, Shape::Shards(asked)) if *asked != count => {
+            return Err(refused(format!("{asked} shards were asked for, and there are {count} nodes to take them")));
+        }
+        (Some(own), _) => own.clone(),
+        (None, Shape::Slots(asked)) => asked.clone(),
+        (None, _) if mode == Mode::Standalone => vec![SlotSet::full()],
+        (None, _) => shards::equal(count).map_err(|error| refused(error.to_string()))?,
+    };
+    shards::check_cover(&targets).map_err(|error| refused(error.to_string()))?;
+    if targets.len() == count {
+        Ok((mode, targets))
+    } else {
+        Err(refused(format!("the slots of {} shards were given, and there are {count} nodes", targets.len())))
+    }
+}
+
 /// A node in cluster mode has only database 0, and some versions crash when their RDB has another.
 fn check_databases(mode: Mode, db: Option<u64>, infos: &[PartInfo]) -> Result<()> {
     let high = || infos.iter().flat_map(|info| info.high_databases.iter().map(move |found| (info, found)));
@@ -131,7 +181,7 @@ fn check_databases(mode: Mode, db: Option<u64>, infos: &[PartInfo]) -> Result<()
             Class::Refused,
             format!("{}: database {db} holds {keys} keys, and a cluster has only database 0", info.name),
         )
-        .hint("give --db N to restore one database as database 0, or --shards 1 for a server without cluster mode")),
+        .hint("give --db N to restore one database, which becomes database 0, or --shards 1 for a server without cluster mode")),
         _ => Ok(()),
     }
 }

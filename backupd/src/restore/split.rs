@@ -200,6 +200,9 @@ fn check_counts(
 }
 
 fn end(splitter: Files, dir: &Path) -> Result<Vec<Made>> {
+    for note in splitter.notes() {
+        tracing::warn!("{note}");
+    }
     let reports = splitter.finish().map_err(|error| split_error(error, "the outputs"))?;
     let mut made = Vec::new();
     for (index, report) in reports.into_iter().enumerate() {

@@ -7,15 +7,16 @@ use policies::slot::SlotSet;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use policies::engine::RdbFormat;
 use rdbtools::Magic;
 
-use super::plan::Plan;
+use super::plan::{Plan, format_of};
 use super::split::{self, Made, unwritable};
 use super::{Options, Outcome, Target};
 use crate::error::{Class, Error, Result};
 use crate::launch::{self, LaunchPlan, LaunchProgress, LaunchedNode, PlannedNode, ShardPlan, nodes_conf};
+use crate::nodes::{self, LoadProgress, LoadedNode, ShardFile};
 use crate::progress::Progress;
+use crate::redis::SourceOptions;
 
 /// A node that serves, or a file that was written.
 #[derive(Debug, Clone, Serialize)]
@@ -47,7 +48,9 @@ pub(super) async fn run(
             let launch = launch_plan(&options, &plan, dir, replicas, port, engine);
             to_launch(&options, plan, launch, progress, cancel).await
         }
-        Target::Nodes(_) => Err(Error::new(Class::Unforeseen, "not yet")),
+        Target::Nodes { options: nodes, scratch } => {
+            to_nodes(&options, plan, &nodes, scratch.as_deref(), progress, cancel).await
+        }
     }
 }
 
@@ -103,12 +106,7 @@ async fn to_launch(
 ) -> Result<Outcome> {
     // everything that can be refused is refused before the first byte is written
     let engine = launch::preflight(&launch).await?;
-    let number = u32::from(plan.version.number);
-    let format = match plan.version.magic {
-        Magic::Redis => RdbFormat::Redis(number),
-        Magic::Valkey => RdbFormat::Valkey(number),
-    };
-    launch::check_format(&engine, format)?;
+    launch::check_format(&engine, format_of(plan.version))?;
     let staging = launch::claim_dir(&launch.dir)?;
     progress.phase("splitting");
     let made = split::run(options, &plan, &staging, progress, cancel).await.inspect_err(|_| {
@@ -135,6 +133,54 @@ async fn to_launch(
         file: None,
     };
     Ok(outcome(plan, nodes.into_iter().map(report).collect(), &made))
+}
+
+/// The shards' files go through a private folder, which is removed in the end: the data is in the clear there.
+async fn to_nodes(
+    options: &Options,
+    plan: Plan,
+    source: &SourceOptions,
+    scratch: Option<&Path>,
+    progress: &Progress,
+    cancel: &CancellationToken,
+) -> Result<Outcome> {
+    let target = nodes::Target::inspect(source).await?;
+    let base = scratch.map_or_else(std::env::temp_dir, Path::to_path_buf);
+    let folder = tempfile::Builder::new().prefix("backupd-restore-").tempdir_in(&base);
+    let folder = folder.map_err(|error| unwritable(&base, &error))?;
+    progress.phase("splitting");
+    let made = split::run(options, &plan, folder.path(), progress, cancel).await?;
+    let files: Vec<ShardFile> = plan
+        .shards
+        .iter()
+        .zip(&made)
+        .map(|(shard, made)| ShardFile { slots: shard.slots.clone(), rdb: made.path.clone() })
+        .collect();
+    let shown = |step: LoadProgress| progress.phase(describe_load(&step));
+    let loaded = tokio::select! {
+        loaded = nodes::load(&target, &files, source, &shown) => loaded?,
+        () = cancel.cancelled() => {
+            return Err(Error::new(Class::Unforeseen, "interrupted while the nodes were being loaded")
+                .hint("the nodes hold a part of the data: FLUSHALL them before the next try"));
+        }
+    };
+    let report = |node: LoadedNode| NodeReport {
+        host: node.host,
+        port: node.port,
+        role: "primary".to_owned(),
+        slots: node.slots,
+        keys: node.keys,
+        file: None,
+    };
+    Ok(outcome(plan, loaded.into_iter().map(report).collect(), &made))
+}
+
+fn describe_load(step: &LoadProgress) -> String {
+    match step {
+        LoadProgress::Surveying => "reading the shards once".to_owned(),
+        LoadProgress::Joining => "joining the nodes".to_owned(),
+        LoadProgress::Loading { shard, keys } => format!("shard {shard}: {keys} keys sent"),
+    }
 }
 
 fn describe(step: &LaunchProgress) -> String {

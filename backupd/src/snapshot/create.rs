@@ -15,7 +15,6 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use policies::replica::{Choice, PrimaryUse, choose};
-use policies::slot::SlotSet;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -290,17 +289,14 @@ impl Job {
             return Ok(self.topology.epoch);
         }
         let after = redis::discover(&self.options.source).await?;
-        let slots = |topology: &Topology| -> Vec<Option<SlotSet>> {
-            topology.shards.iter().map(|shard| shard.slots.clone()).collect()
-        };
-        if slots(&after) != slots(&self.topology) || !after.migrating.is_empty() {
-            return Err(Error::new(
-                Class::SourceUnavailable,
-                "slots changed their owner while the shards were captured",
-            )
-            .hint("a slot could be missing or double; try again when the resharding is done"));
+        match after.changed_since(&self.topology) {
+            None => Ok(after.epoch),
+            Some(what) => {
+                let message = format!("the cluster changed while it was captured: {what}");
+                Err(Error::new(Class::SourceUnavailable, message)
+                    .hint("a slot could be missing or double; try again when the resharding is done"))
+            }
         }
-        Ok(after.epoch)
     }
 
     async fn publish(&self, captured: Vec<Captured>, epoch_end: u64) -> Result<Manifest> {

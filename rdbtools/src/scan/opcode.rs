@@ -59,11 +59,17 @@ pub(super) struct Entry {
     key: Option<(ValueType, StringHead)>,
 }
 
+#[inline]
 fn parse(bytes: &[u8], version: RdbVersion) -> Parsed<Opcode> {
     let Some((&first, rest)) = bytes.split_first() else { return Ok(None) };
-    if let Some(value_type) = ValueType::new(first, version.magic) {
-        return Ok(atom::string_head(rest)?.map(|(head, used)| (Opcode::Key(value_type, head), used + 1)));
+    match ValueType::new(first, version.magic) {
+        Some(value_type) => Ok(atom::string_head(rest)?.map(|(head, used)| (Opcode::Key(value_type, head), used + 1))),
+        None => parse_special(first, rest, version),
     }
+}
+
+/// What begins with a byte that is no value type.
+fn parse_special(first: u8, rest: &[u8], version: RdbVersion) -> Parsed<Opcode> {
     let parsed = match first {
         code::EXPIRE_MS => rest.first_chunk().map(|ms| (Opcode::ExpireAtMs(i64::from_le_bytes(*ms)), 8)),
         code::EXPIRE_S => rest.first_chunk().map(|s| (Opcode::ExpireAtMs(i64::from(i32::from_le_bytes(*s)) * 1000), 4)),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use policies::slot::{SLOT_COUNT, SlotSet, key_slot};
 
-use crate::report::{DbCounts, ReportSink};
+use crate::report::{DATABASES_MAX, DbCounts, ReportSink};
 use crate::sink::{Key, Sink};
 use crate::value::ModuleId;
 use crate::version::{Magic, RdbVersion};
@@ -12,8 +12,9 @@ use crate::write;
 
 use super::{SplitOptions, Ttl, preamble};
 
-/// The most bytes of module data that belongs to no key; it is written to every output and held until then.
-const MODULE_DATA_LEN_MAX: usize = 64 << 20;
+/// The most bytes of functions, and of module data that belongs to no key. They go to every output and are held
+/// to tell whether another input brings the same.
+const HELD_LEN_MAX: usize = 64 << 20;
 /// Facts that are as true of the outputs as of the input. All others are about the save, or unknown.
 const CARRIED_FACTS: [&[u8]; 3] = [b"redis-ver", b"valkey-ver", b"redis-bits"];
 /// Module data with this number is loaded after the keys.
@@ -58,9 +59,11 @@ pub(super) struct Router {
     /// Functions by the name of their library.
     functions: HashMap<Vec<u8>, Vec<u8>>,
     module_data: Vec<u8>,
-    module_seen: BTreeMap<(ModuleId, u64), Vec<u8>>,
+    module_seen: BTreeMap<(ModuleId, u64), Vec<Vec<u8>>>,
     module_now: Option<(ModuleId, u64)>,
     module_differs: BTreeMap<ModuleId, u64>,
+    /// Bytes of functions and module data that are held.
+    held: usize,
     field_expiries: u64,
     slot_imports: u64,
     other_dbs: u64,
@@ -84,6 +87,7 @@ impl Router {
             module_seen: BTreeMap::new(),
             module_now: None,
             module_differs: BTreeMap::new(),
+            held: 0,
             field_expiries: 0,
             slot_imports: 0,
             other_dbs: 0,
@@ -112,7 +116,7 @@ impl Router {
     /// Appends what stands behind the keys.
     pub(super) fn end_outputs(&mut self) {
         let after = self.module_seen.iter().filter(|((_, when), _)| *when == AFTER_KEYS);
-        let after: Vec<u8> = after.flat_map(|(_, data)| data.iter().copied()).collect();
+        let after: Vec<u8> = after.flat_map(|(_, records)| records.iter().flatten().copied()).collect();
         for target in &mut self.targets {
             target.buffer.extend_from_slice(&after);
             write::put_end(&mut target.buffer);
@@ -158,6 +162,20 @@ impl Router {
         self.refuse(
             format!("database {db} holds {size}, and a cluster has database 0 only"),
             "pick one database, or make a standalone server of it",
+        );
+    }
+
+    fn check_held(&mut self) {
+        if self.held > HELD_LEN_MAX {
+            self.refuse_held();
+        }
+    }
+
+    #[cold]
+    fn refuse_held(&mut self) {
+        self.refuse(
+            format!("functions, or data of modules that belongs to no key, take more than {HELD_LEN_MAX} bytes"),
+            "restore to as many shards as there were, without splitting",
         );
     }
 
@@ -225,6 +243,9 @@ impl Sink for Router {
     fn select_db(&mut self, db: u64) {
         self.report.select_db(db);
         self.db_size = 0;
+        if self.report.databases_counted() >= DATABASES_MAX {
+            self.refuse(format!("it holds {DATABASES_MAX} databases or more"), "pick one database");
+        }
     }
 
     fn resize_db(&mut self, keys: u64, _expires: u64) {
@@ -243,8 +264,10 @@ impl Sink for Router {
         let library = library_name(source);
         match self.functions.get(library) {
             None => {
+                self.held += source.len();
                 self.functions.insert(library.to_vec(), source.to_vec());
                 self.put_everywhere(|buffer| write::put_function(buffer, source));
+                self.check_held();
             }
             Some(other) if other == source => {}
             Some(_) => self.refuse(
@@ -278,17 +301,21 @@ impl Sink for Router {
         self.passing = Passing::Nowhere;
         let data = std::mem::take(&mut self.module_data);
         let Some((module, when)) = self.module_now.take() else { return };
-        if self.inputs_ended > 0 && self.module_seen.get(&(module, when)) == Some(&data) {
+        let records = self.module_seen.entry((module, when)).or_default();
+        if records.contains(&data) {
             return;
         }
-        if self.inputs_ended > 0 && self.module_seen.contains_key(&(module, when)) {
+        // an input may hold several records of a module; those of a later input are the same or another state
+        if self.inputs_ended > 0 && !records.is_empty() {
             *self.module_differs.entry(module).or_default() += 1;
             return;
         }
+        self.held += data.len();
+        records.push(data.clone());
         if when != AFTER_KEYS {
             self.put_everywhere(|buffer| buffer.extend_from_slice(&data));
         }
-        self.module_seen.entry((module, when)).or_default().extend_from_slice(&data);
+        self.check_held();
     }
 
     #[inline]
@@ -327,13 +354,10 @@ impl Sink for Router {
                 }
             }
             Passing::Nowhere => {}
-            Passing::ModuleData if self.module_data.len() + bytes.len() <= MODULE_DATA_LEN_MAX => {
+            Passing::ModuleData if self.module_data.len() + bytes.len() <= HELD_LEN_MAX => {
                 self.module_data.extend_from_slice(bytes);
             }
-            Passing::ModuleData => self.refuse(
-                format!("a module's data that belongs to no key is larger than {MODULE_DATA_LEN_MAX} bytes"),
-                "restore to the same number of shards instead",
-            ),
+            Passing::ModuleData => self.refuse_held(),
         }
     }
 }
