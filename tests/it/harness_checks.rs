@@ -6,6 +6,7 @@ use crate::harness::cluster::Cluster;
 use crate::harness::compare::{Report, compare, compare_except};
 use crate::harness::keyspace::Keyspace;
 use crate::harness::nodes;
+use crate::harness::process::wait_for;
 use crate::harness::s3::Bucket;
 use crate::harness::server::{Engine, Options, Server};
 use crate::harness::writer::{self, Writer};
@@ -176,6 +177,24 @@ fn servers_can_be_killed_and_started_again() {
     server.restart();
     assert_ne!(server.pid(), pid);
     assert_eq!(server.run(&["GET", "key"]), redis::Value::BulkString(b"value".to_vec()));
+}
+
+#[test]
+fn a_killed_server_leaves_no_child_behind() {
+    // minutes for every key: the child that saves would be there for long
+    let mut server = Server::start(&Options::new().line("rdb-key-save-delay 600000000"));
+    Keyspace::new(1, 500).load(&server.nodes());
+    server.run(&["BGSAVE"]);
+    let children = format!("/proc/{0}/task/{0}/children", server.pid());
+    let child = std::fs::read_to_string(children).unwrap().trim().to_owned();
+    // nobody waits for an orphan but the init process, so until then it is a zombie
+    let runs = || {
+        let status = std::fs::read_to_string(format!("/proc/{child}/status")).unwrap_or_default();
+        status.contains("State:") && !status.contains("State:\tZ")
+    };
+    assert!(runs(), "no child saves");
+    server.kill();
+    wait_for("the end of the child", Duration::from_secs(60), || if runs() { Err(child.clone()) } else { Ok(()) });
 }
 
 #[test]

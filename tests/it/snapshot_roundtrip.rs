@@ -51,7 +51,15 @@ fn a_bucket_holds_what_a_folder_holds() {
     assert_eq!(repo.list(), [("one".to_owned(), "available".to_owned())]);
     let (nodes, _launched) = repo.launch("one", &["--slots", "0-99;100-16383"]);
     compare(&cluster.nodes(), &nodes).assert_equal();
-    assert!(repo.bucket.as_ref().unwrap().unfinished_uploads().is_empty());
+    let bucket = repo.bucket.as_ref().unwrap();
+    assert!(bucket.unfinished_uploads().is_empty());
+    let objects = bucket.list("");
+    assert_eq!(objects.iter().filter(|(key, _)| key.ends_with(".bkd")).count(), 3, "{objects:?}");
+    for (key, _) in objects {
+        let text = bucket.get(&key).escape_ascii().to_string();
+        let known = ["REDIS00", "redis-ver", "user1", "stream:", "readers", "alice"];
+        assert!(!known.iter().any(|word| text.contains(word)), "{key} holds plain text");
+    }
 }
 
 #[test]

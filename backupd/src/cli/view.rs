@@ -86,7 +86,7 @@ impl SnapshotView {
             ids => format!("{} for {}", self.encryption.cipher, ids.join(", ")),
         };
         let head = format!(
-            "snapshot {} of {} is {:?} ({})\n{} {} {}, {} to {}, skew {} ms\n{} keys, {} of RDB in {} ({}.{:02} : 1), {sealed}",
+            "snapshot {} of {} is {} ({})\n{} {} {}, {} to {}, skew {} ms\n{} keys, {} of RDB in {} ({}.{:02} : 1), {sealed}",
             self.name,
             self.cluster,
             self.status,
@@ -186,7 +186,7 @@ impl List {
             vec![
                 line.name.clone(),
                 line.cluster.clone(),
-                format!("{:?}", line.status).to_lowercase(),
+                line.status.to_string(),
                 line.created_at.clone().unwrap_or_else(dash),
                 line.engine.clone().unwrap_or_else(dash),
                 line.shards.map_or_else(dash, |count| count.to_string()),

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use tokio::time::Interval;
+use tokio_util::sync::CancellationToken;
 
 use super::output::{Output, bytes};
 use crate::progress::{Progress, Row};
@@ -16,22 +18,24 @@ const LINES_EVERY: Duration = Duration::from_secs(5);
 
 /// Runs `job` and shows `progress` meanwhile.
 pub async fn watched<T>(progress: &Arc<Progress>, output: Output, job: impl Future<Output = T>) -> T {
-    let shown = Arc::clone(progress);
+    let (shown, done) = (Arc::clone(progress), CancellationToken::new());
+    let seen = done.clone();
     let watcher = if std::io::stderr().is_terminal() {
-        tokio::spawn(async move { bars(&shown).await })
+        tokio::spawn(async move { bars(&shown, &seen).await })
     } else {
-        tokio::spawn(async move { lines(&shown, output).await })
+        tokio::spawn(async move { lines(&shown, output, &seen).await })
     };
     let outcome = job.await;
-    watcher.abort();
+    done.cancel();
+    // the bars are gone from the screen before the result is printed; what became of them changes no result
+    let _shown = watcher.await;
     outcome
 }
 
-async fn lines(progress: &Progress, output: Output) {
+async fn lines(progress: &Progress, output: Output, done: &CancellationToken) {
     let mut last = String::new();
     let mut ticks = tokio::time::interval(LINES_EVERY);
-    loop {
-        ticks.tick().await;
+    while ticked(&mut ticks, done).await {
         let (phase, rows) = progress.look();
         let line = std::iter::once(phase).chain(rows.iter().map(describe)).collect::<Vec<_>>().join(" | ");
         if line != last {
@@ -41,20 +45,27 @@ async fn lines(progress: &Progress, output: Output) {
     }
 }
 
+/// Waits for the next tick; false when the job is done.
+async fn ticked(ticks: &mut Interval, done: &CancellationToken) -> bool {
+    tokio::select! {
+        _ = ticks.tick() => !done.is_cancelled(),
+        () = done.cancelled() => false,
+    }
+}
+
 fn describe(row: &Row) -> String {
     let of = row.total_bytes.map(|total| format!(" of {}", bytes(total))).unwrap_or_default();
     format!("{}: {}{of}, {} keys", row.label, bytes(row.meter.plain_bytes()), row.meter.keys())
 }
 
-async fn bars(progress: &Progress) {
+async fn bars(progress: &Progress, done: &CancellationToken) {
     let screen = MultiProgress::new();
     let phase = screen.add(ProgressBar::new_spinner());
     let style = "{prefix:30} {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {msg}";
     let open = "{prefix:30} {spinner} {binary_bytes} {binary_bytes_per_sec} {msg}";
     let mut shown: Vec<ProgressBar> = Vec::new();
     let mut ticks = tokio::time::interval(BARS_EVERY);
-    loop {
-        ticks.tick().await;
+    while ticked(&mut ticks, done).await {
         let (text, rows) = progress.look();
         phase.set_message(text);
         phase.tick();
@@ -74,5 +85,8 @@ async fn bars(progress: &Progress) {
                 bar.set_message(format!("{} keys", row.meter.keys()));
             }
         }
+    }
+    if let Err(error) = screen.clear() {
+        tracing::debug!(error = %error, "the bars could not be cleared");
     }
 }

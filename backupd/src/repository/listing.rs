@@ -1,6 +1,7 @@
 //! What a repository holds.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use serde::Serialize;
 
@@ -23,6 +24,17 @@ pub enum Status {
     Failed,
     /// Its manifest is there and is damaged.
     Broken,
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Available => "available",
+            Self::Creating => "creating",
+            Self::Failed => "failed",
+            Self::Broken => "broken",
+        })
+    }
 }
 
 /// One line of a listing.

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use crate::error::{Class, Error, Result};
 use crate::pipeline::write::{self, EndCheck, Target, Written};
 use crate::pipeline::{CHUNKS_QUEUED, Meter};
-use crate::redis::{Framing, Payload};
+use crate::redis::{EndVerdict, Framing, Payload, check_end};
 
 /// Takes the payload that follows a `+FULLRESYNC` and stores it.
 ///
@@ -56,35 +56,22 @@ async fn pump(mut payload: Payload, chunks: mpsc::Sender<Bytes>, cancel: &Cancel
     }
 }
 
-/// How many bytes follow the RDB, and what they and its length must be.
+/// How many bytes behind the RDB are needed to judge its end, and the judgement.
 fn end_of(framing: Framing) -> (usize, EndCheck) {
-    match framing {
-        Framing::Length(length) => (
-            0,
-            Box::new(move |rdb_bytes, _| {
-                if rdb_bytes == length {
-                    Ok(())
-                } else {
-                    Err(bad_end(&format!("{rdb_bytes} bytes of the {length} announced")))
-                }
-            }),
-        ),
-        Framing::Mark(mark) => (
-            mark.len(),
-            Box::new(move |rdb_bytes, tail| {
-                if tail == mark {
-                    Ok(())
-                } else {
-                    Err(bad_end(&format!("{rdb_bytes} bytes without the server's end mark")))
-                }
-            }),
-        ),
-    }
+    let tail_bytes = match framing {
+        Framing::Length(_) => 0,
+        Framing::Mark(mark) => mark.len(),
+    };
+    let judge = move |rdb_bytes, tail: &[u8]| match check_end(&framing, Some(rdb_bytes), tail, true) {
+        EndVerdict::Complete => Ok(()),
+        EndVerdict::Bad(why) => Err(bad_end(&why)),
+        EndVerdict::NeedMore => Err(bad_end("it has no end")),
+    };
+    (tail_bytes, Box::new(judge))
 }
 
-fn bad_end(what: &str) -> Error {
-    Error::new(Class::SourceUnavailable, format!("the node's stream held an RDB of {what}"))
-        .hint("the transfer was cut short or disturbed; try again")
+fn bad_end(why: &str) -> Error {
+    Error::new(Class::SourceUnavailable, format!("the node's stream was disturbed: {why}")).hint("try again")
 }
 
 fn interrupted() -> Error {

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io;
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus};
 use std::sync::OnceLock;
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -40,13 +41,23 @@ pub(crate) fn spawn(command: Command) -> Running {
     let (done, started) = sync_channel(1);
     spawner.send((command, done)).unwrap();
     let child = started.recv().unwrap();
-    Running { child: child.unwrap_or_else(|error| panic!("cannot start {text}: {error}")) }
+    Running { child: child.unwrap_or_else(|error| panic!("cannot start {text}: {error}")), group: None }
+}
+
+/// As [`spawn`], with a process group of its own that is killed as a whole: a server that saves has a child, which
+/// would go on without it.
+pub(crate) fn spawn_group(mut command: Command) -> Running {
+    command.process_group(0);
+    let mut running = spawn(command);
+    running.group = Some(running.child.id());
+    running
 }
 
 /// A running child, killed when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Running {
     pub(crate) child: Child,
+    group: Option<u32>,
 }
 
 impl Running {
@@ -68,17 +79,27 @@ impl Running {
         self.child.try_wait().unwrap().is_none()
     }
 
-    /// `kill -9`, and waits for the end. Harmless when it has ended already.
+    /// `kill -9` of the process, and of its group if it has one, and waits for the end. Harmless when it has ended.
     pub(crate) fn kill(&mut self) {
+        if let Some(group) = self.group.take() {
+            // fails when nobody is left, which is as good
+            let _ = send("KILL", &format!("-{group}"));
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 
     /// Sends a signal by name: `STOP`, `CONT`, `TERM`, `INT`.
     pub(crate) fn signal(&self, name: &str) {
-        let status = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status().unwrap();
-        assert!(status.success(), "kill -s {name} failed");
+        assert!(send(name, &self.child.id().to_string()), "kill -s {name} failed");
     }
+}
+
+/// The shell's own `kill`: a small machine has no program of that name.
+fn send(signal: &str, target: &str) -> bool {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "kill -s \"$1\" -- \"$2\" 2>/dev/null", "sh", signal, target]);
+    shell.status().unwrap().success()
 }
 
 impl Drop for Running {

@@ -203,7 +203,7 @@ impl Server {
         command.arg(dir.join("server.conf")).current_dir(dir);
         let console = File::create(dir.join("console")).unwrap();
         command.stdin(Stdio::null()).stdout(console.try_clone().unwrap()).stderr(console);
-        process::spawn(command)
+        process::spawn_group(command)
     }
 
     /// Waits for an answer to PING; an error when the process ended before.
