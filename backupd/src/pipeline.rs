@@ -1,7 +1,7 @@
 //! Bytes on their way: from a source through scanner, frames, compression and sealing into an object, and back.
 //!
 //! Every stage is joined to the next by a queue of fixed length, so a slow stage slows the ones before it and
-//! nothing grows. Memory of one shard on its way in ([`write`]):
+//! nothing grows. Memory of one shard on its way in ([`mod@write`]):
 //!
 //! ```text
 //! (CHUNKS_QUEUED + 2) × chunk  +  (FRAMES_IN_FLIGHT + 2) × (plain frame + sealed frame)  +  the upload's parts

@@ -1,6 +1,6 @@
 //! From a snapshot, or from foreign RDB files, to a new cluster.
 //!
-//! Everything that can be refused is refused before anything is touched: [`plan`]. Then the inputs are read one
+//! Everything that can be refused is refused before anything is touched: [`plan()`]. Then the inputs are read one
 //! after another, checked, and split by slot into one RDB file per target shard ([`split`]); only when every
 //! input proved whole are the files given their names, loaded or left for the user.
 
@@ -119,7 +119,7 @@ pub async fn plan(options: &Options) -> Result<Plan> {
 /// Plans and runs a restore.
 ///
 /// # Errors
-/// As [`plan`]; `Verification` and `Key` for the inputs; nothing is started or named unless all inputs were whole.
+/// As [`plan()`]; `Verification` and `Key` for the inputs; nothing is started or named unless all inputs were whole.
 pub async fn run(options: Options, progress: Arc<Progress>, cancel: CancellationToken) -> Result<Outcome> {
     progress.phase("planning");
     let plan = Plan::make(&options).await?;

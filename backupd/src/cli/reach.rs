@@ -112,7 +112,7 @@ impl RepositoryArgs {
 /// What is snapshotted, when it is not a cluster of the configuration.
 #[derive(Debug, Clone, Args)]
 pub struct SourceArgs {
-    /// A server of the source: redis://[user[:password]@]host:port or unix:///path; any living one is enough.
+    /// A server of the source: `redis://[user[:password]@]host:port` or `unix:///path`; any living one is enough.
     #[arg(long, value_name = "URL", num_args = 1..)]
     source: Vec<SourceUrl>,
     /// The ACL user of the source.
