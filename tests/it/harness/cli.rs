@@ -17,7 +17,7 @@ const RUN_LIMIT: Duration = Duration::from_secs(300);
 /// How the program is called.
 #[derive(Debug, Clone)]
 pub(crate) struct Cli {
-    program: PathBuf,
+    pub(crate) program: PathBuf,
     envs: Vec<(OsString, OsString)>,
     limit: Duration,
     shows: bool,
