@@ -147,3 +147,21 @@ fn a_repository_that_is_not_there_is_10_and_a_folder_without_rights_is_an_error(
     let json = repo.cli.run(&["snapshot", "list", "--nonsense", "-o", "json"]).exits(2).error_json();
     assert_eq!(json["error"]["class"], "usage");
 }
+
+#[test]
+fn a_reader_that_closes_its_pipe_is_no_error_and_a_full_device_is_one() {
+    let server = Server::standalone();
+    let repo = Repo::folder();
+    create(&repo, &server.url(), &[]).ok();
+    let show = |stdout: std::process::Stdio| {
+        let mut command = std::process::Command::new(&repo.cli.program);
+        command.args(repo.args(&["snapshot", "show", "one"])).stdout(stdout).output().unwrap()
+    };
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let closed = show(writer.into());
+    assert_eq!((closed.status.code(), String::from_utf8_lossy(&closed.stderr).as_ref()), (Some(0), ""));
+    let full = show(std::fs::File::options().write(true).open("/dev/full").unwrap().into());
+    let said = String::from_utf8_lossy(&full.stderr);
+    assert!(full.status.code() == Some(1) && said.contains("cannot be printed"), "{said}");
+}

@@ -1,5 +1,6 @@
 //! The only file that prints.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is the place that may")]
+
+use std::io::{ErrorKind, Write as _};
 
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
@@ -21,40 +22,44 @@ impl Output {
         Self { format }
     }
 
-    /// Prints a result: the document as JSON, or what `people` makes of it.
+    /// Prints a result: the document as JSON, or what `people` makes of it. A reader that has seen enough and closed
+    /// its pipe is no error.
     ///
     /// # Errors
-    /// Only when the document cannot be written as JSON.
+    /// `Unforeseen` when standard output cannot be written; what was done stays done.
     pub fn result<T: Serialize>(self, document: &T, people: impl FnOnce(&T) -> String) -> Result<()> {
-        match self.format {
-            Format::Table => println!("{}", people(document)),
-            Format::Json => {
-                let text = serde_json::to_string_pretty(document)
-                    .map_err(|error| Error::new(Class::Unforeseen, format!("the result cannot be printed: {error}")))?;
-                println!("{text}");
-            }
+        let failed = |error: std::io::Error| {
+            Error::new(Class::Unforeseen, format!("it is done, but the result cannot be printed: {error}"))
+        };
+        let text = match self.format {
+            Format::Table => people(document),
+            Format::Json => serde_json::to_string_pretty(document).map_err(|error| failed(error.into()))?,
+        };
+        let mut out = std::io::stdout().lock();
+        match writeln!(out, "{text}").and_then(|()| out.flush()) {
+            Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(failed(error)),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// Prints an error on standard error.
     pub fn error(self, error: &Error) {
         match self.format {
-            Format::Table => eprintln!("error: {error}"),
-            Format::Json => eprintln!("{}", error.to_json()),
+            Format::Table => say(&format!("error: {error}")),
+            Format::Json => say(&error.to_json().to_string()),
         }
     }
 
     /// Prints what clap has to say: help, version or a usage error.
     pub fn clap(self, error: &clap::Error) {
         if let Err(failed) = error.print() {
-            eprintln!("error: {failed}");
+            say(&format!("error: {failed}"));
         }
     }
 
     /// Prints a line of progress on standard error.
     pub fn progress(self, line: &str) {
-        eprintln!("{line}");
+        say(line);
     }
 
     /// Ends the process as an interrupted one ends.
@@ -62,6 +67,11 @@ impl Output {
     pub fn exit_now() {
         std::process::exit(130);
     }
+}
+
+/// A line on standard error. Where nobody can be told, the exit code still tells.
+fn say(line: &str) {
+    let _nobody_to_tell = writeln!(std::io::stderr(), "{line}");
 }
 
 /// A table without lines: a header row and rows.
