@@ -6,6 +6,7 @@
 //! | [`report`] | counts of keys, expiries, types, modules; keys and bytes per slot |
 //! | [`info`] | sizes per type, the largest keys, a histogram of slots |
 //! | [`split`] | any number of RDBs in, any number out, every key in the output that owns its slot |
+//! | [`packed`] | listpacks, ziplists, intsets, zipmaps: walked and checked as their bytes arrive |
 //! | [`write`](mod@write) | the parts of an RDB that are not raw values |
 //! | [`crc64`] | the checksum at the end |
 //! | [`version`] | magic and version number |
@@ -50,6 +51,7 @@ pub mod crc64;
 mod error;
 pub mod info;
 mod lzf;
+pub mod packed;
 pub mod report;
 pub mod scan;
 mod sink;

@@ -124,6 +124,92 @@ fn before_start() -> Defect {
     Defect::malformed("a compressed string refers to bytes before its start")
 }
 
+/// How far back a reference reaches at most: its distance has 13 bits.
+const WINDOW_LEN: usize = 8192;
+/// How much is unpacked before it is told.
+const PIECE_LEN: usize = 16 << 10;
+/// The most that one control byte produces.
+const PART_LEN_MAX: usize = 264;
+
+/// Unpacks a compressed string as its bytes arrive, in bounded memory.
+///
+/// It does not judge: only bytes that [`Walk`] found sound may be given, in order.
+#[derive(Debug)]
+pub(crate) struct Unpack {
+    next: Next,
+    /// What references may reach, and what was not told yet.
+    produced: Vec<u8>,
+    told: usize,
+}
+
+#[cfg_attr(not(test), expect(dead_code, reason = "the decoder of values, which comes next, uses it"))]
+impl Unpack {
+    pub(crate) fn new() -> Self {
+        Self { next: Next::Control, produced: Vec::with_capacity(WINDOW_LEN + PIECE_LEN + PART_LEN_MAX), told: 0 }
+    }
+
+    /// Begins another string, in the same memory.
+    pub(crate) fn restart(&mut self) {
+        self.next = Next::Control;
+        self.produced.clear();
+        self.told = 0;
+    }
+
+    /// Unpacks bytes and tells what they produced, in pieces.
+    pub(crate) fn push<E>(&mut self, bytes: &[u8], mut tell: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
+        let mut rest = bytes;
+        while let Some((&byte, after)) = rest.split_first() {
+            rest = after;
+            match self.next {
+                Next::Control if byte < 32 => self.next = Next::Literal(byte + 1),
+                Next::Control if byte >> 5 == 7 => self.next = Next::MoreLength { high: byte & 0x1f },
+                Next::Control => self.next = Next::Distance { high: byte & 0x1f, length: u16::from(byte >> 5) + 2 },
+                Next::Literal(left) => {
+                    let run = usize::from(left).min(rest.len() + 1);
+                    self.produced.push(byte);
+                    let (more, after) = rest.split_at_checked(run - 1).unwrap_or_default();
+                    self.produced.extend_from_slice(more);
+                    rest = after;
+                    let left = usize::from(left) - run;
+                    self.next = if left > 0 { Next::Literal(u8::try_from(left).unwrap_or(0)) } else { Next::Control };
+                }
+                Next::MoreLength { high } => self.next = Next::Distance { high, length: u16::from(byte) + 9 },
+                Next::Distance { high, length } => {
+                    copy_back(&mut self.produced, usize::from(u16::from_be_bytes([high, byte])) + 1, length.into(), 0);
+                    self.next = Next::Control;
+                }
+            }
+            if self.produced.len() >= WINDOW_LEN + PIECE_LEN {
+                self.tell(&mut tell)?;
+                let old = self.produced.len() - WINDOW_LEN;
+                self.produced.drain(..old);
+                self.told = WINDOW_LEN;
+            }
+        }
+        self.tell(&mut tell)
+    }
+
+    fn tell<E>(&mut self, tell: &mut impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
+        let fresh = self.produced.get(self.told..).unwrap_or_default();
+        self.told = self.produced.len();
+        if fresh.is_empty() { Ok(()) } else { tell(fresh) }
+    }
+}
+
+/// Appends `length` bytes that stand `distance` before the end, which they may overlap, but not before `start`.
+fn copy_back(out: &mut Vec<u8>, distance: usize, length: usize, start: usize) {
+    // a walk has shown that every reference lies inside what was produced
+    let from = out.len().saturating_sub(distance).max(start);
+    if distance >= length && from + length <= out.len() {
+        out.extend_from_within(from..from + length);
+        return;
+    }
+    for index in from..from + length {
+        let byte = out.get(index).copied().unwrap_or(0);
+        out.push(byte);
+    }
+}
+
 /// Appends the unpacked form of `compressed` to `out`.
 ///
 /// The memory taken is bounded by what the compressed bytes really produce, at most 88 times their number,
@@ -143,12 +229,7 @@ pub(crate) fn unpack(compressed: &[u8], declared: u64, out: &mut Vec<u8>) -> Res
         let more = if control >> 5 == 7 { rest.next().unwrap_or(0) } else { 0 };
         let length = usize::from(control >> 5) + usize::from(more) + 2;
         let distance = usize::from(u16::from_be_bytes([control & 0x1f, rest.next().unwrap_or(0)])) + 1;
-        // the walk above has shown that every reference lies inside what was produced
-        let from = out.len().saturating_sub(distance).max(start);
-        for index in from..from + length {
-            let byte = out.get(index).copied().unwrap_or(0);
-            out.push(byte);
-        }
+        copy_back(out, distance, length, start);
     }
     Ok(())
 }
@@ -195,7 +276,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_packed_unpacks(runs in proptest::collection::vec((any::<u8>(), 1usize..400), 1..20), cut in 1usize..9) {
+        fn what_was_packed_unpacks(runs in proptest::collection::vec((any::<u8>(), 1usize..4000), 1..20), cut in 1usize..9) {
             let plain: Vec<u8> = runs.iter().flat_map(|&(byte, count)| std::iter::repeat_n(byte, count)).collect();
             let packed = pack(&plain);
             let mut out = b"before".to_vec();
@@ -206,6 +287,55 @@ mod tests {
                 walk.pass(piece).unwrap();
             }
             prop_assert_eq!(walk.left(), 0);
+            let (mut unpack, mut pieces) = (Unpack::new(), Vec::new());
+            for again in 0..2 {
+                unpack.restart();
+                for piece in packed.chunks(cut + again) {
+                    let told: Result<(), ()> = unpack.push(piece, |piece| {
+                        pieces.extend_from_slice(piece);
+                        Ok(())
+                    });
+                    told.unwrap();
+                }
+            }
+            prop_assert_eq!(pieces, plain.repeat(2));
+        }
+
+        #[test]
+        fn references_of_any_distance_unpack_at_any_cuts(
+            parts in proptest::collection::vec((any::<bool>(), any::<[u8; 32]>(), any::<u16>(), 3usize..265), 1..400),
+            cut in 1usize..3000,
+        ) {
+            let (mut packed, mut plain) = (vec![1, b'a', b'b'], b"ab".to_vec());
+            for (literal, bytes, distance, length) in parts {
+                if literal {
+                    packed.push(31);
+                    packed.extend(bytes);
+                    plain.extend(bytes);
+                    continue;
+                }
+                let distance = usize::from(distance % 8192).min(plain.len() - 1);
+                let [high, low] = u16::try_from(distance).unwrap().to_be_bytes();
+                match u8::try_from(length - 2).unwrap_or(255) {
+                    short @ 1..=6 if length < 9 => packed.extend([short << 5 | high, low]),
+                    _ => packed.extend([0xe0 | high, u8::try_from(length.max(9) - 9).unwrap(), low]),
+                }
+                let from = plain.len() - 1 - distance;
+                (from..from + length).for_each(|index| plain.push(plain[index]));
+            }
+            let mut whole = Vec::new();
+            unpack(&packed, plain.len() as u64, &mut whole).unwrap();
+            let (mut unpacker, mut pieces) = (Unpack::new(), Vec::new());
+            for piece in packed.chunks(cut) {
+                let told: Result<(), ()> = unpacker.push(piece, |piece| {
+                    pieces.extend_from_slice(piece);
+                    Ok(())
+                });
+                told.unwrap();
+            }
+            prop_assert!(unpacker.produced.capacity() <= WINDOW_LEN + PIECE_LEN + PART_LEN_MAX);
+            prop_assert_eq!(&whole, &plain);
+            prop_assert_eq!(&pieces, &plain);
         }
 
         #[test]
