@@ -136,13 +136,35 @@ pub(crate) fn text_score(bytes: &[u8]) -> Parsed<()> {
     }
 }
 
+/// The number of a score in the old text form.
+pub(crate) fn text_score_value(bytes: &[u8]) -> Parsed<f64> {
+    let Some(((), used)) = text_score(bytes)? else { return Ok(None) };
+    let score = match bytes {
+        [254, ..] => f64::INFINITY,
+        [255, ..] => f64::NEG_INFINITY,
+        _ => score(bytes.get(1..used).unwrap_or_default())?,
+    };
+    Ok(Some((score, used)))
+}
+
+/// The number that the text of a score is.
+pub(crate) fn score(text: &[u8]) -> Result<f64, Defect> {
+    let number = std::str::from_utf8(text).ok().and_then(|text| text.parse::<f64>().ok());
+    match number {
+        Some(number) if !number.is_nan() => Ok(number),
+        _ => Err(Defect::malformed(format!("the sorted-set score \"{}\" is not a number", text.escape_ascii()))),
+    }
+}
+
 /// A score in binary form: eight bytes, little-endian.
-pub(crate) fn binary_score(bytes: &[u8]) -> Parsed<()> {
+#[inline]
+pub(crate) fn binary_score(bytes: &[u8]) -> Parsed<f64> {
     let Some(bytes) = bytes.first_chunk() else { return Ok(None) };
-    if f64::from_le_bytes(*bytes).is_nan() {
+    let score = f64::from_le_bytes(*bytes);
+    if score.is_nan() {
         return Err(Defect::malformed("a sorted-set score is not a number"));
     }
-    Ok(Some(((), 8)))
+    Ok(Some((score, 8)))
 }
 
 #[cfg(test)]

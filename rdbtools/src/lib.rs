@@ -1,4 +1,4 @@
-//! RDB files of Redis and Valkey, read and rewritten without decoding a value.
+//! RDB files of Redis and Valkey, read, checked and rewritten in bounded memory.
 //!
 //! | module | what it does |
 //! |---|---|
@@ -6,6 +6,8 @@
 //! | [`report`] | counts of keys, expiries, types, modules; keys and bytes per slot |
 //! | [`info`] | sizes per type, the largest keys, a histogram of slots |
 //! | [`split`] | any number of RDBs in, any number out, every key in the output that owns its slot |
+//! | [`decode`] | values, whatever encoding they are in: items, members, fields, entries of streams |
+//! | [`structure`] | the pieces of a value and what they mean, for sinks that ask for them |
 //! | [`packed`] | listpacks, ziplists, intsets, zipmaps: walked and checked as their bytes arrive |
 //! | [`write`](mod@write) | the parts of an RDB that are not raw values |
 //! | [`crc64`] | the checksum at the end |
@@ -48,6 +50,7 @@
 
 mod atom;
 pub mod crc64;
+pub mod decode;
 mod error;
 pub mod info;
 mod lzf;
@@ -56,6 +59,7 @@ pub mod report;
 pub mod scan;
 mod sink;
 pub mod split;
+pub mod structure;
 mod value;
 pub mod version;
 pub mod write;

@@ -10,12 +10,18 @@ use std::hint::select_unpredictable;
 use crate::error::Defect;
 
 /// What the next byte of a compressed string is.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 enum Next {
+    #[default]
     Control,
     Literal(u8),
-    MoreLength { high: u8 },
-    Distance { high: u8, length: u16 },
+    MoreLength {
+        high: u8,
+    },
+    Distance {
+        high: u8,
+        length: u16,
+    },
 }
 
 /// Walks a compressed string as its bytes arrive and tells whether it is sound.
@@ -134,7 +140,7 @@ const PART_LEN_MAX: usize = 264;
 /// Unpacks a compressed string as its bytes arrive, in bounded memory.
 ///
 /// It does not judge: only bytes that [`Walk`] found sound may be given, in order.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Unpack {
     next: Next,
     /// What references may reach, and what was not told yet.
@@ -142,14 +148,10 @@ pub(crate) struct Unpack {
     told: usize,
 }
 
-#[cfg_attr(not(test), expect(dead_code, reason = "the decoder of values, which comes next, uses it"))]
 impl Unpack {
-    pub(crate) fn new() -> Self {
-        Self { next: Next::Control, produced: Vec::with_capacity(WINDOW_LEN + PIECE_LEN + PART_LEN_MAX), told: 0 }
-    }
-
     /// Begins another string, in the same memory.
     pub(crate) fn restart(&mut self) {
+        self.produced.reserve(WINDOW_LEN + PIECE_LEN + PART_LEN_MAX);
         self.next = Next::Control;
         self.produced.clear();
         self.told = 0;
@@ -287,7 +289,7 @@ mod tests {
                 walk.pass(piece).unwrap();
             }
             prop_assert_eq!(walk.left(), 0);
-            let (mut unpack, mut pieces) = (Unpack::new(), Vec::new());
+            let (mut unpack, mut pieces) = (Unpack::default(), Vec::new());
             for again in 0..2 {
                 unpack.restart();
                 for piece in packed.chunks(cut + again) {
@@ -325,7 +327,8 @@ mod tests {
             }
             let mut whole = Vec::new();
             unpack(&packed, plain.len() as u64, &mut whole).unwrap();
-            let (mut unpacker, mut pieces) = (Unpack::new(), Vec::new());
+            let (mut unpacker, mut pieces) = (Unpack::default(), Vec::new());
+            unpacker.restart();
             for piece in packed.chunks(cut) {
                 let told: Result<(), ()> = unpacker.push(piece, |piece| {
                     pieces.extend_from_slice(piece);

@@ -7,13 +7,16 @@
 mod machine;
 mod opcode;
 mod record;
+mod told;
 
 use serde::{Deserialize, Serialize};
 
 use crate::atom::{ATOM_MAX, Parsed};
 use crate::crc64::Crc64;
 use crate::error::{Defect, ErrorKind, ScanError};
+use crate::lzf;
 use crate::sink::Sink;
+use crate::structure::Role;
 use crate::version::{self, HEADER_LEN, RdbVersion};
 
 use machine::Machine;
@@ -113,6 +116,9 @@ pub struct Scanner<S> {
     machine: Machine,
     body: Body,
     raw: Raw,
+    /// What the string that is passing means and where it began, and what unpacks it, where its bytes are told.
+    told: (Role, u64),
+    unpack: lzf::Unpack,
     /// Strings of the record that are needed when it ends.
     kept: Vec<Vec<u8>>,
     /// The string that is being collected, as it stands in the file.
@@ -137,6 +143,8 @@ impl<S: Sink> Scanner<S> {
             machine: Machine::default(),
             body: Body::None,
             raw: Raw::Untold,
+            told: (Role::Untold, 0),
+            unpack: lzf::Unpack::default(),
             kept: Vec::new(),
             collected: Vec::new(),
             failed: None,

@@ -1,6 +1,8 @@
 //! What a scanner tells.
 
 use crate::atom::StringHead;
+use crate::error::ScanError;
+use crate::structure::{Role, Structure};
 use crate::value::{ModuleId, ValueType};
 use crate::version::RdbVersion;
 
@@ -34,6 +36,9 @@ pub struct Key<'a> {
 /// The bytes of values and of module data are told by [`Sink::raw`] in pieces whose borders mean nothing:
 /// they depend on how the input was cut.
 pub trait Sink {
+    /// Whether the pieces of values are told by [`Sink::structure`] too. It costs: strings are unpacked.
+    const STRUCTURE: bool = false;
+
     /// The header was read.
     #[inline]
     fn header(&mut self, version: RdbVersion) {
@@ -108,6 +113,18 @@ pub trait Sink {
     #[inline]
     fn raw(&mut self, bytes: &[u8]) {
         let _ = bytes;
+    }
+
+    /// A piece of the value that is passing, what it means and where it begins (where the string begins, for
+    /// its pieces and its end); told only where
+    /// [`Self::STRUCTURE`] asks for it.
+    ///
+    /// # Errors
+    /// A defect that the sink found: the scan ends with it.
+    #[inline]
+    fn structure(&mut self, role: Role, offset: u64, structure: Structure<'_>) -> Result<(), ScanError> {
+        let _ = (role, offset, structure);
+        Ok(())
     }
 
     /// The value ended; the whole entry took this many bytes, its opcodes and key included.

@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use crate::structure::Role;
 use crate::version::Magic;
 
 /// The type byte of a key's value, and whose it is.
@@ -80,22 +81,28 @@ impl ValueType {
     #[inline]
     pub(crate) const fn layout(self) -> Option<&'static [Op]> {
         Some(match (self.code, self.magic) {
-            (0 | 9..=13 | 16 | 17 | 20, _) | (23, Magic::Redis) => STRING,
-            (1 | 2 | 14, _) => STRINGS,
-            (3, _) => &[Op::Repeat(&[Op::String, Op::TextScore])],
-            (4, _) => &[Op::Repeat(&[Op::String, Op::String])],
-            (5, _) => &[Op::Repeat(&[Op::String, Op::BinaryScore])],
+            (0, _) => &[Op::String(Role::Text)],
+            (9..=13 | 16 | 17 | 20, _) | (23, Magic::Redis) => PACKED,
+            (1, _) => &[Op::Repeat(Role::Elements, &[Op::String(Role::Item)])],
+            (2, _) => &[Op::Repeat(Role::Elements, &[Op::String(Role::Member)])],
+            (3, _) => &[Op::Repeat(Role::Elements, &[Op::String(Role::Member), Op::TextScore])],
+            (4, _) => &[Op::Repeat(Role::Elements, &[Op::String(Role::Field), Op::String(Role::FieldValue)])],
+            (5, _) => &[Op::Repeat(Role::Elements, &[Op::String(Role::Member), Op::BinaryScore])],
             (7, _) => &[Op::ModuleId, Op::ModuleParts],
-            (18, _) => &[Op::Repeat(&[Op::Container, Op::String])],
+            (14, _) => &[Op::Repeat(Role::Elements, PACKED)],
+            (18, _) => &[Op::Repeat(Role::Elements, &[Op::Container, Op::String(Role::Packed)])],
             (15, _) => STREAM_1,
             (19, _) => STREAM_2,
             (21, _) => STREAM_3,
             (26, Magic::Redis) => STREAM_4,
-            // field, value, expiry in ms or -1
-            (22, Magic::Valkey) => &[Op::Repeat(&[Op::String, Op::String, Op::Raw(8)])],
+            // the expiry in ms or -1
+            (22, Magic::Valkey) => &[Op::Repeat(
+                Role::Elements,
+                &[Op::String(Role::Field), Op::String(Role::FieldValue), Op::Raw(Role::FieldExpiry, 8)],
+            )],
             (22, Magic::Redis) => HASH_EXPIRIES,
-            (24, Magic::Redis) => &[Op::Raw(8), HASH_EXPIRIES_OP],
-            (25, Magic::Redis) => &[Op::Raw(8), Op::String],
+            (24, Magic::Redis) => &[Op::Raw(Role::LeastExpiry, 8), HASH_EXPIRIES_OP],
+            (25, Magic::Redis) => &[Op::Raw(Role::LeastExpiry, 8), Op::String(Role::Packed)],
             _ => return None,
         })
     }
@@ -111,15 +118,15 @@ impl fmt::Display for ValueType {
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Op {
     /// A string whose bytes pass by.
-    String,
+    String(Role),
     /// A string of exactly 16 bytes: the id of a stream's node.
     NodeId,
     /// A string that is kept until the end of its record.
     Keep,
     /// A number.
-    Number,
-    /// This many bytes.
-    Raw(u8),
+    Number(Role),
+    /// This many bytes, at most [`RAW_MAX`].
+    Raw(Role, u8),
     /// A sorted-set score as text.
     TextScore,
     /// A sorted-set score as a double.
@@ -127,7 +134,7 @@ pub(crate) enum Op {
     /// How a quicklist's node is kept: 1 plain, 2 packed.
     Container,
     /// A number, then the steps that many times.
-    Repeat(&'static [Op]),
+    Repeat(Role, &'static [Op]),
     /// The id of a module type.
     ModuleId,
     /// The self-describing parts of a module's value, up to their end mark.
@@ -136,38 +143,61 @@ pub(crate) enum Op {
 
 /// The deepest nesting of [`Op::Repeat`] in any layout: stream, groups, consumers, pending entries.
 pub(crate) const DEPTH_MAX: usize = 4;
+/// The most bytes of an [`Op::Raw`].
+pub(crate) const RAW_MAX: usize = 24;
 
-const STRING: &[Op] = &[Op::String];
-const STRINGS: &[Op] = &[Op::Repeat(STRING)];
+const PACKED: &[Op] = &[Op::String(Role::Packed)];
+const STRING: &[Op] = &[Op::String(Role::Untold)];
 /// Expiry of the field, field, value.
-const HASH_EXPIRIES_OP: Op = Op::Repeat(&[Op::Number, Op::String, Op::String]);
+const HASH_EXPIRIES_OP: Op =
+    Op::Repeat(Role::Elements, &[Op::Number(Role::FieldExpiry), Op::String(Role::Field), Op::String(Role::FieldValue)]);
 const HASH_EXPIRIES: &[Op] = &[HASH_EXPIRIES_OP];
 
-const STREAM_NODES: Op = Op::Repeat(&[Op::NodeId, Op::String]);
+const STREAM_NODES: Op = Op::Repeat(Role::Elements, &[Op::NodeId, Op::String(Role::Packed)]);
 /// Entry id, delivery time, delivery count.
-const PENDING: Op = Op::Repeat(&[Op::Raw(24), Op::Number]);
+const PENDING: Op = Op::Repeat(Role::Pending, &[Op::Raw(Role::Pending, 24), Op::Number(Role::Deliveries)]);
 /// Entry ids.
-const CONSUMER_PENDING: Op = Op::Repeat(&[Op::Raw(16)]);
-const CONSUMERS_1: Op = Op::Repeat(&[Op::String, Op::Raw(8), CONSUMER_PENDING]);
+const CONSUMER_PENDING: Op = Op::Repeat(Role::ConsumerPending, &[Op::Raw(Role::ConsumerPending, 16)]);
+const CONSUMERS_1: Op =
+    Op::Repeat(Role::Consumer, &[Op::String(Role::Consumer), Op::Raw(Role::ConsumerTimes, 8), CONSUMER_PENDING]);
 /// With the time of activity beside the time it was seen.
-const CONSUMERS_3: Op = Op::Repeat(&[Op::String, Op::Raw(16), CONSUMER_PENDING]);
-const GROUPS_1: Op = Op::Repeat(&[Op::String, Op::Number, Op::Number, PENDING, CONSUMERS_1]);
+const CONSUMERS_3: Op =
+    Op::Repeat(Role::Consumer, &[Op::String(Role::Consumer), Op::Raw(Role::ConsumerTimes, 16), CONSUMER_PENDING]);
+const GROUP_LAST_ID: Op = Op::Number(Role::GroupLastId);
+const GROUPS_1: Op =
+    Op::Repeat(Role::Group, &[Op::String(Role::Group), GROUP_LAST_ID, GROUP_LAST_ID, PENDING, CONSUMERS_1]);
 /// With the count of entries read.
-const GROUPS_2: Op = Op::Repeat(&[Op::String, Op::Number, Op::Number, Op::Number, PENDING, CONSUMERS_1]);
-const GROUPS_3: Op = Op::Repeat(&[Op::String, Op::Number, Op::Number, Op::Number, PENDING, CONSUMERS_3]);
+const GROUPS_2: Op = Op::Repeat(
+    Role::Group,
+    &[Op::String(Role::Group), GROUP_LAST_ID, GROUP_LAST_ID, Op::Number(Role::EntriesRead), PENDING, CONSUMERS_1],
+);
+const GROUPS_3: Op = Op::Repeat(
+    Role::Group,
+    &[Op::String(Role::Group), GROUP_LAST_ID, GROUP_LAST_ID, Op::Number(Role::EntriesRead), PENDING, CONSUMERS_3],
+);
+const PRODUCER_ENTRY: Op = Op::Number(Role::ProducerEntry);
 /// Producer, then its idempotency ids with the entry id of each.
-const PRODUCERS: Op = Op::Repeat(&[Op::String, Op::Repeat(&[Op::String, Op::Number, Op::Number])]);
+const PRODUCERS: Op = Op::Repeat(
+    Role::Producer,
+    &[
+        Op::String(Role::Producer),
+        Op::Repeat(Role::ProducerId, &[Op::String(Role::ProducerId), PRODUCER_ENTRY, PRODUCER_ENTRY]),
+    ],
+);
 
 /// Nodes, length, last id, groups.
-const STREAM_1: &[Op] = &[STREAM_NODES, Op::Number, Op::Number, Op::Number, GROUPS_1];
+const STREAM_1: &[Op] =
+    &[STREAM_NODES, Op::Number(Role::StreamLength), Op::Number(Role::LastId), Op::Number(Role::LastId), GROUPS_1];
 
 /// With first id, greatest deleted id and count of entries ever added before the groups.
 macro_rules! stream {
     ($($after:expr),+) => {
         &[
             STREAM_NODES,
-            Op::Number, Op::Number, Op::Number,
-            Op::Number, Op::Number, Op::Number, Op::Number, Op::Number,
+            Op::Number(Role::StreamLength), Op::Number(Role::LastId), Op::Number(Role::LastId),
+            Op::Number(Role::FirstId), Op::Number(Role::FirstId),
+            Op::Number(Role::GreatestDeletedId), Op::Number(Role::GreatestDeletedId),
+            Op::Number(Role::EntriesAdded),
             $($after),+
         ]
     };
@@ -176,20 +206,29 @@ macro_rules! stream {
 const STREAM_2: &[Op] = stream!(GROUPS_2);
 const STREAM_3: &[Op] = stream!(GROUPS_3);
 /// With duration, limit, producers and two counters of idempotent production.
-const STREAM_4: &[Op] = stream!(GROUPS_3, Op::Number, Op::Number, PRODUCERS, Op::Number, Op::Number);
+const STREAM_4: &[Op] = stream!(
+    GROUPS_3,
+    Op::Number(Role::IdempotenceLimit),
+    Op::Number(Role::IdempotenceLimit),
+    PRODUCERS,
+    Op::Number(Role::IdempotenceCount),
+    Op::Number(Role::IdempotenceCount)
+);
 
 /// Name and value.
 pub(crate) const AUX: &[Op] = &[Op::Keep, Op::Keep];
 /// Source of the library.
 pub(crate) const FUNCTION: &[Op] = &[Op::Keep];
 /// Name, engine, description if the flag says so, code.
-pub(crate) const FUNCTION_PRE_GA: &[Op] = &[Op::Keep, Op::String, Op::Repeat(STRING), Op::String];
+pub(crate) const FUNCTION_PRE_GA: &[Op] =
+    &[Op::Keep, Op::String(Role::Untold), Op::Repeat(Role::Untold, STRING), Op::String(Role::Untold)];
 /// Name of the job, then the slot ranges.
-pub(crate) const SLOT_IMPORT: &[Op] = &[Op::String, Op::Repeat(&[Op::Number, Op::Number])];
+pub(crate) const SLOT_IMPORT: &[Op] =
+    &[Op::String(Role::Untold), Op::Repeat(Role::Untold, &[Op::Number(Role::Untold), Op::Number(Role::Untold)])];
 /// Module type, when it is loaded (a mark and a number), parts.
 pub(crate) const MODULE_AUX: &[Op] = &[Op::ModuleParts];
 /// For each class of metadata: four bytes that name it, parts.
-pub(crate) const KEY_META: &[Op] = &[Op::Repeat(&[Op::Raw(4), Op::ModuleParts])];
+pub(crate) const KEY_META: &[Op] = &[Op::Repeat(Role::Untold, &[Op::Raw(Role::Untold, 4), Op::ModuleParts])];
 
 /// The id of a module type: nine characters and a version of its encoding, packed into 64 bits
 /// (`moduleTypeEncodeId` in the server's `module.c`).
@@ -219,7 +258,7 @@ mod tests {
     use super::*;
 
     fn depth(ops: &[Op]) -> usize {
-        ops.iter().map(|op| if let Op::Repeat(inner) = op { 1 + depth(inner) } else { 0 }).max().unwrap_or(0)
+        ops.iter().map(|op| if let Op::Repeat(_, inner) = op { 1 + depth(inner) } else { 0 }).max().unwrap_or(0)
     }
 
     #[test]

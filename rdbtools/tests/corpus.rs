@@ -18,8 +18,10 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use rdbtools::decode::{Decoder, Part, Values};
 use rdbtools::scan::{CrcState, Scanner};
 use rdbtools::split::{SplitError, SplitOptions, Splitter};
+use rdbtools::structure::Role;
 use rdbtools::{ErrorKind, Key, ModuleId, RdbVersion, Report, ReportSink, ScanError, Sink};
 use serde_json::Value;
 
@@ -185,6 +187,58 @@ fn every_key_is_told_with_its_place_and_attributes() {
         assert_eq!(seen.len(), keys.len(), "{file}");
         for (seen, key) in seen.iter().zip(&keys) {
             assert_eq!(seen, key, "{file}");
+        }
+    }
+}
+
+/// Elements of each value: items, members, fields, entries (deleted ones too); a string or a module's value counts as one.
+#[derive(Default)]
+struct Elements {
+    counts: Vec<u64>,
+    skip: bool,
+}
+
+impl Sink for Elements {
+    fn key(&mut self, key: &Key<'_>) {
+        self.counts.push(u64::from(matches!(key.value_type.code(), 0 | 7)));
+        self.skip = matches!(key.value_type.code(), 15 | 19 | 21 | 26);
+    }
+}
+
+impl Values for Elements {
+    fn part(&mut self, _offset: u64, part: Part<'_>) -> Result<(), ScanError> {
+        let element = matches!(part, Part::Begin { role: Role::Item | Role::Member | Role::Field, .. });
+        let entry = matches!(part, Part::Entry { .. });
+        *self.counts.last_mut().unwrap() += u64::from(if self.skip { entry } else { element });
+        Ok(())
+    }
+}
+
+#[test]
+fn every_value_decodes_to_as_many_elements_as_its_index_says() {
+    let Some(dir) = corpus("every_value_decodes_to_as_many_elements_as_its_index_says") else { return };
+    let text = fs::read_to_string(dir.join("rdb/KEYS.jsonl")).unwrap();
+    let mut files: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+    for line in text.lines() {
+        let key: Value = serde_json::from_str(line).unwrap();
+        files.entry(key["file"].as_str().unwrap().to_owned()).or_default().push(key);
+    }
+    for row in index(&dir.join("rdb")) {
+        let file = &row["file"];
+        let bytes = fs::read(dir.join("rdb").join(file)).unwrap();
+        let mut counts = Vec::new();
+        for cut in [usize::MAX, 1, 1000] {
+            let mut scanner = Scanner::new(Decoder::new(Elements::default()));
+            for piece in bytes.chunks(cut) {
+                scanner.feed(piece).unwrap_or_else(|error| panic!("{file}: {error}"));
+            }
+            let seen = scanner.finish().unwrap().1.into_values().counts;
+            assert!(counts.is_empty() || counts == seen, "{file}");
+            counts = seen;
+        }
+        let Some(keys) = files.get(file) else { continue };
+        for (key, count) in keys.iter().zip(counts) {
+            assert_eq!(key["elements"].as_u64(), Some(count), "{file}: {key}");
         }
     }
 }

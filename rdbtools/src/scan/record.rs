@@ -4,6 +4,7 @@ use crate::atom::{self, Parsed, StringHead};
 use crate::error::{Defect, ScanError};
 use crate::lzf;
 use crate::sink::Sink;
+use crate::structure::ModuleNumber;
 use crate::value::{ModuleId, Op};
 
 use super::{Cursor, Phase, Scanner};
@@ -34,35 +35,37 @@ pub(super) enum Body {
 
 /// A part of a module's value (`rdbLoadCheckModuleValue` in the server's `rdb.c`).
 #[derive(Debug, Clone, Copy)]
-enum Part {
+pub(super) enum Part {
     End,
-    Number,
+    Number(ModuleNumber),
     String(StringHead),
 }
 
-fn module_part(bytes: &[u8]) -> Parsed<Part> {
+#[inline]
+pub(super) fn module_part(bytes: &[u8]) -> Parsed<Part> {
     let Some((mark, used)) = atom::length(bytes)? else { return Ok(None) };
     let rest = bytes.get(used..).unwrap_or_default();
-    let fixed = |length: usize| (rest.len() >= length).then_some((Part::Number, used + length));
+    let number = |number, more: usize| (Part::Number(number), used + more);
     match mark {
         0 => Ok(Some((Part::End, used))),
-        1 | 2 => Ok(atom::length(rest)?.map(|(_, more)| (Part::Number, used + more))),
-        3 => Ok(fixed(4)),
-        4 => Ok(fixed(8)),
+        1 => Ok(atom::length(rest)?.map(|(value, more)| number(ModuleNumber::Signed(value.cast_signed()), more))),
+        2 => Ok(atom::length(rest)?.map(|(value, more)| number(ModuleNumber::Unsigned(value), more))),
+        3 => Ok(rest.first_chunk().map(|bytes| number(ModuleNumber::Float(f32::from_le_bytes(*bytes)), 4))),
+        4 => Ok(rest.first_chunk().map(|bytes| number(ModuleNumber::Double(f64::from_le_bytes(*bytes)), 8))),
         5 => Ok(atom::string_head(rest)?.map(|(head, more)| (Part::String(head), used + more))),
         _ => Err(Defect::malformed(format!("{mark} is no mark of a part of a module's value"))),
     }
 }
 
-fn container(bytes: &[u8]) -> Parsed<()> {
+pub(super) fn container(bytes: &[u8]) -> Parsed<u64> {
     match atom::length(bytes)? {
         None => Ok(None),
-        Some((1 | 2, used)) => Ok(Some(((), used))),
+        Some((kind @ (1 | 2), used)) => Ok(Some((kind, used))),
         Some((kind, _)) => Err(Defect::malformed(format!("{kind} is no kind of quicklist node (1 plain, 2 packed)"))),
     }
 }
 
-fn node_id(bytes: &[u8]) -> Parsed<StringHead> {
+pub(super) fn node_id(bytes: &[u8]) -> Parsed<StringHead> {
     match atom::string_head(bytes)? {
         Some((head, _)) if head.length() != NODE_ID_LEN => {
             Err(Defect::malformed(format!("the id of a stream's node has {} bytes, not 16", head.length())))
@@ -95,32 +98,42 @@ impl<S: Sink> Scanner<S> {
                 return Ok(false);
             }
             let Some(op) = self.machine.step() else {
+                self.tell_value_end(cursor)?;
                 self.end_record(cursor);
                 return Ok(true);
             };
-            if !self.pass_step(cursor, op)? {
+            let passed = if S::STRUCTURE && self.record == Record::Value {
+                self.tell_step(cursor, op)?
+            } else {
+                self.pass_step(cursor, op)?
+            };
+            if !passed {
                 return Ok(false);
             }
         }
     }
 
     #[inline]
-    fn pass_step(&mut self, cursor: &mut Cursor<'_>, op: Op) -> Result<bool, ScanError> {
+    pub(super) fn pass_step(&mut self, cursor: &mut Cursor<'_>, op: Op) -> Result<bool, ScanError> {
         match op {
-            Op::String => {
+            Op::String(_) => {
                 let Some(head) = self.atom(cursor, atom::string_head)? else { return Ok(false) };
                 self.begin_string(cursor, head);
             }
-            Op::Repeat(steps) => {
+            Op::Repeat(_, steps) => {
                 let Some(count) = self.atom(cursor, atom::length)? else { return Ok(false) };
                 self.machine.repeat(steps, count);
                 return Ok(true);
             }
-            Op::Number => return self.pass_atom(cursor, |bytes| Ok(atom::length(bytes)?.map(|(_, used)| ((), used)))),
-            Op::Raw(count) => return self.pass_atom(cursor, raw(count)),
+            Op::Number(_) => {
+                return self.pass_atom(cursor, |bytes| Ok(atom::length(bytes)?.map(|(_, used)| ((), used))));
+            }
+            Op::Raw(_, count) => return self.pass_atom(cursor, raw(count)),
             Op::TextScore => return self.pass_atom(cursor, atom::text_score),
-            Op::BinaryScore => return self.pass_atom(cursor, atom::binary_score),
-            Op::Container => return self.pass_atom(cursor, container),
+            Op::BinaryScore => {
+                return self.pass_atom(cursor, |bytes| Ok(atom::binary_score(bytes)?.map(|(_, used)| ((), used))));
+            }
+            Op::Container => return self.pass_atom(cursor, |bytes| Ok(container(bytes)?.map(|(_, used)| ((), used)))),
             Op::NodeId => {
                 let Some(head) = self.atom(cursor, node_id)? else { return Ok(false) };
                 self.begin_string(cursor, head);
@@ -156,7 +169,7 @@ impl<S: Sink> Scanner<S> {
         match self.atom(cursor, module_part)? {
             None => return Ok(false),
             Some(Part::End) => self.machine.advance(),
-            Some(Part::Number) => {}
+            Some(Part::Number(_)) => {}
             Some(Part::String(head)) => self.begin_string(cursor, head),
         }
         Ok(true)
@@ -184,13 +197,19 @@ impl<S: Sink> Scanner<S> {
         let whole = match &mut self.body {
             Body::None => true,
             Body::Skip { left } => {
-                *left -= cursor.take(*left).len() as u64;
-                *left == 0
+                let bytes = cursor.take(*left);
+                *left -= bytes.len() as u64;
+                let whole = *left == 0;
+                self.tell_piece(bytes, whole)?;
+                whole
             }
             Body::Lzf { walk, start } => {
                 let start = *start;
-                walk.pass(cursor.take(walk.left())).map_err(|defect| defect.at(start))?;
-                walk.left() == 0
+                let bytes = cursor.take(walk.left());
+                walk.pass(bytes).map_err(|defect| defect.at(start))?;
+                let whole = walk.left() == 0;
+                self.tell_unpacked(bytes, whole)?;
+                whole
             }
             Body::Keep { head, start } => {
                 let (head, start) = (*head, *start);
