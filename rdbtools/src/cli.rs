@@ -1,5 +1,7 @@
 //! The command line: what may be typed, and which command it becomes.
 
+mod deep;
+mod duplicates;
 mod failure;
 mod input;
 mod print;
@@ -32,7 +34,7 @@ enum Format {
 enum Command {
     /// Check structure and checksum, and count. Exit code 17 where a file is defective, 20 where it is of a
     /// version or holds a type that is not known.
-    Verify(Files),
+    Verify(Verify),
     /// Show version, facts about the server, counts and sizes, the largest keys, where keys lie among the slots.
     Info(Files),
     /// Write the keys of all files to one file per shard: shard-0000.rdb and so on.
@@ -44,6 +46,16 @@ struct Files {
     /// RDB files; - is the standard input.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct Verify {
+    #[command(flatten)]
+    files: Files,
+    /// Look inside values too: packed encodings, order, members and fields that occur twice, streams; and find
+    /// keys that occur twice. Takes up to 64 MiB of memory, and 24 bytes per key in $TMPDIR where that is not enough.
+    #[arg(long)]
+    deep: bool,
 }
 
 #[derive(Debug, Args)]
@@ -78,7 +90,8 @@ pub(crate) fn run() -> ExitCode {
         Err(error) => return print::usage(&error, wants_json()),
     };
     let result = match &cli.command {
-        Command::Verify(files) => survey::verify(&files.files, cli.output),
+        Command::Verify(verify) if verify.deep => survey::verify_deep(&verify.files.files, cli.output),
+        Command::Verify(verify) => survey::verify(&verify.files.files, cli.output),
         Command::Info(files) => survey::info(&files.files, cli.output),
         Command::Split(split) => split::split(split, cli.output),
     };

@@ -7,6 +7,7 @@
 //! | [`info`] | sizes per type, the largest keys, a histogram of slots |
 //! | [`split`] | any number of RDBs in, any number out, every key in the output that owns its slot |
 //! | [`decode`] | values, whatever encoding they are in: items, members, fields, entries of streams |
+//! | [`deep`] | what must hold inside values: order, no member twice, streams that belong together |
 //! | [`structure`] | the pieces of a value and what they mean, for sinks that ask for them |
 //! | [`packed`] | listpacks, ziplists, intsets, zipmaps: walked and checked as their bytes arrive |
 //! | [`write`](mod@write) | the parts of an RDB that are not raw values |
@@ -16,8 +17,8 @@
 //! The library does no IO: it takes bytes and gives bytes. It reads every version of Redis from 1 to 13
 //! (Redis 8.6) and of Valkey from `REDIS0011` to `VALKEY080` (Valkey 9), with every value type but one: the
 //! module values of the release candidates of Redis 4.0, which only the module can read. It checks framing,
-//! lengths, compressed strings and the checksum. It does not look inside packed encodings (listpacks,
-//! ziplists, intsets, zipmaps), and does not notice a key that occurs twice.
+//! lengths, compressed strings and the checksum. What values hold, in packed encodings too, is checked by
+//! [`deep`]; a scan alone does not look there, and does not notice a key that occurs twice.
 //!
 //! Whatever the bytes, a scan ends with an answer; its memory grows with the longest key and never with what
 //! a length claims.
@@ -51,6 +52,8 @@
 mod atom;
 pub mod crc64;
 pub mod decode;
+pub mod deep;
+mod digest;
 mod error;
 pub mod info;
 mod lzf;

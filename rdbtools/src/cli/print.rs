@@ -12,6 +12,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::Format;
+use super::deep::DeepReport;
 use super::failure::{Class, Failure};
 use super::split::Done;
 use super::survey::Outcome;
@@ -82,6 +83,20 @@ pub(crate) fn verified(file: &Path, outcome: &Outcome<Report>) -> String {
         Outcome::Sound(report) => format!("{}: ok, {}\n", file.display(), counts(report)),
         other => broken(file, other),
     }
+}
+
+/// A line or two on a file that was checked closely.
+pub(crate) fn verified_deep(file: &Path, outcome: &Outcome<DeepReport>) -> String {
+    let Outcome::Sound(DeepReport { report, deep }) = outcome else { return broken(file, outcome) };
+    let mut text = format!("{}: ok, {}, {} elements\n", file.display(), counts(report), deep.elements);
+    let notes = [
+        (deep.empty, "keys hold an empty collection; servers skip them"),
+        (deep.lengths_wrong, "streams state a length that is not the number of their entries"),
+        (deep.not_compared, "values are too large to tell whether a member, field, group or consumer occurs twice"),
+    ];
+    let notes = notes.into_iter().filter(|(count, _)| *count > 0);
+    text.extend(notes.map(|(count, what)| format!("note: {count} {what}\n")));
+    text
 }
 
 fn counts(report: &Report) -> String {

@@ -9,6 +9,7 @@ use rdbtools::{CrcState, RdbVersion, Report, ReportSink, ScanError, Scanner, Sin
 use serde::Serialize;
 
 use super::Format;
+use super::deep::VerifyDeep;
 use super::failure::{Class, Failure};
 use super::input::{Input, trailing};
 use super::print;
@@ -46,12 +47,16 @@ impl<T> Outcome<T> {
 }
 
 /// A command that reads files and makes one thing of each.
-trait Survey: Sync {
+pub(super) trait Survey: Sync {
     type Sink: Sink;
     type Made: Serialize + Send;
     fn sink(&self) -> Self::Sink;
     fn make(&self, summary: &Summary, sink: Self::Sink) -> Self::Made;
     fn counts(&self, sink: Self::Sink) -> ReportSink;
+    /// What is wrong with a file that was read to its end.
+    fn judge(&self, _file: &Path, _sink: &mut Self::Sink) -> Result<Option<ScanError>, Failure> {
+        Ok(None)
+    }
 }
 
 struct Verify;
@@ -98,6 +103,12 @@ pub(crate) fn verify(files: &[PathBuf], format: Format) -> Result<u8, Failure> {
     finish(files, outcomes, format, print::verified)
 }
 
+/// Checks files and what their values hold.
+pub(crate) fn verify_deep(files: &[PathBuf], format: Format) -> Result<u8, Failure> {
+    let outcomes = survey_all(&VerifyDeep::new(threads(files)), files);
+    finish(files, outcomes, format, print::verified_deep)
+}
+
 /// Shows what files hold.
 pub(crate) fn info(files: &[PathBuf], format: Format) -> Result<u8, Failure> {
     let outcomes = survey_all(&Inspect, files);
@@ -121,8 +132,12 @@ fn finish<T: Serialize>(
     Ok(code)
 }
 
+fn threads(files: &[PathBuf]) -> usize {
+    thread::available_parallelism().map_or(1, usize::from).min(files.len()).min(THREADS_MAX)
+}
+
 fn survey_all<S: Survey>(survey: &S, files: &[PathBuf]) -> Vec<Outcome<S::Made>> {
-    let threads = thread::available_parallelism().map_or(1, usize::from).min(files.len()).min(THREADS_MAX);
+    let threads = threads(files);
     let queue = Mutex::new(files.iter().enumerate());
     let done = Mutex::new(Vec::with_capacity(files.len()));
     let next = || queue.lock().ok().and_then(|mut queue| queue.next());
@@ -152,7 +167,14 @@ fn survey_one<S: Survey>(survey: &S, file: &Path) -> Outcome<S::Made> {
         Ok(trailing) => trailing,
     };
     let (version, bytes) = (scanner.version(), scanner.offset());
-    match trailing.map_or(scanner.outcome(), Err) {
+    let mut outcome = trailing.map_or(scanner.outcome(), Err);
+    if outcome.is_ok() {
+        match survey.judge(file, scanner.sink_mut()) {
+            Err(failure) => return Outcome::Unread(failure),
+            Ok(defect) => outcome = defect.map_or(outcome, Err),
+        }
+    }
+    match outcome {
         Ok(summary) => Outcome::Sound(survey.make(&summary, scanner.into_sink())),
         Err(error) => {
             let counts = survey.counts(scanner.into_sink());
