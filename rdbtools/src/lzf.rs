@@ -9,6 +9,31 @@ use std::hint::select_unpredictable;
 
 use crate::error::Defect;
 
+/// The first control byte of a back reference.
+const REFERENCE: u8 = 32;
+/// The first control byte of a back reference with one more byte of length.
+const LONG: u8 = 7 << 5;
+
+/// How many bytes the part of each control byte takes, and how many it produces before its byte of more length.
+static PARTS: [(u8, u8); 256] = parts();
+
+#[expect(clippy::indexing_slicing, reason = "evaluated at compile time; the loop bound is the array length")]
+const fn parts() -> [(u8, u8); 256] {
+    let mut parts = [(0, 0); 256];
+    let mut control = 0u8;
+    loop {
+        parts[control as usize] = match control {
+            0..REFERENCE => (control + 2, control + 1),
+            REFERENCE..LONG => (2, (control >> 5) + 2),
+            LONG.. => (3, 9),
+        };
+        if control == u8::MAX {
+            return parts;
+        }
+        control += 1;
+    }
+}
+
 /// What the next byte of a compressed string is.
 #[derive(Debug, Clone, Copy, Default)]
 enum Next {
@@ -54,7 +79,7 @@ impl Walk {
         while let Some((&byte, after)) = rest.split_first() {
             rest = after;
             match self.next {
-                Next::Control if byte < 32 => {
+                Next::Control if byte < REFERENCE => {
                     let run = usize::from(byte) + 1;
                     self.produced += run as u64;
                     match rest.split_at_checked(run) {
@@ -66,7 +91,7 @@ impl Walk {
                         }
                     }
                 }
-                Next::Control if byte >> 5 == 7 => self.next = Next::MoreLength { high: byte & 0x1f },
+                Next::Control if byte >= LONG => self.next = Next::MoreLength { high: byte & 0x1f },
                 Next::Control => {
                     self.next = Next::Distance { high: byte & 0x1f, length: u16::from(byte >> 5) + 2 };
                 }
@@ -86,15 +111,13 @@ impl Walk {
         let mut produced = self.produced;
         let mut sound = true;
         while let Some(&[control, second, third]) = rest.first_chunk::<3>() {
-            let is_literal = control < 32;
-            let is_long = control >= 7 << 5;
-            let length = select_unpredictable(is_literal, control, (control >> 5) + 1) + 1;
+            let (used, length) = PARTS.get(usize::from(control)).copied().unwrap_or_default();
+            let is_long = control >= LONG;
             let more = select_unpredictable(is_long, second, 0);
-            let used = select_unpredictable(is_literal, control, u8::from(is_long)) + 2;
             let low = select_unpredictable(is_long, third, second);
             let distance = u64::from(u16::from_be_bytes([control & 0x1f, low]));
             let Some(after) = rest.get(usize::from(used)..) else { break };
-            sound &= is_literal | (distance < produced);
+            sound &= (control < REFERENCE) | (distance < produced);
             produced += u64::from(length) + u64::from(more);
             rest = after;
         }
@@ -224,11 +247,11 @@ pub(crate) fn unpack(compressed: &[u8], declared: u64, out: &mut Vec<u8>) -> Res
     let start = out.len();
     let mut rest = compressed.iter().copied();
     while let Some(control) = rest.next() {
-        if control < 32 {
+        if control < REFERENCE {
             out.extend(rest.by_ref().take(usize::from(control) + 1));
             continue;
         }
-        let more = if control >> 5 == 7 { rest.next().unwrap_or(0) } else { 0 };
+        let more = if control >= LONG { rest.next().unwrap_or(0) } else { 0 };
         let length = usize::from(control >> 5) + usize::from(more) + 2;
         let distance = usize::from(u16::from_be_bytes([control & 0x1f, rest.next().unwrap_or(0)])) + 1;
         copy_back(out, distance, length, start);
