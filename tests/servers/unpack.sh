@@ -2,7 +2,8 @@
 # usage: unpack.sh SUITE ROOT PACKAGE... -- PROGRAM...
 #
 # Downloads packages of another Debian suite with all libraries they need, unpacks them into ROOT and makes the
-# programs run with ROOT's own loader and libraries. Nothing is installed on this machine.
+# programs run with ROOT's own loader and libraries. Nothing is installed on this machine. SUITE may be two: that of
+# the packages, and one that it builds on ("bookworm-backports bookworm").
 set -euo pipefail
 suite=$1 root=$2
 shift 2
@@ -30,7 +31,7 @@ Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
 S
 options=(-q -o Dir::Etc::sourcelist="$apt/suite.sources" -o Dir::Etc::sourceparts=- -o Dir::State::Lists="$apt/lists"
   -o Dir::Cache="$apt/cache" -o Dir::State::status="$apt/status" -o APT::Sandbox::User=root
-  -o APT::Default-Release="$suite" -o APT::Install-Recommends=false -o Acquire::Languages=none -o Acquire::Retries=3)
+  -o APT::Default-Release="${suite%% *}" -o APT::Install-Recommends=false -o Acquire::Languages=none -o Acquire::Retries=3)
 apt-get "${options[@]}" update
 apt-get "${options[@]}" -y --download-only install "${packages[@]}"
 for deb in "$apt"/cache/archives/*.deb; do dpkg -x "$deb" "$root"; done
