@@ -1,19 +1,24 @@
 //! The command line: what may be typed, and which command it becomes.
 
+mod convert;
 mod deep;
 mod duplicates;
 mod failure;
 mod input;
+mod output;
 mod print;
 mod split;
 mod survey;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use rdbtools::convert::{LossKind, Target};
 
-/// Check, inspect and split RDB files of Redis and Valkey.
+/// Check, inspect, split and convert RDB files of Redis and Valkey.
 #[derive(Debug, Parser)]
 #[command(name = "rdbtools", version, max_term_width = 100)]
 struct Cli {
@@ -39,6 +44,9 @@ enum Command {
     Info(Files),
     /// Write the keys of all files to one file per shard: shard-0000.rdb and so on.
     Split(Split),
+    /// Write the same data in the format of an older or another engine. Exit code 18 where the engine cannot hold
+    /// all of it, and leaving it out was not allowed.
+    Convert(Convert),
 }
 
 #[derive(Debug, Args)]
@@ -83,6 +91,44 @@ struct Plan {
     slots: Option<String>,
 }
 
+#[derive(Debug, Args)]
+struct Convert {
+    /// An RDB file; - is the standard input.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// The engine that is to load the result.
+    #[arg(long, value_name = "ENGINE", value_parser = target_parser())]
+    to: Target,
+    /// File to write, which must not exist; - is the standard output, and then what is printed goes to stderr.
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// What may be left out where the engine cannot hold it; otherwise the file is refused.
+    #[arg(long, value_name = "KIND,KIND", value_delimiter = ',', value_parser = drop_parser())]
+    drop: Vec<LossKind>,
+    /// Write the data of modules as it is: the engine has them.
+    #[arg(long)]
+    keep_modules: bool,
+    /// File to write every loss to, one JSON document a line; it must not exist.
+    #[arg(long, value_name = "FILE")]
+    losses: Option<PathBuf>,
+}
+
+fn target_parser() -> impl TypedValueParser<Value = Target> {
+    PossibleValuesParser::new(Target::all().map(Target::name)).try_map(|name| name.parse())
+}
+
+fn drop_parser() -> impl TypedValueParser<Value = LossKind> {
+    let find = |name: String| LossKind::REFUSED.into_iter().find(|kind| kind.name() == name);
+    PossibleValuesParser::new(LossKind::REFUSED.map(LossKind::name))
+        .try_map(move |name| find(name).ok_or("no kind that can be left out"))
+}
+
+#[expect(clippy::disallowed_methods, reason = "a command line has no other clock; the library is told the time")]
+fn now_unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// Runs the command that the process was started with.
 pub(crate) fn run() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -94,6 +140,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Verify(verify) => survey::verify(&verify.files.files, cli.output),
         Command::Info(files) => survey::info(&files.files, cli.output),
         Command::Split(split) => split::split(split, cli.output),
+        Command::Convert(convert) => convert::convert(convert, cli.output),
     };
     match result {
         Ok(code) => ExitCode::from(code),

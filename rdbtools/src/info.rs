@@ -122,7 +122,7 @@ impl InfoSink {
         let (name, db, value_type) = &self.now;
         let place = self.largest.partition_point(|key| key.bytes >= bytes);
         let value_type = value_type.map_or("", ValueType::name).to_owned();
-        self.largest.insert(place, LargeKey { key: printable(name), db: *db, value_type, bytes });
+        self.largest.insert(place, LargeKey { key: printable_name(name), db: *db, value_type, bytes });
         self.largest.truncate(self.shown);
     }
 }
@@ -144,14 +144,14 @@ impl Sink for InfoSink {
         self.report.function(source);
         if self.libraries.len() < LIBRARIES_SHOWN_MAX {
             let name = library_name(source);
-            self.libraries.push(printable(name.get(..NAME_SHOWN_MAX).unwrap_or(name)));
+            self.libraries.push(printable_name(name));
         }
     }
 
     fn function_pre_ga(&mut self, name: &[u8]) {
         self.report.function_pre_ga(name);
         if self.libraries.len() < LIBRARIES_SHOWN_MAX {
-            self.libraries.push(printable(name.get(..NAME_SHOWN_MAX).unwrap_or(name)));
+            self.libraries.push(printable_name(name));
         }
     }
 
@@ -199,6 +199,11 @@ fn slot_ranges(stats: &SlotStats) -> Vec<SlotRange> {
         }
     }
     ranges
+}
+
+/// A name as reports show it, cut at [`NAME_SHOWN_MAX`].
+pub(crate) fn printable_name(name: &[u8]) -> String {
+    printable(name.get(..NAME_SHOWN_MAX).unwrap_or(name))
 }
 
 fn printable(bytes: &[u8]) -> String {

@@ -9,6 +9,7 @@
 //! | [`decode`] | values, whatever encoding they are in: items, members, fields, entries of streams |
 //! | [`deep`] | what must hold inside values: order, no member twice, streams that belong together |
 //! | [`structure`] | the pieces of a value and what they mean, for sinks that ask for them |
+//! | [`convert`] | one RDB in, the same data out in the format of an older or another engine |
 //! | [`packed`] | listpacks, ziplists, intsets, zipmaps: walked and checked as their bytes arrive |
 //! | [`write`](mod@write) | the parts of an RDB that are not raw values |
 //! | [`crc64`] | the checksum at the end |
@@ -50,6 +51,7 @@
 #![forbid(unsafe_code)]
 
 mod atom;
+pub mod convert;
 pub mod crc64;
 pub mod decode;
 pub mod deep;

@@ -1,4 +1,4 @@
-//! The command `rdbtools`: checks, inspects and splits RDB files.
+//! The command `rdbtools`: checks, inspects, splits and converts RDB files.
 
 mod cli;
 

@@ -17,12 +17,13 @@ use crate::error::{Defect, ErrorKind, ScanError};
 use crate::lzf;
 use crate::sink::Sink;
 use crate::structure::Role;
+use crate::value::Op;
 use crate::version::{self, HEADER_LEN, RdbVersion};
 
-use machine::Machine;
 use opcode::Entry;
 use record::{Body, Record};
 
+pub(crate) use machine::Machine;
 pub(crate) use opcode::{WHEN_MARK, code};
 
 /// The longest string that is kept whole: a key, an aux field, the source of a function. The server's own
@@ -113,7 +114,7 @@ pub struct Scanner<S> {
     db: u64,
     entry: Entry,
     record: Record,
-    machine: Machine,
+    machine: Machine<Op>,
     body: Body,
     raw: Raw,
     /// What the string that is passing means and where it began, and what unpacks it, where its bytes are told.

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::Path;
 
+use rdbtools::convert::Loss;
 use rdbtools::split::SplitError;
 use rdbtools::{ErrorKind, ScanError};
 
@@ -54,15 +55,22 @@ pub(crate) struct Failure {
     pub(crate) class: Class,
     pub(crate) message: String,
     pub(crate) hint: Option<String>,
+    /// What was refused, for machines; mostly nothing.
+    pub(crate) losses: Vec<Loss>,
 }
 
 impl Failure {
     pub(crate) fn new(class: Class, message: impl Into<String>) -> Self {
-        Self { class, message: message.into(), hint: None }
+        Self { class, message: message.into(), hint: None, losses: Vec::new() }
     }
 
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
+        self
+    }
+
+    pub(crate) fn losses(mut self, losses: Vec<Loss>) -> Self {
+        self.losses = losses;
         self
     }
 

@@ -6,12 +6,14 @@ use std::process::ExitCode;
 
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
+use rdbtools::convert::Loss;
 use rdbtools::info::Info;
 use rdbtools::{Report, ScanError};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::Format;
+use super::convert;
 use super::deep::DeepReport;
 use super::failure::{Class, Failure};
 use super::split::Done;
@@ -194,23 +196,60 @@ pub(crate) fn split(done: &Done, format: Format) -> Result<(), Failure> {
     out(&text)
 }
 
+/// What a conversion did; on stderr where the output went to stdout.
+pub(crate) fn converted(done: &convert::Done, format: Format, to_stderr: bool) -> Result<(), Failure> {
+    let text = if format == Format::Json {
+        let document = serde_json::to_string_pretty(done);
+        document.map_err(|error| Failure::new(Class::Unforeseen, format!("cannot print: {error}")))? + "\n"
+    } else {
+        let (read, made) = (&done.input, &done.output);
+        let read = [read.file.clone(), read.report.keys.to_string(), read.report.bytes.to_string()];
+        let mut text = table(["read", "keys", "bytes"], [read].into_iter(), 1);
+        let numbers = [made.keys, made.expires, made.rewritten, made.bytes].map(|number| number.to_string());
+        let [keys, expires, rewritten, bytes] = numbers;
+        let row = [made.file.clone(), made.version.clone(), keys, expires, rewritten, bytes];
+        let header = ["written", "version", "keys", "with expiry", "rewritten", "bytes"];
+        text += &table(header, [row].into_iter(), 2);
+        let lines = |loss: &Loss| {
+            let sum = format!("\nleft out: {} {} in {} places\n", loss.items, loss.kind.unit(), loss.places);
+            let places = loss.shown.iter().map(|lost| format!("  {}\n", convert::place(lost)));
+            std::iter::once(sum).chain(places).collect::<Vec<_>>()
+        };
+        text.extend(done.losses.iter().flat_map(lines));
+        text
+    };
+    if to_stderr {
+        // where nothing can be printed the exit code still tells
+        let _ = io::stderr().write_all(text.as_bytes());
+        return Ok(());
+    }
+    out(&text)
+}
+
 /// Prints why the command failed; its exit code.
 pub(crate) fn failure(failure: &Failure, format: Format) -> ExitCode {
     let text = match (format, &failure.hint) {
-        (Format::Json, _) => json!({"error": {
-            "class": failure.class.name(),
-            "code": failure.class.exit_code(),
-            "message": failure.message,
-            "hint": failure.hint,
-            "retryable": false,
-        }})
-        .to_string(),
+        (Format::Json, _) => document_of(failure).to_string(),
         (Format::Table, Some(hint)) => format!("rdbtools: {}\nhint: {hint}", failure.message),
         (Format::Table, None) => format!("rdbtools: {}", failure.message),
     };
     // where nothing can be printed the exit code still tells
     let _ = writeln!(io::stderr(), "{text}");
     ExitCode::from(failure.class.exit_code())
+}
+
+fn document_of(failure: &Failure) -> Value {
+    let mut error = json!({
+        "class": failure.class.name(),
+        "code": failure.class.exit_code(),
+        "message": failure.message,
+        "hint": failure.hint,
+        "retryable": false,
+    });
+    if let (Some(fields), false) = (error.as_object_mut(), failure.losses.is_empty()) {
+        fields.insert("losses".to_owned(), json!(failure.losses));
+    }
+    json!({ "error": error })
 }
 
 /// Prints help, the version, or what is wrong with the command line; its exit code.

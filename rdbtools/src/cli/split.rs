@@ -2,7 +2,6 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use policies::shards;
 use policies::slot::SlotSet;
@@ -50,7 +49,7 @@ pub(crate) fn split(args: &super::Split, format: Format) -> Result<u8, Failure> 
         ttl: Ttl::Keep,
         db: args.db,
         cluster: targets.len() > 1,
-        now_unix_ms: now_unix_ms(),
+        now_unix_ms: super::now_unix_ms(),
     };
     let mut folder = Folder::claim(&args.out, targets.len())?;
     let mut splitter = Splitter::new(targets.clone(), folder.create()?, options)?;
@@ -102,12 +101,6 @@ fn read(splitter: &mut Splitter<File>, input: &mut Input) -> Result<InputDone, F
             return Err(Failure::defect(&path, &trailing(offset)));
         }
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "a command line has no other clock; the library is told the time")]
-fn now_unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The folder that is written to. Files get their names when all are whole; until then they end in
