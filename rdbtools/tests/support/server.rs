@@ -44,19 +44,25 @@ impl Reply {
 }
 
 impl Server {
-    /// Starts a server whose folder is `dir` and that loads `dir/dump.rdb` if there is one.
+    /// Starts Debian's `redis-server`, whose folder is `dir` and that loads `dir/dump.rdb` if there is one.
     pub(crate) fn start(dir: &Path) -> Self {
+        Self::start_program(Path::new("redis-server"), &["--enable-debug-command", "yes"], dir)
+    }
+
+    /// Starts another program, with more arguments.
+    pub(crate) fn start_program(program: &Path, arguments: &[&str], dir: &Path) -> Self {
         // another process may take the port between the two steps; then the server ends and another is tried
         for _ in 0..5 {
             let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-            let child = Command::new("redis-server")
+            let child = Command::new(program)
                 .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
-                .args(["--enable-debug-command", "yes", "--daemonize", "no", "--dir"])
+                .args(arguments)
+                .args(["--daemonize", "no", "--dir"])
                 .arg(dir)
                 .stdout(std::fs::File::create(dir.join("server.log")).unwrap())
                 .stdin(Stdio::null())
                 .spawn()
-                .expect("redis-server is missing: apt-get install redis-server redis-tools");
+                .unwrap_or_else(|error| panic!("{}: {error}: run tests/setup.sh tests", program.display()));
             if let Some(server) = Self::connect(child, port) {
                 return server;
             }

@@ -1,0 +1,130 @@
+//! Files of real servers, converted and loaded by real servers of other versions and engines.
+//!
+//! The engines of CI are converted to each other in every run. All that `tests/setup.sh engines` installs:
+//! `cargo test -p rdbtools --test convert -- --ignored --nocapture`, which prints the table of the documentation.
+
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests fail by panic")]
+
+#[path = "support/engines.rs"]
+mod engines;
+#[path = "support/keyspace.rs"]
+mod keyspace;
+#[path = "support/server.rs"]
+mod server;
+
+use std::fs;
+use std::path::Path;
+
+use engines::{ENGINES, Engine};
+use keyspace::{Content, assert_same, attributes, content, fill};
+use rdbtools::convert::{ConvertError, ConvertOptions, Converted, Converter, Loss, LossKind, Target};
+use server::{Reply, Server};
+
+fn save(server: &mut Server, dir: &Path) -> Vec<u8> {
+    server.must(&[["SAVE"]]);
+    fs::read(dir.join("dump.rdb")).unwrap()
+}
+
+fn convert(rdb: &[u8], target: Target, drop: &[LossKind]) -> Result<Converted<Vec<u8>>, ConvertError> {
+    let options = ConvertOptions { drop: drop.to_vec(), ..ConvertOptions::new(target) };
+    let mut converter = Converter::new(Vec::new(), options);
+    for piece in rdb.chunks(10_007) {
+        assert_eq!(converter.feed(piece)?, piece.len());
+    }
+    converter.finish()
+}
+
+/// What is known to be lost between two engines that hold the keyspace of the tests.
+fn expected_losses(source: Engine, target: Engine) -> Vec<LossKind> {
+    let mut kinds = Vec::new();
+    let before_7_2 = [Target::Redis62, Target::Redis70];
+    if source.has_field_ttls() && !target.has_field_ttls() {
+        kinds.push(LossKind::FieldTtls);
+    }
+    if source.has_functions() && !target.has_functions() {
+        kinds.push(LossKind::Functions);
+    }
+    if source.target != Target::Redis62 && target.target == Target::Redis62 {
+        kinds.push(LossKind::StreamCounters);
+    }
+    if !before_7_2.contains(&source.target) && before_7_2.contains(&target.target) {
+        kinds.push(LossKind::ConsumerActivity);
+    }
+    kinds
+}
+
+fn kinds(losses: &[Loss]) -> Vec<LossKind> {
+    losses.iter().map(|loss| loss.kind).collect()
+}
+
+struct Source {
+    engine: Engine,
+    rdb: Vec<u8>,
+    content: Content,
+}
+
+impl Source {
+    fn new(engine: Engine) -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let mut server = engine.start(dir.path())?;
+        fill(engine, &mut server);
+        let rdb = save(&mut server, dir.path());
+        Some(Self { engine, rdb, content: content(engine, &mut server) })
+    }
+
+    /// Converts the file for another engine, which loads it; what was left out, or `None` where the engine cannot be
+    /// had.
+    fn prove(&self, target: Engine) -> Option<Vec<LossKind>> {
+        let expected = expected_losses(self.engine, target);
+        let refused: Vec<LossKind> = expected.iter().copied().filter(|kind| kind.is_refused()).collect();
+        match convert(&self.rdb, target.target, &[]) {
+            Err(ConvertError::Refused { losses, .. }) => assert_eq!(kinds(&losses), refused),
+            other => assert!(other.is_ok() && refused.is_empty(), "{other:?}"),
+        }
+        let converted = convert(&self.rdb, target.target, &refused).unwrap();
+        assert_eq!(kinds(&converted.losses), expected);
+        assert_eq!(converted.keys, self.content.len() as u64);
+
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("dump.rdb"), &converted.writer).unwrap();
+        let mut server = target.start(dir.path())?;
+        // saved before anybody asks, because asking for a key changes its frequency
+        let saved = save(&mut server, dir.path());
+        assert_eq!(attributes(&saved), attributes(&self.rdb));
+        assert_same(&self.content, &content(target, &mut server), target.has_field_ttls());
+        if self.engine.has_functions() && target.has_functions() {
+            assert_eq!(server.one(&["FCALL", "f", "0"]), Reply::Int(42));
+        }
+        Some(expected)
+    }
+}
+
+/// Every engine to every engine: a row for each source, with the number of keys and what was left out.
+fn prove_all(engines: &[Engine]) -> String {
+    let mut table = format!("| from \\ to | {} |\n", engines.iter().map(|e| e.name).collect::<Vec<_>>().join(" | "));
+    table += &format!("|---|{}\n", "---|".repeat(engines.len()));
+    for source in engines {
+        let Some(filled) = Source::new(*source) else { continue };
+        let cells = engines.iter().map(|target| {
+            println!("{} to {}", source.name, target.name);
+            filled.prove(*target).map_or("not here".to_owned(), |lost| {
+                let names: Vec<&str> = lost.into_iter().map(LossKind::name).collect();
+                if names.is_empty() { "all".to_owned() } else { format!("without {}", names.join(", ")) }
+            })
+        });
+        table += &format!("| {} ({} keys) | {} |\n", source.name, filled.content.len(), cells.collect::<Vec<_>>().join(" | "));
+    }
+    table
+}
+
+#[test]
+fn engines_of_ci_load_what_was_converted_for_them() {
+    let engines: Vec<Engine> = ENGINES.into_iter().filter(|engine| engine.is_in_ci()).collect();
+    prove_all(&engines);
+}
+
+#[test]
+#[ignore = "needs the engines of tests/setup.sh engines"]
+fn all_engines_load_what_was_converted_for_them() {
+    println!("{}", prove_all(&ENGINES));
+}
