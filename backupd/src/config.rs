@@ -11,6 +11,7 @@ use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
+use policies::replica::PrimaryUse;
 use toml::Spanned;
 
 pub use self::file::DEFAULT_TOML;
@@ -74,6 +75,10 @@ pub struct Cluster {
     pub repository: String,
     /// What its snapshots are tagged with.
     pub tags: BTreeMap<String, String>,
+    /// When a primary may serve a capture.
+    pub primary_use: PrimaryUse,
+    /// The zone whose nodes come first among those that are level.
+    pub zone: Option<String>,
 }
 
 impl Config {
@@ -218,6 +223,8 @@ fn cluster(text: Text<'_>, folder: &Path, name: &Spanned<String>, section: &file
         password_file: section.password_file.as_ref().map(|path| folder.join(path)),
         repository: section.repository.get_ref().clone(),
         tags: section.tags.clone(),
+        primary_use: section.primary,
+        zone: section.zone.clone(),
     })
 }
 

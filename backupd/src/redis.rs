@@ -11,6 +11,7 @@
 //! | `refusal` | error replies and what they mean for the user |
 //! | `info` | the text of `INFO` |
 //! | `cluster` | `CLUSTER NODES` and `CLUSTER SLOTS` |
+//! | `migrations` | migrations of slots that leave no marker there |
 //! | `node` | one node as it was seen |
 //! | `topology` | which nodes and shards there are |
 //! | `wire` | a raw connection: commands out, lines and bytes in |
@@ -21,6 +22,7 @@ mod client;
 mod cluster;
 mod end;
 mod info;
+mod migrations;
 mod node;
 mod refusal;
 mod replication;

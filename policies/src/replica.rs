@@ -8,8 +8,18 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+/// How long a replica may have heard nothing from its primary, in seconds: the server's own default for
+/// giving up the link (`repl-timeout`).
+pub const SILENCE_SECONDS_MAX: u64 = 60;
+
+/// Replicas that are less than this behind count as level, in bytes, so that preferences decide between them.
+pub const LEVEL_BYTES: u64 = 1 << 20;
+
+/// A node that failed so often in one job is not asked again.
+pub const FAILURES_MAX: u32 = 2;
+
 /// What was seen of one node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Candidate {
     /// Node id (cluster) or `host:port`.
     pub id: String,
@@ -23,10 +33,60 @@ pub struct Candidate {
     pub syncing: bool,
     /// The data set is being loaded.
     pub loading: bool,
+    /// A child of the server is saving or rewriting, so that a capture has to wait until it ended.
+    pub child_running: bool,
     /// How far the node's replication offset is behind its primary's, in bytes.
     pub lag_bytes: u64,
+    /// Since a replica last heard from its primary, in seconds.
+    pub silence_seconds: u64,
+    /// The node's replication history is the primary's. `None`: the primary's is not known.
+    pub same_history: Option<bool>,
+    /// What its memory looks like.
+    pub memory: Memory,
+    /// The server's `replica-priority`: 0 is never promoted, then low numbers first.
+    pub priority: u64,
+    /// The zone that the server says it is in.
+    pub zone: Option<String>,
+    /// How often it failed in this job.
+    pub failures: u32,
     /// A failed save cannot stop this node's writes. `None`: could not be read.
     pub save_is_harmless: Option<bool>,
+}
+
+/// The memory of a node, in bytes; 0 where the server does not say.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// What the server holds of its machine's memory (`used_memory_rss`).
+    pub resident: u64,
+    /// What its machine has (`total_system_memory`).
+    pub system: u64,
+    /// How much its last child had to copy (`rdb_last_cow_size`).
+    pub last_copied: u64,
+    /// The machine refuses to promise more memory than it has (`vm.overcommit_memory` 2). `None`: not known.
+    pub strict: Option<bool>,
+}
+
+impl Memory {
+    /// Why the machine has no room for a child that saves, if so. The child needs what is written to while it
+    /// lives: at least a tenth of the server's memory, or what the last one needed. Where the machine promises
+    /// only what it has, the child is promised as much as the server holds.
+    #[must_use]
+    pub fn lacks_room(&self) -> Option<String> {
+        if self.system == 0 || self.resident == 0 {
+            return None;
+        }
+        let strict = self.strict == Some(true);
+        let child = if strict { self.resident } else { (self.resident / 10).max(self.last_copied) };
+        (self.resident.saturating_add(child) > self.system).then(|| {
+            let why = if strict { ", because vm.overcommit_memory is 2" } else { "" };
+            format!(
+                "its machine has no memory for a child: it holds {} of {} MiB, and the child may need {} MiB{why}",
+                self.resident >> 20,
+                self.system >> 20,
+                child >> 20
+            )
+        })
+    }
 }
 
 /// When a primary may serve a capture.
@@ -35,6 +95,7 @@ pub struct Candidate {
 pub enum PrimaryUse {
     /// Only in a shard without any replica, and only where a failed save cannot stop its writes.
     #[default]
+    #[serde(rename = "lone")]
     OnlyHarmless,
     /// When no replica can serve.
     Fallback,
@@ -42,6 +103,17 @@ pub enum PrimaryUse {
     Prefer,
     /// Never.
     Never,
+}
+
+/// What the operator wants.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Wishes {
+    /// When a primary may serve.
+    pub primary_use: PrimaryUse,
+    /// The id of the only node that may.
+    pub node: Option<String>,
+    /// The zone whose nodes come first among those that are level.
+    pub zone: Option<String>,
 }
 
 /// A candidate's verdict, kept with the snapshot.
@@ -62,6 +134,10 @@ pub struct Choice {
     pub chosen: Option<usize>,
     /// One verdict per candidate, in their order.
     pub verdicts: Vec<Verdict>,
+    /// A candidate that could serve was left out by a wish or for its own safety: only a change helps.
+    pub forbidden: bool,
+    /// A candidate cannot serve now but may later.
+    pub may_pass: bool,
 }
 
 impl fmt::Display for Choice {
@@ -74,132 +150,147 @@ impl fmt::Display for Choice {
     }
 }
 
-/// Chooses the node of one shard. `named` is the node that the operator asked for.
+/// Why a candidate cannot serve.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Obstacle {
+    /// It may pass by itself.
+    Passing(String),
+    /// It stands until somebody changes something.
+    Standing(String),
+}
+
+/// Chooses the node of one shard. The order of the candidates does not matter.
 #[must_use]
-pub fn choose(candidates: &[Candidate], primary_use: PrimaryUse, named: Option<&str>) -> Choice {
+pub fn choose(candidates: &[Candidate], wishes: &Wishes) -> Choice {
     let alone = candidates.iter().all(|candidate| candidate.primary);
-    let ranks: Vec<Result<(u8, u64), String>> =
-        candidates.iter().map(|candidate| rank(candidate, primary_use, alone, named)).collect();
+    let ranks: Vec<Result<Rank<'_>, Obstacle>> =
+        candidates.iter().map(|candidate| rank(candidate, wishes, alone)).collect();
     let chosen = (0..candidates.len())
         .filter_map(|index| ranks.get(index)?.as_ref().ok().map(|rank| (rank, index)))
         .min()
         .map(|(_, index)| index);
+    let forbidden = ranks.iter().any(|rank| matches!(rank, Err(Obstacle::Standing(_))));
+    let may_pass = ranks.iter().any(|rank| matches!(rank, Err(Obstacle::Passing(_))));
     let verdicts = candidates.iter().zip(&ranks).enumerate().map(|(index, (candidate, rank))| Verdict {
         id: candidate.id.clone(),
         chosen: chosen == Some(index),
         reason: reason(candidate, rank, chosen == Some(index)),
     });
     let verdicts = verdicts.collect();
-    Choice { chosen, verdicts }
+    Choice { chosen, verdicts, forbidden, may_pass }
 }
 
-/// The order of preference (lower is better), or why the candidate cannot serve.
-fn rank(candidate: &Candidate, primary_use: PrimaryUse, alone: bool, named: Option<&str>) -> Result<(u8, u64), String> {
-    if let Some(why) = &candidate.unreachable {
-        return Err(format!("unreachable: {why}"));
+/// The order of preference; the lowest is chosen. A primary that is only allowed comes after every replica.
+/// What failed is tried after what did not; a node without a child before one that makes us wait; then who is
+/// clearly behind; then the wishes; then the exact position.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Rank<'a> {
+    last_resort: bool,
+    failures: u32,
+    not_preferred: bool,
+    child_running: bool,
+    behind: bool,
+    other_zone: bool,
+    /// 0 for what is never promoted, so that a failover finds its candidates at rest; then the last to be promoted.
+    likely_promoted: u64,
+    lag_bytes: u64,
+    silence_seconds: u64,
+    id: &'a str,
+}
+
+fn rank<'a>(candidate: &'a Candidate, wishes: &Wishes, alone: bool) -> Result<Rank<'a>, Obstacle> {
+    let standing = |why: &str| Err(Obstacle::Standing(why.to_owned()));
+    if candidate.failures >= FAILURES_MAX {
+        return standing("it failed too often in this job, or refused us");
     }
-    if named.is_some_and(|named| named != candidate.id) {
-        return Err("another node was asked for by name".to_owned());
+    if let Some(why) = unfit(candidate) {
+        return Err(Obstacle::Passing(why));
+    }
+    if let Some(why) = candidate.memory.lacks_room() {
+        return Err(Obstacle::Standing(why));
+    }
+    if wishes.node.as_ref().is_some_and(|named| *named != candidate.id) {
+        return standing("another node was asked for by name");
+    }
+    let preferred = candidate.primary && wishes.primary_use == PrimaryUse::Prefer;
+    let rank = Rank {
+        last_resort: candidate.primary && !preferred,
+        failures: candidate.failures,
+        not_preferred: !preferred,
+        child_running: candidate.child_running,
+        behind: candidate.lag_bytes >= LEVEL_BYTES,
+        other_zone: wishes.zone.is_some() && candidate.zone != wishes.zone,
+        likely_promoted: if candidate.priority == 0 { 0 } else { u64::MAX - candidate.priority },
+        lag_bytes: candidate.lag_bytes,
+        silence_seconds: candidate.silence_seconds,
+        id: &candidate.id,
+    };
+    if !candidate.primary {
+        return Ok(rank);
+    }
+    match (wishes.primary_use, candidate.save_is_harmless) {
+        (PrimaryUse::Prefer | PrimaryUse::Fallback, _) => Ok(rank),
+        (PrimaryUse::Never, _) => standing("it is the primary, and primaries are never used"),
+        (PrimaryUse::OnlyHarmless, _) if !alone => {
+            standing("it is the primary of a shard that has replicas; `--primary fallback` allows it")
+        }
+        (PrimaryUse::OnlyHarmless, Some(true)) => Ok(rank),
+        (PrimaryUse::OnlyHarmless, Some(false)) => standing(
+            "it is a primary without replicas that saves to disk for a \
+             synchronisation (repl-diskless-sync no) and has save points, so a failed save would stop its writes; \
+             `CONFIG SET repl-diskless-sync yes` or `--primary fallback` allows it",
+        ),
+        (PrimaryUse::OnlyHarmless, None) => standing(
+            "it is a primary without replicas and CONFIG GET is refused, so \
+             whether a failed save would stop its writes is unknown; allow `+config|get` or give `--primary fallback`",
+        ),
+    }
+}
+
+/// Why the node is not in a state to serve, if so.
+fn unfit(candidate: &Candidate) -> Option<String> {
+    let text = |why: &str| Some(why.to_owned());
+    if let Some(why) = &candidate.unreachable {
+        return Some(format!("unreachable: {why}"));
     }
     if candidate.loading {
-        return Err("it is loading its data set".to_owned());
+        return text("it is loading its data set");
     }
-    if !candidate.primary {
-        if candidate.syncing {
-            return Err("it is in a full synchronisation with its primary".to_owned());
-        }
-        if !candidate.link_up {
-            return Err("its link to the primary is down".to_owned());
-        }
-        return Ok((1, candidate.lag_bytes));
+    if candidate.primary {
+        return None;
     }
-    match (primary_use, candidate.save_is_harmless) {
-        (PrimaryUse::Prefer, _) => Ok((0, 0)),
-        (PrimaryUse::Fallback, _) => Ok((2, 0)),
-        (PrimaryUse::Never, _) => Err("it is the primary, and primaries are never used".to_owned()),
-        (PrimaryUse::OnlyHarmless, _) if !alone => {
-            Err("it is the primary of a shard that has replicas; `--primary fallback` allows it".to_owned())
-        }
-        (PrimaryUse::OnlyHarmless, Some(true)) => Ok((2, 0)),
-        (PrimaryUse::OnlyHarmless, Some(false)) => Err("it is a primary without replicas that saves to disk for a \
-             synchronisation (repl-diskless-sync no) and has save points, so a failed save would stop its writes; \
-             `CONFIG SET repl-diskless-sync yes` or `--primary fallback` allows it"
-            .to_owned()),
-        (PrimaryUse::OnlyHarmless, None) => Err("it is a primary without replicas and CONFIG GET is refused, so \
-             whether a failed save would stop its writes is unknown; allow `+config|get` or give `--primary fallback`"
-            .to_owned()),
+    if candidate.syncing {
+        return text("it is in a full synchronisation with its primary");
     }
+    if !candidate.link_up {
+        return text("its link to the primary is down");
+    }
+    if candidate.same_history == Some(false) {
+        return text("its replication history is not the one of its primary");
+    }
+    (candidate.silence_seconds > SILENCE_SECONDS_MAX)
+        .then(|| format!("it heard nothing from its primary for {} s", candidate.silence_seconds))
 }
 
-fn reason(candidate: &Candidate, rank: &Result<(u8, u64), String>, chosen: bool) -> String {
-    match (rank, candidate.primary, chosen) {
-        (Err(why), ..) => why.clone(),
+fn reason(candidate: &Candidate, rank: &Result<Rank<'_>, Obstacle>, chosen: bool) -> String {
+    let lag = candidate.lag_bytes;
+    let mut text = match (rank, candidate.primary, chosen) {
+        (Err(Obstacle::Passing(why) | Obstacle::Standing(why)), ..) => return why.clone(),
         (Ok(_), true, true) => {
             "chosen: the primary, and a capture by stream cannot stop its writes or was allowed".to_owned()
         }
-        (Ok((_, lag)), false, true) => format!("chosen: healthy replica, {lag} bytes behind its primary"),
+        (Ok(_), false, true) => format!("chosen: healthy replica, {lag} bytes behind its primary"),
         (Ok(_), true, false) => "usable primary, but a replica comes first".to_owned(),
-        (Ok((_, lag)), false, false) => format!("healthy replica, {lag} bytes behind; another node comes first"),
+        (Ok(_), false, false) => format!("healthy replica, {lag} bytes behind; another node comes first"),
+    };
+    if candidate.child_running {
+        text.push_str("; a child of it is saving or rewriting");
     }
+    if candidate.failures > 0 {
+        text.push_str("; it failed once in this job");
+    }
+    text
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn node(id: &str, primary: bool) -> Candidate {
-        Candidate {
-            id: id.to_owned(),
-            primary,
-            unreachable: None,
-            link_up: true,
-            syncing: false,
-            loading: false,
-            lag_bytes: 0,
-            save_is_harmless: Some(true),
-        }
-    }
-
-    fn chosen(candidates: &[Candidate], primary_use: PrimaryUse) -> Option<String> {
-        let choice = choose(candidates, primary_use, None);
-        assert_eq!(
-            choice.verdicts.iter().filter(|verdict| verdict.chosen).count(),
-            usize::from(choice.chosen.is_some())
-        );
-        choice.chosen.map(|index| candidates[index].id.clone())
-    }
-
-    #[test]
-    fn the_most_up_to_date_healthy_replica_wins() {
-        let late = Candidate { lag_bytes: 900, ..node("late", false) };
-        let down = Candidate { link_up: false, ..node("down", false) };
-        let busy = Candidate { syncing: true, ..node("busy", false) };
-        let near = Candidate { lag_bytes: 3, ..node("near", false) };
-        let all = [node("primary", true), late, down, busy, near];
-        assert_eq!(chosen(&all, PrimaryUse::OnlyHarmless).as_deref(), Some("near"));
-        assert_eq!(chosen(&all, PrimaryUse::Prefer).as_deref(), Some("primary"));
-    }
-
-    #[test]
-    fn a_primary_is_never_risked_without_being_asked() {
-        let down = Candidate { link_up: false, ..node("down", false) };
-        let with_replica = [node("primary", true), down];
-        assert_eq!(chosen(&with_replica, PrimaryUse::OnlyHarmless), None);
-        assert_eq!(chosen(&with_replica, PrimaryUse::Fallback).as_deref(), Some("primary"));
-        for (harmless, expected) in [(Some(true), Some("alone")), (Some(false), None), (None, None)] {
-            let alone = [Candidate { save_is_harmless: harmless, ..node("alone", true) }];
-            assert_eq!(chosen(&alone, PrimaryUse::OnlyHarmless).as_deref(), expected);
-            assert_eq!(chosen(&alone, PrimaryUse::Never), None);
-            assert_eq!(chosen(&alone, PrimaryUse::Fallback).as_deref(), Some("alone"));
-        }
-    }
-
-    #[test]
-    fn a_named_node_is_used_or_refused_with_its_reason() {
-        let nodes = [node("primary", true), node("a", false), Candidate { loading: true, ..node("b", false) }];
-        assert_eq!(choose(&nodes, PrimaryUse::OnlyHarmless, Some("a")).chosen, Some(1));
-        let choice = choose(&nodes, PrimaryUse::OnlyHarmless, Some("b"));
-        assert_eq!(choice.chosen, None);
-        assert!(choice.verdicts[2].reason.contains("loading"));
-    }
-}
+mod tests;

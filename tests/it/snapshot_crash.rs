@@ -71,7 +71,7 @@ fn killed_at_ten_moments_in_a_bucket() {
 }
 
 #[test]
-fn a_replica_that_dies_in_the_middle_fails_the_snapshot_and_nothing_else() {
+fn the_only_replica_of_a_shard_that_dies_in_the_middle_fails_the_snapshot_and_nothing_else() {
     let mut cluster = Cluster::start(3, 1);
     Keyspace::new(4, 3000).load(&cluster.nodes());
     cluster.wait_replicas();
@@ -79,7 +79,7 @@ fn a_replica_that_dies_in_the_middle_fails_the_snapshot_and_nothing_else() {
         shard.replicas[0].run(&["CONFIG", "SET", "rdb-key-save-delay", "2000"]);
     }
     let repo = Repo::folder();
-    let words = ["snapshot", "create", "--source", &cluster.url(), "--name", "one"];
+    let words = ["snapshot", "create", "--source", &cluster.url(), "--name", "one", "--settle-wait", "2s"];
     let job = repo.cli.spawn(&repo.args(&words));
     crate::harness::process::wait_for("the capture", Duration::from_secs(20), || {
         let saving = cluster.shards[1].replicas[0].info("rdb_bgsave_in_progress");
@@ -89,7 +89,7 @@ fn a_replica_that_dies_in_the_middle_fails_the_snapshot_and_nothing_else() {
     cluster.shards[1].replicas[0].kill();
     let outcome = job.wait(Duration::from_secs(60)).exits(15);
     assert_eq!(outcome.error_json()["error"]["retryable"], true);
-    assert!(outcome.stderr.contains("shard 1"), "{outcome}");
+    assert!(outcome.stderr.contains("shard 1") && outcome.stderr.contains("could not be retaken"), "{outcome}");
     assert!(repo.list().iter().all(|(_, status)| status != "available"));
     assert!(
         !repo.files().iter().any(|(path, _)| path.extension().is_some_and(|end| end == "bkd")),

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
+use policies::replica::PrimaryUse;
 
 use crate::config::{Config, Encryption};
 use crate::crypt::keyring::Keyring;
@@ -132,6 +133,10 @@ pub struct ReachedSource {
     pub repository: Reached,
     /// Tags that its snapshots get.
     pub tags: BTreeMap<String, String>,
+    /// When a primary may serve.
+    pub primary_use: PrimaryUse,
+    /// The zone whose nodes come first.
+    pub zone: Option<String>,
     /// The catalog in which they are noted; ad-hoc snapshots are in none.
     pub catalog: Option<PathBuf>,
 }
@@ -148,6 +153,8 @@ impl SourceArgs {
                 source,
                 repository: repository.reach(context)?,
                 tags: BTreeMap::new(),
+                primary_use: PrimaryUse::default(),
+                zone: None,
                 catalog: None,
             });
         };
@@ -165,6 +172,8 @@ impl SourceArgs {
             )?,
             repository,
             tags: cluster.tags.clone(),
+            primary_use: cluster.primary_use,
+            zone: cluster.zone.clone(),
             catalog: Some(config.catalog_path.clone()),
         })
     }

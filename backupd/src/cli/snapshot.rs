@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
-use policies::replica::PrimaryUse;
+use policies::replica::{PrimaryUse, Wishes};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -77,6 +78,9 @@ pub struct CreateArgs {
     /// When a primary may serve: `lone` only in a shard without replicas, where that cannot stop its writes.
     #[arg(long, value_enum)]
     primary: Option<Primary>,
+    /// How long to wait for a failover or a migration of slots to end, and for a node to retake a failed shard from.
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    settle_wait: Option<Duration>,
     /// zstd level, 1 (fast) to 19.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(i32).range(1..=19))]
     level: i32,
@@ -100,6 +104,31 @@ enum Primary {
     Prefer,
     /// Never.
     Never,
+}
+
+impl From<Primary> for PrimaryUse {
+    fn from(primary: Primary) -> Self {
+        match primary {
+            Primary::Lone => Self::OnlyHarmless,
+            Primary::Fallback => Self::Fallback,
+            Primary::Prefer => Self::Prefer,
+            Primary::Never => Self::Never,
+        }
+    }
+}
+
+/// `90s`, `5m`, `12h`, `7d`.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let bad = || "a duration is a number and s, m, h or d, such as 90s".to_owned();
+    let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(bad)?;
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        _ => return Err(bad()),
+    };
+    number.parse::<u32>().map(|count| Duration::from_secs(u64::from(count) * seconds)).map_err(|_| bad())
 }
 
 fn parse_tag(text: &str) -> Result<(String, String), String> {
@@ -172,19 +201,14 @@ async fn run_create(args: CreateArgs, context: &Context, output: Output, cancel:
     let Method::Stream = args.method;
     let mut tags: BTreeMap<String, String> = reached.tags;
     tags.extend(args.tags);
-    let primary_use = match args.primary {
-        None | Some(Primary::Lone) => PrimaryUse::OnlyHarmless,
-        Some(Primary::Fallback) => PrimaryUse::Fallback,
-        Some(Primary::Prefer) => PrimaryUse::Prefer,
-        Some(Primary::Never) => PrimaryUse::Never,
-    };
+    let primary_use = args.primary.map_or(reached.primary_use, PrimaryUse::from);
     let options = create::Options {
         name,
         cluster,
         source_kind: "manual".to_owned(),
         source: reached.source,
-        node: args.node,
-        primary_use,
+        wishes: Wishes { primary_use, node: args.node, zone: reached.zone },
+        settle_wait: args.settle_wait.unwrap_or(create::SETTLE_WAIT),
         keys: reached.repository.keys.clone(),
         level: args.level,
         tags,

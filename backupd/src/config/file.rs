@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use policies::replica::PrimaryUse;
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -50,6 +51,9 @@ pub(super) struct Cluster {
     pub(super) repository: Spanned<String>,
     #[serde(default)]
     pub(super) tags: BTreeMap<String, String>,
+    #[serde(default)]
+    pub(super) primary: PrimaryUse,
+    pub(super) zone: Option<String>,
 }
 
 /// A text with the name of its file, for errors that tell the line.

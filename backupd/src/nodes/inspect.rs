@@ -61,8 +61,8 @@ async fn formed(options: &SourceOptions) -> Result<Target> {
     if topology.mode != Mode::Cluster {
         return Err(Error::new(Class::Refused, "the nodes changed while they were looked at"));
     }
-    if let Some(slot) = topology.migrating.first() {
-        return Err(Error::new(Class::Refused, format!("slots of the target are on their way: {slot}")));
+    if let Some(what) = topology.unsettled() {
+        return Err(Error::new(Class::Refused, format!("the target is not settled: {what}")));
     }
     let mut nodes = Vec::new();
     let mut slots = Vec::new();

@@ -1,10 +1,13 @@
 //! One node as it was seen.
 
+use std::net::IpAddr;
+
 use ::redis::cmd;
-use policies::replica::Candidate;
+use policies::replica::{Candidate, Memory};
 
 use super::client::Client;
 use super::info::Info;
+use super::migrations;
 use super::source::{Address, SourceOptions};
 use crate::error::Result;
 
@@ -55,12 +58,22 @@ pub struct Node {
     pub syncing: bool,
     /// The data set is being loaded.
     pub loading: bool,
+    /// A child of the server is saving or rewriting.
+    pub child_running: bool,
+    /// Since a replica last heard from its primary, in seconds.
+    pub silence_seconds: u64,
     /// Id of the replication history.
     pub replid: String,
     /// Position in that history, in bytes: of a replica how far it applied, of a primary how far it wrote.
     pub offset: u64,
     /// Bytes of memory that the data and the server take.
     pub used_memory: u64,
+    /// What its memory looks like to a child that saves.
+    pub memory: Memory,
+    /// `replica-priority`: 0 is never promoted.
+    pub priority: u64,
+    /// The zone that it says it is in (`availability-zone` of Valkey 8 and later).
+    pub zone: Option<String>,
     /// Keys in all databases.
     pub keys: u64,
     /// A failed save cannot stop this node's writes. Only asked of primaries without replicas; `None` when not
@@ -69,10 +82,10 @@ pub struct Node {
 }
 
 impl Node {
-    /// What the choice of a node needs. `primary_offset` is the offset of the shard's primary; `None` when it
-    /// is unknown, and the lag then counts as 0.
+    /// What the choice of a node needs. `head` is the furthest offset of the shard, `history` the replication id of
+    /// its primary, where they are known; without them the lag counts as 0 and any history as right.
     #[must_use]
-    pub fn candidate(&self, primary_offset: Option<u64>) -> Candidate {
+    pub fn candidate(&self, head: Option<u64>, history: Option<&str>) -> Candidate {
         Candidate {
             id: self.id.clone(),
             primary: self.role == Role::Primary,
@@ -80,14 +93,34 @@ impl Node {
             link_up: self.link_up,
             syncing: self.syncing,
             loading: self.loading,
-            lag_bytes: primary_offset.map_or(0, |offset| offset.saturating_sub(self.offset)),
+            child_running: self.child_running,
+            lag_bytes: head.map_or(0, |offset| offset.saturating_sub(self.offset)),
+            silence_seconds: self.silence_seconds,
+            same_history: history.map(|history| history == self.replid),
+            memory: self.memory,
+            priority: self.priority,
+            zone: self.zone.clone(),
+            failures: 0,
             save_is_harmless: self.save_is_harmless,
         }
+    }
+
+    /// Whether `name` means this node: its id, or where it listens.
+    #[must_use]
+    pub fn is_called(&self, name: &str) -> bool {
+        self.id == name || self.address.to_string() == name
     }
 
     /// A node that could not be asked.
     pub(crate) fn unseen(id: String, address: Address, role: Role, why: String) -> Self {
         Self { role, unreachable: Some(why), ..Self::seen(id, address, &Info::default(), None) }
+    }
+
+    /// A node that answered.
+    pub(crate) fn answered(id: String, address: Address, seen: &Seen) -> Self {
+        let mut node = Self::seen(id, address, &seen.info, seen.save_is_harmless);
+        node.memory.strict = seen.strict_memory;
+        node
     }
 
     /// A node that said `info`.
@@ -108,9 +141,19 @@ impl Node {
             syncing: info.text("master_sync_in_progress") == "1",
             // async_loading: a replica that still serves its old data while it loads the new
             loading: info.text("loading") == "1" || info.text("async_loading") == "1",
+            child_running: info.text("rdb_bgsave_in_progress") == "1" || info.text("aof_rewrite_in_progress") == "1",
+            silence_seconds: if replica { info.number("master_last_io_seconds_ago") } else { 0 },
             replid: info.text("master_replid").to_owned(),
             offset: info.number(if replica { "slave_repl_offset" } else { "master_repl_offset" }),
             used_memory: info.number("used_memory"),
+            memory: Memory {
+                resident: info.number("used_memory_rss"),
+                system: info.number("total_system_memory"),
+                last_copied: info.number("rdb_last_cow_size"),
+                strict: None,
+            },
+            priority: info.number("slave_priority"),
+            zone: Some(info.text("availability_zone").to_owned()).filter(|zone| !zone.is_empty()),
             keys: info.keys(),
             save_is_harmless,
         }
@@ -124,6 +167,10 @@ pub(crate) struct Seen {
     pub(crate) save_is_harmless: Option<bool>,
     /// Its own `CLUSTER NODES`, if it is a primary of a cluster and answers it.
     pub(crate) own_view: Option<String>,
+    /// Migrations of slots that do not show in `CLUSTER NODES`, as far as it tells them.
+    pub(crate) migrations: Vec<String>,
+    /// Its machine promises no more memory than it has; known only of this machine.
+    pub(crate) strict_memory: Option<bool>,
 }
 
 /// Connects to a node as `options` say.
@@ -136,13 +183,20 @@ pub(crate) async fn connect(address: &Address, options: &SourceOptions) -> Resul
 pub(crate) async fn observe(address: &Address, options: &SourceOptions) -> Result<Seen> {
     let mut client = connect(address, options).await?;
     let text: String = client.query("INFO", &cmd("INFO")).await?;
-    let mut seen = Seen { info: Info::parse(&text), save_is_harmless: None, own_view: None };
+    let mut seen = Seen {
+        info: Info::parse(&text),
+        save_is_harmless: None,
+        own_view: None,
+        migrations: Vec::new(),
+        strict_memory: strict_memory(address).await,
+    };
     if seen.info.is_replica() {
         return Ok(seen);
     }
     if seen.info.is_cluster() {
         // Refused while loading, or by ACL: then the view of the node we began with has to do.
         seen.own_view = client.query("CLUSTER NODES", cmd("CLUSTER").arg("NODES")).await.ok();
+        seen.migrations = migrations::running(&mut client, &seen.info).await;
     }
     if seen.info.number("connected_slaves") == 0 {
         seen.save_is_harmless = save_is_harmless(&mut client).await;
@@ -162,4 +216,18 @@ async fn save_is_harmless(client: &mut Client) -> Option<bool> {
 async fn config(client: &mut Client, name: &str) -> Option<String> {
     let pair: Vec<String> = client.query("CONFIG GET", cmd("CONFIG").arg("GET").arg(name)).await.ok()?;
     pair.get(1).cloned()
+}
+
+/// Whether the machine of a node refuses to promise more memory than it has, if that machine is this one.
+async fn strict_memory(address: &Address) -> Option<bool> {
+    let here = match address {
+        Address::Unix(_) => true,
+        Address::Tcp { host, .. } => host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback()),
+    };
+    if !here {
+        return None;
+    }
+    // absent where it is not Linux
+    let mode = tokio::fs::read_to_string("/proc/sys/vm/overcommit_memory").await.ok()?;
+    Some(mode.trim() == "2")
 }

@@ -9,6 +9,7 @@ use percent_encoding::percent_decode_str;
 use url::Url;
 use zeroize::Zeroizing;
 
+use super::topology::Topology;
 use crate::error::{Class, Error, Result};
 
 /// The port of a source URL that names none.
@@ -214,6 +215,21 @@ impl SourceOptions {
             username: self.username.clone().or_else(|| seed?.username.clone()),
             password: self.password.clone().or_else(|| seed?.password.clone()),
         }
+    }
+}
+
+impl SourceOptions {
+    /// The same, with every node of `topology` among the seeds, so that any of them that lives leads to the others.
+    #[must_use]
+    pub fn knowing(&self, topology: &Topology) -> Self {
+        let mut this = self.clone();
+        for address in topology.shards.iter().flat_map(|shard| &shard.nodes).map(|node| &node.address) {
+            if this.seeds.iter().all(|seed| seed.address != *address) {
+                let Credentials { username, password } = self.credentials_for(address);
+                this.seeds.push(SourceUrl { address: address.clone(), username, password });
+            }
+        }
+        this
     }
 }
 

@@ -57,6 +57,8 @@ pub struct Topology {
     pub epoch: u64,
     /// Slots on their way between shards, as the primaries tell: `<node id>: [93->-<node id>]`.
     pub migrating: Vec<String>,
+    /// What nodes say differently of themselves or of each other, as they do during a failover.
+    pub disputed: Vec<String>,
     /// The shards, by first slot.
     pub shards: Vec<Shard>,
 }
@@ -66,6 +68,8 @@ pub struct Topology {
 pub struct Shard {
     /// The slots of a cluster's shard; `None` for a standalone.
     pub slots: Option<SlotSet>,
+    /// The configuration epoch of its primary: it rises when the shard gets slots or another primary. 0 where unknown.
+    pub epoch: u64,
     /// Its nodes, the primary first.
     pub nodes: Vec<Node>,
 }
@@ -79,7 +83,21 @@ impl Shard {
         // Without a primary's word, the replica that came furthest is the measure.
         let head = primary.map(|node| node.offset);
         let head = head.or_else(|| self.nodes.iter().filter(answered).map(|node| node.offset).max());
-        self.nodes.iter().map(|node| node.candidate(head)).collect()
+        let history = primary.map(|node| node.replid.as_str()).filter(|id| !id.is_empty());
+        self.nodes.iter().map(|node| node.candidate(head, history)).collect()
+    }
+
+    /// The same, with those nodes of `earlier` that nobody names any more: a primary whose replicas are gone is not
+    /// one that never had any.
+    #[must_use]
+    pub fn with_lost(mut self, earlier: &Self) -> Self {
+        for node in &earlier.nodes {
+            if !self.nodes.iter().any(|known| known.id == node.id || known.address == node.address) {
+                let why = "it was there when the job began, and no node knows it now".to_owned();
+                self.nodes.push(Node::unseen(node.id.clone(), node.address.clone(), Role::Replica, why));
+            }
+        }
+        self
     }
 
     /// The id of the primary, if there is one.
@@ -90,19 +108,24 @@ impl Shard {
 }
 
 impl Topology {
-    /// What changed since `earlier` so that captures made in between do not belong together: another mode,
-    /// other slots of a shard, or slots on their way. `None`: nothing.
+    /// Why nothing can be said for sure of who serves which slots, if so: they are on their way, or nodes disagree.
     #[must_use]
-    pub fn changed_since(&self, earlier: &Self) -> Option<String> {
-        if self.mode != earlier.mode || self.shards.len() != earlier.shards.len() {
-            return Some(format!("{} shards became {}", earlier.shards.len(), self.shards.len()));
-        }
-        let moved = self.shards.iter().zip(&earlier.shards).find(|(now, then)| now.slots != then.slots);
-        if let Some((now, then)) = moved {
-            let text = |shard: &Shard| shard.slots.as_ref().map_or_else(String::new, SlotSet::to_string);
-            return Some(format!("the slots {} became {}", text(then), text(now)));
-        }
-        self.migrating.first().map(|slot| format!("slots are on their way: {slot}"))
+    pub fn unsettled(&self) -> Option<String> {
+        let moving = self.migrating.first().map(|slot| format!("slots are being moved between shards ({slot})"));
+        moving.or_else(|| self.disputed.first().map(|what| format!("nodes disagree about {what}")))
+    }
+
+    /// Which shards, by index, are not what they were in `earlier`, so that captures of them made in between do not
+    /// belong to the others: those with other slots, and those that were given slots or another primary meanwhile.
+    #[must_use]
+    pub fn changed_since(&self, earlier: &Self) -> Vec<usize> {
+        let same = |index: &usize| match (self.shards.get(*index), earlier.shards.get(*index)) {
+            (Some(now), Some(then)) => {
+                now.slots == then.slots && (now.epoch == then.epoch || now.epoch == 0 || then.epoch == 0)
+            }
+            _ => false,
+        };
+        (0..self.shards.len()).filter(|index| !same(index)).collect()
     }
 }
 
@@ -111,9 +134,8 @@ impl Topology {
 /// A node that cannot be asked becomes [`Node::unreachable`], not a failure.
 ///
 /// # Errors
-/// `SourceUnavailable` when no seed answers, or when nodes disagree about who serves what (retry when the
-/// failover or migration has ended); `SourceAuth` when credentials or a command are refused; `Refused` when a
-/// cluster does not cover every slot or the seeds name several primaries; `Config` for a Sentinel.
+/// `SourceUnavailable` when no seed answers; `SourceAuth` when credentials or a command are refused; `Refused` when
+/// a cluster does not cover every slot or the seeds name several primaries; `Config` for a Sentinel.
 pub async fn discover(options: &SourceOptions) -> Result<Topology> {
     let options = Arc::new(options.clone());
     let mut worst: Option<Error> = None;
@@ -181,7 +203,7 @@ async fn standalone(options: &Arc<SourceOptions>) -> Result<Topology> {
                 Ok(seen) if runs.insert(seen.info.text("run_id").to_owned()) => {
                     next.extend(seen.info.primary().filter(|_| seen.info.is_replica()).map(|it| (it, Role::Primary)));
                     next.extend(seen.info.replicas().into_iter().map(|replica| (replica, Role::Replica)));
-                    nodes.push(Node::seen(address.to_string(), address, &seen.info, seen.save_is_harmless));
+                    nodes.push(Node::answered(address.to_string(), address, &seen));
                 }
                 // the same process under another address
                 Ok(_) => {}
@@ -203,7 +225,9 @@ fn standalone_topology(mut nodes: Vec<Node>) -> Result<Topology> {
         .collect();
     if primaries.len() > 1 {
         let message = format!("the sources belong to {} primaries: {}", primaries.len(), primaries.join(", "));
-        return Err(Error::new(Class::Refused, message).hint("give the nodes of one primary"));
+        return Err(Error::new(Class::Refused, message)
+            .hint("give the nodes of one primary; during a failover, wait until it has ended")
+            .retryable(true));
     }
     let first = nodes.iter().find(|node| node.unreachable.is_none());
     let first = first.ok_or_else(|| Error::new(Class::SourceUnavailable, "every node went away while it was asked"))?;
@@ -213,7 +237,8 @@ fn standalone_topology(mut nodes: Vec<Node>) -> Result<Topology> {
         version: first.version.clone(),
         epoch: 0,
         migrating: Vec::new(),
-        shards: vec![Shard { slots: None, nodes }],
+        disputed: Vec::new(),
+        shards: vec![Shard { slots: None, epoch: 0, nodes }],
     })
 }
 
@@ -240,23 +265,34 @@ async fn cluster(seed: &Address, info: &Info, options: &Arc<SourceOptions>) -> R
         version: info.engine().1.to_owned(),
         epoch,
         migrating: Vec::new(),
+        disputed: Vec::new(),
         shards: Vec::new(),
     };
     let mut nodes: Vec<(String, Node)> = Vec::new();
     for member in &counted {
         let answer = answers.iter().position(|(address, _)| !member.failed && Some(address) == member.address.as_ref());
         let answer = answer.map(|index| answers.swap_remove(index).1);
-        if let Some(Ok(Seen { own_view: Some(view), .. })) = &answer {
-            topology.migrating.extend(check_own_view(member, view)?);
+        if let Some(Ok(seen)) = &answer {
+            topology.migrating.extend(seen.migrations.iter().map(|what| format!("{}: {what}", member.id)));
+            if let Some(view) = &seen.own_view {
+                match check_view(&members, member, view) {
+                    Ok(moving) => topology.migrating.extend(moving),
+                    Err(how) => topology.disputed.push(how),
+                }
+            }
         }
         let shard = member.follows.clone().filter(|_| !member.primary).unwrap_or_else(|| member.id.clone());
-        nodes.push((shard, cluster_node(member, answer)?));
+        let node = cluster_node(member, answer);
+        if node.role != if member.primary { Role::Primary } else { Role::Replica } {
+            topology.disputed.push(named(member, &format!("it is a {} by its own word", node.role.as_str())));
+        }
+        nodes.push((shard, node));
     }
     for member in members.iter().filter(|member| !member.slots.is_empty()) {
         let mut own: Vec<Node> =
             nodes.iter().filter(|(shard, _)| *shard == member.id).map(|(_, node)| node.clone()).collect();
         own.sort_by(|a, b| (a.role == Role::Replica, &a.id).cmp(&(b.role == Role::Replica, &b.id)));
-        topology.shards.push(Shard { slots: Some(member.slots.clone()), nodes: own });
+        topology.shards.push(Shard { slots: Some(member.slots.clone()), epoch: member.epoch, nodes: own });
     }
     topology.shards.sort_by_key(|shard| shard.slots.as_ref().and_then(|slots| slots.iter().next()));
     Ok(topology)
@@ -290,41 +326,43 @@ async fn cluster_view(seed: &Address, options: &SourceOptions) -> Result<(Vec<Me
     Ok((members, epoch))
 }
 
-fn cluster_node(member: &Member, answer: Option<Result<Seen>>) -> Result<Node> {
+fn cluster_node(member: &Member, answer: Option<Result<Seen>>) -> Node {
     let role = if member.primary { Role::Primary } else { Role::Replica };
     let address = member.address.clone().unwrap_or_else(|| Address::tcp("unknown", 0));
     let id = member.id.clone();
-    Ok(match answer {
-        Some(Ok(seen)) => {
-            let node = Node::seen(id, address, &seen.info, seen.save_is_harmless);
-            if node.role != role {
-                return Err(disagree(member, &format!("it is a {} by its own word", node.role.as_str())));
-            }
-            node
-        }
+    match answer {
+        Some(Ok(seen)) => Node::answered(id, address, &seen),
         Some(Err(error)) => Node::unseen(id, address, role, error.message().to_owned()),
         None if member.failed => Node::unseen(id, address, role, "the cluster marked it as failed".to_owned()),
         None => Node::unseen(id, address, role, "the cluster does not know its address".to_owned()),
-    })
+    }
 }
 
-/// Compares what a primary says of itself with what the seed said of it; returns its slots on their way.
-fn check_own_view(member: &Member, view: &str) -> Result<Vec<String>> {
-    let members = parse_nodes(view).map_err(|why| disagree(member, &why))?;
-    let Some(own) = members.into_iter().find(|it| it.myself) else {
-        return Err(disagree(member, "it does not know itself"));
-    };
+/// Compares how a primary sees the cluster with how the seed saw it: every node's slots, and its own id. Returns the
+/// primary's slots on their way; the error is the difference.
+fn check_view(members: &[Member], member: &Member, view: &str) -> Result<Vec<String>, String> {
+    let seen = parse_nodes(view).map_err(|why| named(member, &why))?;
+    let own = seen.iter().find(|it| it.myself).ok_or_else(|| named(member, "it does not know itself"))?;
     if own.id != member.id {
-        return Err(disagree(member, &format!("the node at its address is {}", own.id)));
+        return Err(named(member, &format!("the node at its address is {}", own.id)));
     }
-    if own.slots != member.slots {
-        return Err(disagree(member, &format!("it serves {} by its own word, not {}", own.slots, member.slots)));
+    let none = SlotSet::empty();
+    let slots = |view: &[Member], id: &str| {
+        view.iter().find(|it| it.id == id).map_or_else(|| none.clone(), |it| it.slots.clone())
+    };
+    for Member { id, .. } in members.iter().chain(&seen) {
+        let (ours, theirs) = (slots(members, id), slots(&seen, id));
+        if ours != theirs {
+            return Err(named(
+                member,
+                &format!("by its word {id} serves `{theirs}`, by that of another node `{ours}`"),
+            ));
+        }
     }
     Ok(own.moving.iter().map(|slot| format!("{}: {slot}", member.id)).collect())
 }
 
-fn disagree(member: &Member, how: &str) -> Error {
+fn named(member: &Member, how: &str) -> String {
     let address = member.address.as_ref().map_or_else(String::new, |address| format!(" ({address})"));
-    Error::new(Class::SourceUnavailable, format!("nodes disagree about {}{address}: {how}", member.id))
-        .hint("a failover or a migration of slots is in progress: try again when it has ended")
+    format!("{}{address}: {how}", member.id)
 }

@@ -311,6 +311,20 @@ impl Server {
         self.wait_ready().unwrap_or_else(|log| panic!("{} did not start again: {log}", self.address()));
     }
 
+    /// Kills it and starts it again, and returns while it may still be loading its data.
+    pub(crate) fn restart_loading(&mut self) {
+        self.running.kill();
+        self.running = Self::launch(&self.options, self.port(), self.dir.path());
+        process::wait_for("server start", START_LIMIT, || match self.try_info("loading") {
+            Some(_) => Ok(()),
+            None => Err("it does not answer".to_owned()),
+        });
+    }
+
+    fn try_info(&self, field: &str) -> Option<String> {
+        nodes::info(&mut nodes::try_connect(&self.url()).ok()?, field)
+    }
+
     /// The last lines of its log.
     pub(crate) fn log_tail(&self) -> String {
         let text = |name| fs::read_to_string(self.dir.path().join(name)).unwrap_or_default();
