@@ -2,6 +2,7 @@
 #![cfg(test)]
 
 mod configured;
+mod engines;
 mod fixture;
 mod harness;
 mod harness_checks;

@@ -33,7 +33,19 @@ pub(crate) enum Engine {
     Path(PathBuf),
 }
 
+/// Engines that `tests/setup.sh tests` unpacks beside Debian's.
+const EXTRAS: [&str; 2] = ["redis-8", "valkey-9"];
+
 impl Engine {
+    /// Every engine that the tests run on, less those that set-up has recorded as unavailable, which are named on
+    /// standard output.
+    pub(crate) fn all() -> Vec<Self> {
+        let all = std::iter::once(Self::Redis).chain(EXTRAS.map(Self::Extra));
+        let (missing, there): (Vec<_>, Vec<_>) = all.partition(Self::is_recorded_as_unavailable);
+        missing.iter().for_each(|engine| println!("{engine:?} is recorded as unavailable here: not run"));
+        there
+    }
+
     /// The path of the program. Panics with the install command when it is missing.
     pub(crate) fn program(&self) -> PathBuf {
         let found = match self {
