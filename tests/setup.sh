@@ -22,7 +22,7 @@ RECIPE=1
 CARGO_DENY=0.20.2
 
 PACKAGES=(redis-server redis-tools gcc libc6-dev make curl ca-certificates)
-[ "$WANT" = demo ] || PACKAGES+=(patchelf python3 python3-pip debian-archive-keyring)
+[ "$WANT" = demo ] || PACKAGES+=(patchelf python3 python3-pip python3-cryptography python3-zstandard debian-archive-keyring)
 
 missing_packages() {
   local package

@@ -4,6 +4,7 @@
 mod configured;
 mod engines;
 mod fixture;
+mod format;
 mod harness;
 mod harness_checks;
 mod readme;
