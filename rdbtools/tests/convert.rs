@@ -112,7 +112,12 @@ fn prove_all(engines: &[Engine]) -> String {
                 if names.is_empty() { "all".to_owned() } else { format!("without {}", names.join(", ")) }
             })
         });
-        table += &format!("| {} ({} keys) | {} |\n", source.name, filled.content.len(), cells.collect::<Vec<_>>().join(" | "));
+        table += &format!(
+            "| {} ({} keys) | {} |\n",
+            source.name,
+            filled.content.len(),
+            cells.collect::<Vec<_>>().join(" | ")
+        );
     }
     table
 }

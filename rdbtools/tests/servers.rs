@@ -1,6 +1,6 @@
 //! Outputs of a split, loaded by a real server and compared key by key with the server that wrote the input.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panic")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests fail by panic")]
 
 #[path = "support/server.rs"]
 mod server;

@@ -87,7 +87,8 @@ fn collections() -> Vec<Words> {
         commands.push(words(&format!("SADD set:lengths {text}")));
         commands.push(words(&format!("ZADD zset:lengths {length} {text}")));
     }
-    for score in ["inf", "-inf", "0.1", "0.30000000000000004", "1e300", "-1e-300", "3", "-0", "1.7976931348623157e308"] {
+    for score in ["inf", "-inf", "0.1", "0.30000000000000004", "1e300", "-1e-300", "3", "-0", "1.7976931348623157e308"]
+    {
         commands.push(words(&format!("ZADD zset:scores {score} m{score}")));
     }
     for n in 0..2000 {
