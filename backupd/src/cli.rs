@@ -1,6 +1,7 @@
 //! The command line: what may be typed, and which function answers it. Exit codes are those of
 //! [`crate::error::Class`]; `-o json` prints one document on standard output and errors as JSON on standard error.
 
+pub mod export;
 pub mod key;
 pub mod output;
 pub mod reach;

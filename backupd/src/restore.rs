@@ -4,6 +4,7 @@
 //! after another, checked, and split by slot into one RDB file per target shard ([`split`]); only when every
 //! input proved whole are the files given their names, loaded or left for the user.
 
+mod bucket;
 pub mod input;
 pub mod plan;
 pub mod split;
@@ -13,11 +14,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use policies::slot::SlotSet;
+use rdbtools::select::Selection;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::Result;
 use crate::progress::Progress;
 use crate::redis::SourceOptions;
+use crate::store::Store;
 use input::Input;
 use plan::Plan;
 use target::NodeReport;
@@ -37,6 +40,35 @@ pub struct Options {
     pub ttl: Ttl,
     /// Only this database; in a cluster it becomes database 0.
     pub db: Option<u64>,
+    /// Only these keys.
+    pub select: Selection,
+    /// What files are called.
+    pub names: Names,
+}
+
+/// What the RDB files of the shards are called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Names {
+    /// `shard-0000.rdb`, with `nodes.conf` and `README.txt` beside them.
+    Shards,
+    /// `<name>-0001.rdb`, as exports of ElastiCache are called, and nothing beside them.
+    Export(String),
+}
+
+impl Names {
+    /// The name of a shard's file.
+    #[must_use]
+    pub fn file(&self, index: usize) -> String {
+        match self {
+            Self::Shards => format!("shard-{index:04}.rdb"),
+            Self::Export(name) => format!("{name}-{:04}.rdb", index + 1),
+        }
+    }
+
+    /// Its name while it is not whole.
+    fn partial(&self, index: usize) -> String {
+        format!("{}.partial", self.file(index))
+    }
 }
 
 /// The shape of the new cluster.
@@ -75,6 +107,13 @@ pub enum Ttl {
 pub enum Target {
     /// RDB files in a folder.
     Out(PathBuf),
+    /// RDB files in a bucket.
+    Store {
+        /// The bucket and prefix.
+        store: Arc<dyn Store>,
+        /// Where the files are made, in the clear; the system's folder for temporary files when not said.
+        scratch: Option<PathBuf>,
+    },
     /// A new local cluster.
     Launch {
         /// Its folder.

@@ -5,6 +5,7 @@
 //! | [`scan`] | the scanner: bytes are pushed in, in any pieces, and a [`Sink`] is told what they hold |
 //! | [`report`] | counts of keys, expiries, types, modules; keys and bytes per slot |
 //! | [`info`] | sizes per type, the largest keys, a histogram of slots |
+//! | [`select`] | which keys are taken: patterns as `KEYS` knows them, kinds of values |
 //! | [`split`] | any number of RDBs in, any number out, every key in the output that owns its slot |
 //! | [`decode`] | values, whatever encoding they are in: items, members, fields, entries of streams |
 //! | [`deep`] | what must hold inside values: order, no member twice, streams that belong together |
@@ -62,6 +63,7 @@ mod lzf;
 pub mod packed;
 pub mod report;
 pub mod scan;
+pub mod select;
 mod sink;
 pub mod split;
 pub mod structure;

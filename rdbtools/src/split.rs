@@ -37,6 +37,7 @@ use crate::crc64::Crc64;
 use crate::error::ScanError;
 use crate::report::{DbCounts, Report, ReportSink};
 use crate::scan::Scanner;
+use crate::select::Selection;
 use crate::version::RdbVersion;
 use crate::write;
 
@@ -74,6 +75,8 @@ pub struct SplitOptions {
     pub ttl: Ttl,
     /// Take the keys of this database only; those of others are left out.
     pub db: Option<u64>,
+    /// Which keys are taken; the others are left out.
+    pub select: Selection,
     /// The outputs are shards of a cluster, which has database 0 only: keys of other databases are refused,
     /// unless `db` picks one, which then becomes database 0.
     pub cluster: bool,
@@ -86,7 +89,8 @@ impl SplitOptions {
     /// Outputs of this version for a cluster, expiries as they are, at time 0.
     #[must_use]
     pub const fn new(version: RdbVersion) -> Self {
-        Self { version, ttl: Ttl::Keep, db: None, cluster: true, now_unix_ms: 0 }
+        let select = Selection { include: Vec::new(), exclude: Vec::new(), families: Vec::new() };
+        Self { version, ttl: Ttl::Keep, db: None, select, cluster: true, now_unix_ms: 0 }
     }
 }
 

@@ -15,6 +15,7 @@ mod redis_nodes;
 mod redis_server;
 mod redis_topology;
 mod refusals;
+mod restore_files;
 mod snapshot_crash;
 mod snapshot_damage;
 mod snapshot_retake;

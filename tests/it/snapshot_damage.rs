@@ -7,9 +7,10 @@ use backupd::crypt::keyring::Keyring;
 use backupd::error::{Class, Error};
 use backupd::progress::Progress;
 use backupd::repository::{Keys, Repository};
-use backupd::restore::{self, Mode, Shape, Target, Ttl, input::Input};
+use backupd::restore::{self, Mode, Names, Shape, Target, Ttl, input::Input};
 use backupd::snapshot::verify;
 use backupd::store;
+use rdbtools::select::Selection;
 use tokio_util::sync::CancellationToken;
 
 use crate::fixture::Repo;
@@ -94,6 +95,8 @@ impl Reader {
                 target: Target::Out(dir),
                 ttl: Ttl::Keep,
                 db: None,
+                select: Selection::default(),
+                names: Names::Shards,
             };
             restore::run(options, Arc::new(Progress::default()), CancellationToken::new()).await.map(drop)
         })

@@ -1,11 +1,14 @@
 //! `backupd restore …`
 
+use std::ffi::OsString;
 use std::fmt::Write as _;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args as ClapArgs;
 use policies::slot::SlotSet;
+use rdbtools::select::{Family, Glob, Selection};
 use tokio_util::sync::CancellationToken;
 
 use super::output::{Output, bytes, table};
@@ -18,12 +21,13 @@ use crate::repository::Repository;
 use crate::restore::input::Input;
 use crate::restore::plan::Plan;
 use crate::restore::target::NodeReport;
-use crate::restore::{self, Mode, Options, Outcome, Shape, Target, Ttl};
+use crate::restore::{self, Mode, Names, Options, Outcome, Shape, Target, Ttl};
+use crate::store::{self, RepositoryUrl};
 
 /// What is restored, into which shape, and where to.
 #[derive(Debug, ClapArgs)]
 #[command(group = clap::ArgGroup::new("input").required(true).args(["name", "rdb"]))]
-#[command(group = clap::ArgGroup::new("target").required(true).args(["out", "nodes", "launch"]))]
+#[command(group = clap::ArgGroup::new("target").required(true).args(["out", "to", "nodes", "launch"]))]
 pub struct Args {
     /// The name of the snapshot.
     name: Option<String>,
@@ -45,6 +49,8 @@ pub struct Args {
     /// Restore only this database; in a cluster it becomes database 0.
     #[arg(long, value_name = "N")]
     db: Option<u64>,
+    #[command(flatten)]
+    select: SelectArgs,
     /// What happens to expiries.
     #[arg(long, value_enum, default_value_t = Ttl::Keep)]
     ttl: Ttl,
@@ -55,14 +61,17 @@ pub struct Args {
     /// Write an RDB file per shard, nodes.conf and a README.txt into this empty folder.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Write the same files into a bucket: `s3://bucket/prefix`, with the parameters of a repository's URL.
+    #[arg(long, value_name = "URL")]
+    to: Option<RepositoryUrl>,
     /// Load into these running, empty nodes.
     #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',')]
     nodes: Vec<String>,
     /// A file that holds the password of the target nodes.
     #[arg(long, value_name = "FILE", requires = "nodes")]
     target_password_file: Option<PathBuf>,
-    /// Where the shards' RDB files are put on their way to running nodes, in the clear [default: $TMPDIR].
-    #[arg(long, value_name = "DIR", requires = "nodes")]
+    /// Where the shards' RDB files are put on their way to running nodes or a bucket, in the clear [default: $TMPDIR].
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "launch"])]
     scratch: Option<PathBuf>,
     /// Start a new local cluster in this empty folder, load it, and wait until it serves.
     #[arg(long, value_name = "DIR")]
@@ -76,6 +85,34 @@ pub struct Args {
     /// The server program [default: redis-server or valkey-server, as the snapshot's engine].
     #[arg(long, value_name = "PATH", requires = "launch")]
     engine: Option<PathBuf>,
+}
+
+/// Which keys are taken.
+#[derive(Debug, Clone, Default, ClapArgs)]
+pub struct SelectArgs {
+    /// Only keys that fit this pattern of the command KEYS (`*`, `?`, `[a-z]`); may be repeated: one must fit.
+    #[arg(long, value_name = "GLOB")]
+    filter: Vec<OsString>,
+    /// No keys that fit this pattern; may be repeated.
+    #[arg(long, value_name = "GLOB")]
+    exclude: Vec<OsString>,
+    /// Only keys of these types: string, list, set, zset, hash, stream, module.
+    #[arg(long = "type", value_name = "TYPE,…", value_delimiter = ',', value_parser = parse_family)]
+    families: Vec<Family>,
+}
+
+impl SelectArgs {
+    pub(super) fn selection(self) -> Selection {
+        let globs = |patterns: Vec<OsString>| patterns.iter().map(|glob| Glob::new(glob.as_bytes())).collect();
+        Selection { include: globs(self.filter), exclude: globs(self.exclude), families: self.families }
+    }
+}
+
+fn parse_family(text: &str) -> Result<Family, String> {
+    Family::from_name(text).ok_or_else(|| {
+        let known: Vec<&str> = Family::ALL.iter().map(|family| family.name()).collect();
+        format!("a type is one of {}", known.join(", "))
+    })
 }
 
 /// Runs a restore.
@@ -97,7 +134,8 @@ pub async fn run(args: Args, context: &Context, output: Output, cancel: Cancella
 }
 
 async fn options(args: Args, context: &Context) -> Result<Options> {
-    let target = target(&args)?;
+    let target = target(&args).await?;
+    let select = args.select.selection();
     let shape = match (args.shards, args.slots) {
         (Some(count), _) => Shape::Shards(count),
         (None, Some(text)) => Shape::Slots(parse_slots(&text)?),
@@ -112,16 +150,28 @@ async fn options(args: Args, context: &Context) -> Result<Options> {
         }
         None => Input::Files(args.rdb),
     };
-    Ok(Options { input, shape, mode: args.mode, target, ttl: args.ttl, db: args.db })
+    let names = Names::Shards;
+    Ok(Options { input, shape, mode: args.mode, target, ttl: args.ttl, db: args.db, select, names })
 }
 
-fn target(args: &Args) -> Result<Target> {
+/// A bucket, or the folder that a `file://` URL names.
+pub(super) async fn files_target(url: &RepositoryUrl, scratch: Option<PathBuf>) -> Result<Target> {
+    match url {
+        RepositoryUrl::Folder(dir) => Ok(Target::Out(dir.clone())),
+        RepositoryUrl::Bucket(_) => Ok(Target::Store { store: store::open(url).await?, scratch }),
+    }
+}
+
+async fn target(args: &Args) -> Result<Target> {
     if let Some(dir) = &args.launch {
         let (dir, engine) = (dir.clone(), args.engine.clone());
         return Ok(Target::Launch { dir, replicas: args.replicas, port: args.port, engine });
     }
     if let Some(dir) = &args.out {
         return Ok(Target::Out(dir.clone()));
+    }
+    if let Some(url) = &args.to {
+        return files_target(url, args.scratch.clone()).await;
     }
     let seeds =
         args.nodes.iter().map(|node| format!("redis://{node}").parse::<SourceUrl>()).collect::<Result<Vec<_>>>()?;

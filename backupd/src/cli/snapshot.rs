@@ -9,6 +9,7 @@ use policies::replica::{PrimaryUse, Wishes};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
+use super::export::{ExportArgs, export};
 use super::output::{Output, bytes};
 use super::reach::{Context, RepositoryArgs, SourceArgs};
 use super::view::{List, SnapshotView};
@@ -40,6 +41,8 @@ pub enum Command {
         #[command(flatten)]
         repository: RepositoryArgs,
     },
+    /// Write a snapshot as plain RDB files for other tools: `<name>-0001.rdb` and so on. They are not encrypted.
+    Export(Box<ExportArgs>),
     /// Read a snapshot again, every byte, and check it against its manifest.
     Verify {
         /// Its name.
@@ -163,6 +166,7 @@ pub async fn run(command: Command, context: &Context, output: Output, cancel: Ca
             };
             output.result(&SnapshotView::from(&manifest), SnapshotView::text)
         }
+        Command::Export(args) => export(*args, context, output, cancel).await,
         Command::Verify { name, repository } => {
             let reached = repository.reach(context)?;
             let repository = Repository::open(reached.store().await?).await?;

@@ -58,7 +58,7 @@ impl Plan {
         let infos: Vec<PartInfo> = parts.into_iter().map(|(_, info)| info).collect();
         let nodes = match &options.target {
             Target::Nodes { options, .. } => Some(nodes::Target::inspect(options).await?),
-            Target::Out(_) | Target::Launch { .. } => None,
+            Target::Out(_) | Target::Store { .. } | Target::Launch { .. } => None,
         };
         let (mode, targets) = match &nodes {
             Some(nodes) => shape_of_nodes(options, nodes)?,

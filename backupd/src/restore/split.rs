@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::input::Part;
 use super::plan::Plan;
-use super::{Options, Ttl};
+use super::{Names, Options, Ttl};
 use crate::canonical::damaged;
 use crate::clock;
 use crate::error::{Class, Error, Result};
@@ -35,17 +35,6 @@ pub struct Made {
     pub bytes: u64,
 }
 
-/// The name of a target shard's file.
-#[must_use]
-pub fn file_name(index: usize) -> String {
-    format!("shard-{index:04}.rdb")
-}
-
-/// The name of a file that is not whole yet.
-fn partial_name(index: usize) -> String {
-    format!("{}.partial", file_name(index))
-}
-
 type Files = Splitter<File>;
 
 /// Splits all inputs into files in `dir`. They bear their names only when every input proved whole and they are
@@ -62,15 +51,15 @@ pub async fn run(
 ) -> Result<Vec<Made>> {
     let made = split(options, plan, dir, progress, cancel).await;
     if made.is_err() {
-        remove(dir, plan.shards.len());
+        remove(dir, &options.names, plan.shards.len());
     }
     made
 }
 
 /// Removes what a failed split left, so that the folder can be used again. Best effort.
-fn remove(dir: &Path, files: usize) {
+fn remove(dir: &Path, names: &Names, files: usize) {
     for index in 0..files {
-        for name in [partial_name(index), file_name(index)] {
+        for name in [names.partial(index), names.file(index)] {
             match std::fs::remove_file(dir.join(&name)) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                     tracing::warn!(name, error = %error, "a file of the failed restore is left behind");
@@ -98,8 +87,13 @@ async fn split(
         }
         progress.phase(format!("{} is split", info.name));
     }
-    let dir = dir.to_owned();
-    tokio::task::spawn_blocking(move || end(splitter.0, &dir)).await.map_err(task_failed)?
+    let (dir, names) = (dir.to_owned(), options.names.clone());
+    let made = tokio::task::spawn_blocking(move || end(splitter.0, &dir, &names)).await.map_err(task_failed)??;
+    if made.iter().all(|made| made.keys == 0) && !options.select.is_all() {
+        return Err(Error::new(Class::NotFound, "no key of the input is selected, so there is nothing to restore")
+            .hint("patterns are those of the command KEYS: try --filter '*part-of-the-name*'"));
+    }
+    Ok(made)
 }
 
 /// A splitter, and what it found in the input before.
@@ -108,7 +102,7 @@ type State = (Files, Option<rdbtools::Report>);
 fn begin(options: &Options, plan: &Plan, dir: &Path) -> Result<State> {
     let targets = plan.targets();
     let open = |index: usize| {
-        let path = dir.join(partial_name(index));
+        let path = dir.join(options.names.partial(index));
         let file =
             File::options().write(true).create_new(true).open(&path).map_err(|error| unwritable(&path, &error))?;
         Ok(file)
@@ -118,6 +112,7 @@ fn begin(options: &Options, plan: &Plan, dir: &Path) -> Result<State> {
         version: plan.version,
         ttl: ttl(options)?,
         db: options.db,
+        select: options.select.clone(),
         cluster: plan.is_cluster(),
         now_unix_ms: clock::unix_ms(clock::now()),
     };
@@ -199,15 +194,14 @@ fn check_counts(
     }
 }
 
-fn end(splitter: Files, dir: &Path) -> Result<Vec<Made>> {
+fn end(splitter: Files, dir: &Path, names: &Names) -> Result<Vec<Made>> {
     for note in splitter.notes() {
         tracing::warn!("{note}");
     }
     let reports = splitter.finish().map_err(|error| split_error(error, "the outputs"))?;
     let mut made = Vec::new();
     for (index, report) in reports.into_iter().enumerate() {
-        let partial = dir.join(partial_name(index));
-        let path = dir.join(file_name(index));
+        let (partial, path) = (dir.join(names.partial(index)), dir.join(names.file(index)));
         let fail = |error: std::io::Error| unwritable(&path, &error);
         report.writer.sync_all().map_err(fail)?;
         std::fs::rename(&partial, &path).map_err(fail)?;
@@ -226,7 +220,7 @@ fn end(splitter: Files, dir: &Path) -> Result<Vec<Made>> {
 fn split_error(error: SplitError, name: &str) -> Error {
     match error {
         SplitError::Scan { input, error } => scan_error(&error).at(input),
-        SplitError::Write { output, source } => unwritable(Path::new(&file_name(output)), &source),
+        SplitError::Write { output, source } => unwritable(Path::new(&format!("the file of shard {output}")), &source),
         SplitError::Refused { input, message, hint } => {
             Error::new(Class::Refused, format!("{input}: {message}")).hint(hint)
         }

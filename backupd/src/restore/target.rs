@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use policies::slot::SlotSet;
 use serde::Serialize;
@@ -9,14 +10,16 @@ use tokio_util::sync::CancellationToken;
 
 use rdbtools::Magic;
 
-use super::plan::{Plan, format_of};
+use super::bucket;
+use super::plan::{Plan, PlannedShard, format_of};
 use super::split::{self, Made, unwritable};
-use super::{Options, Outcome, Target};
+use super::{Names, Options, Outcome, Target};
 use crate::error::{Class, Error, Result};
 use crate::launch::{self, LaunchPlan, LaunchProgress, LaunchedNode, PlannedNode, ShardPlan, nodes_conf};
 use crate::nodes::{self, LoadProgress, LoadedNode, ShardFile};
 use crate::progress::Progress;
 use crate::redis::SourceOptions;
+use crate::store::Store;
 
 /// A node that serves, or a file that was written.
 #[derive(Debug, Clone, Serialize)]
@@ -44,6 +47,9 @@ pub(super) async fn run(
 ) -> Result<Outcome> {
     match options.target.clone() {
         Target::Out(dir) => to_files(&options, plan, &dir, progress, cancel).await,
+        Target::Store { store, scratch } => {
+            to_store(&options, plan, &store, scratch.as_deref(), progress, cancel).await
+        }
         Target::Launch { dir, replicas, port, engine } => {
             let launch = launch_plan(&options, &plan, dir, replicas, port, engine);
             to_launch(&options, plan, launch, progress, cancel).await
@@ -64,9 +70,45 @@ async fn to_files(
     prepare_empty(dir)?;
     progress.phase("splitting");
     let made = split::run(options, &plan, dir, progress, cancel).await?;
-    write_companions(dir, &plan, &made)?;
-    let nodes = plan.shards.iter().zip(&made).map(|(shard, made)| file_report(shard.slots.clone(), made)).collect();
+    write_companions(dir, &options.names, &plan, &made)?;
+    let report = |made: &Made| made.path.display().to_string();
+    let nodes = file_reports(&plan, &made, report);
     Ok(outcome(plan, nodes, &made))
+}
+
+/// The files are made in a private folder first, so that nothing is uploaded unless all inputs were whole.
+async fn to_store(
+    options: &Options,
+    plan: Plan,
+    store: &Arc<dyn Store>,
+    scratch: Option<&Path>,
+    progress: &Progress,
+    cancel: &CancellationToken,
+) -> Result<Outcome> {
+    let mut names: Vec<String> = plan.shards.iter().map(|shard| options.names.file(shard.index)).collect();
+    names.extend(companions(&options.names, &plan).iter().map(ToString::to_string));
+    bucket::check_free(store, &names).await?;
+    let folder = scratch_folder(scratch)?;
+    progress.phase("splitting");
+    let made = split::run(options, &plan, folder.path(), progress, cancel).await?;
+    write_companions(folder.path(), &options.names, &plan, &made)?;
+    progress.phase("uploading");
+    bucket::upload(store, folder.path(), &names, progress, cancel).await?;
+    let base = store.url();
+    let base = base.split('?').next().unwrap_or_default().trim_end_matches('/');
+    let report = |made: &Made| {
+        let name = made.path.file_name().unwrap_or_default().to_string_lossy();
+        format!("{base}/{name}")
+    };
+    let nodes = file_reports(&plan, &made, report);
+    Ok(outcome(plan, nodes, &made))
+}
+
+/// A private folder, removed when it is dropped: the data is in the clear there.
+fn scratch_folder(scratch: Option<&Path>) -> Result<tempfile::TempDir> {
+    let base = scratch.map_or_else(std::env::temp_dir, Path::to_path_buf);
+    let folder = tempfile::Builder::new().prefix("backupd-restore-").tempdir_in(&base);
+    folder.map_err(|error| unwritable(&base, &error))
 }
 
 /// What is launched; the files of the shards are not made yet.
@@ -135,7 +177,6 @@ async fn to_launch(
     Ok(outcome(plan, nodes.into_iter().map(report).collect(), &made))
 }
 
-/// The shards' files go through a private folder, which is removed in the end: the data is in the clear there.
 async fn to_nodes(
     options: &Options,
     plan: Plan,
@@ -145,9 +186,7 @@ async fn to_nodes(
     cancel: &CancellationToken,
 ) -> Result<Outcome> {
     let target = nodes::Target::inspect(source).await?;
-    let base = scratch.map_or_else(std::env::temp_dir, Path::to_path_buf);
-    let folder = tempfile::Builder::new().prefix("backupd-restore-").tempdir_in(&base);
-    let folder = folder.map_err(|error| unwritable(&base, &error))?;
+    let folder = scratch_folder(scratch)?;
     progress.phase("splitting");
     let made = split::run(options, &plan, folder.path(), progress, cancel).await?;
     let files: Vec<ShardFile> = plan
@@ -202,15 +241,16 @@ fn outcome(plan: Plan, nodes: Vec<NodeReport>, made: &[Made]) -> Outcome {
     Outcome { plan, nodes, keys, expired }
 }
 
-fn file_report(slots: Option<SlotSet>, made: &Made) -> NodeReport {
-    NodeReport {
+fn file_reports(plan: &Plan, made: &[Made], file: impl Fn(&Made) -> String) -> Vec<NodeReport> {
+    let report = |(shard, made): (&PlannedShard, &Made)| NodeReport {
         host: String::new(),
         port: 0,
         role: "primary".to_owned(),
-        slots,
+        slots: shard.slots.clone(),
         keys: made.keys,
-        file: Some(made.path.display().to_string()),
-    }
+        file: Some(file(made)),
+    };
+    plan.shards.iter().zip(made).map(report).collect()
 }
 
 /// Makes the folder, which must be absent or empty.
@@ -227,16 +267,28 @@ pub fn prepare_empty(dir: &Path) -> Result<()> {
     }
 }
 
-/// What stands beside the RDB files of `--out`.
-fn write_companions(dir: &Path, plan: &Plan, made: &[Made]) -> Result<()> {
+/// The names of what stands beside the RDB files.
+fn companions(names: &Names, plan: &Plan) -> &'static [&'static str] {
+    match names {
+        Names::Export(_) => &[],
+        Names::Shards if plan.is_cluster() => &["nodes.conf", "README.txt"],
+        Names::Shards => &["README.txt"],
+    }
+}
+
+/// Writes what stands beside the RDB files.
+fn write_companions(dir: &Path, names: &Names, plan: &Plan, made: &[Made]) -> Result<()> {
+    if companions(names, plan).is_empty() {
+        return Ok(());
+    }
     let write = |name: &str, text: String| {
         let path: PathBuf = dir.join(name);
         std::fs::write(&path, text).map_err(|error| unwritable(&path, &error))
     };
-    let mut readme = String::from("RDB files made by `backupd restore --out`, one per shard.\n\n");
+    let mut readme = String::from("RDB files made by `backupd restore`, one per shard.\n\n");
     for (shard, made) in plan.shards.iter().zip(made) {
         let slots = shard.slots.as_ref().map_or_else(|| "all keys".to_owned(), |slots| format!("slots {slots}"));
-        let (file, keys, bytes) = (split::file_name(shard.index), made.keys, made.bytes);
+        let (file, keys, bytes) = (names.file(shard.index), made.keys, made.bytes);
         // writing to a String cannot fail
         let _infallible = writeln!(readme, "{file}: {slots}, {keys} keys, {bytes} bytes");
     }

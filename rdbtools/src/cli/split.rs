@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use policies::shards;
 use policies::slot::SlotSet;
+use rdbtools::select::Selection;
 use rdbtools::split::{OutputReport, SplitOptions, Splitter, Ttl};
 use rdbtools::{RdbVersion, Report};
 use serde::Serialize;
@@ -48,6 +49,7 @@ pub(crate) fn split(args: &super::Split, format: Format) -> Result<u8, Failure> 
         version: output_version(&mut inputs)?,
         ttl: Ttl::Keep,
         db: args.db,
+        select: Selection::default(),
         cluster: targets.len() > 1,
         now_unix_ms: super::now_unix_ms(),
     };

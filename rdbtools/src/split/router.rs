@@ -67,6 +67,7 @@ pub(super) struct Router {
     field_expiries: u64,
     slot_imports: u64,
     other_dbs: u64,
+    not_selected: u64,
 }
 
 impl Router {
@@ -91,6 +92,7 @@ impl Router {
             field_expiries: 0,
             slot_imports: 0,
             other_dbs: 0,
+            not_selected: 0,
         }
     }
 
@@ -144,6 +146,9 @@ impl Router {
         }
         if self.other_dbs > 0 {
             notes.push(format!("{} keys of other databases were left out", self.other_dbs));
+        }
+        if self.not_selected > 0 {
+            notes.push(format!("{} keys that were not selected were left out", self.not_selected));
         }
         notes
     }
@@ -324,6 +329,10 @@ impl Sink for Router {
         self.passing = Passing::Nowhere;
         if self.options.db.is_some_and(|db| db != key.db) {
             self.other_dbs += 1;
+            return;
+        }
+        if !self.options.select.takes(key) {
+            self.not_selected += 1;
             return;
         }
         if self.options.cluster && key.db != 0 && self.options.db.is_none() {
