@@ -16,6 +16,7 @@ fn the_commands_of_the_readme_work() {
         ("redis://10.0.0.1:6379", server.url()),
         ("s3://bucket/backups", repo.url.clone()),
         ("backup.key", repo.path("backup.key").display().to_string()),
+        ("/srv/plain", repo.path("plain").display().to_string()),
         ("/srv/new", launched.dir.display().to_string()),
     ];
     let mut ran = 0;

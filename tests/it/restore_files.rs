@@ -72,10 +72,14 @@ fn a_bucket_takes_the_files_of_a_restore_and_of_an_export() {
     assert!(std::fs::read_dir(&scratch).unwrap().next().is_none(), "nothing in the clear is left");
     assert!(bucket.unfinished_uploads().is_empty());
 
-    let file = repo.path("back.rdb");
-    std::fs::write(&file, bucket.get("plain/one-0001.rdb")).unwrap();
-    let (nodes, _launched) = launch(&repo, &[file.display().to_string()], &[]);
+    // and back again, straight from the bucket
+    let (nodes, _launched) = launch(&repo, &[bucket.url("plain/one-0001.rdb")], &["--shards", "3"]);
     compare(&server.nodes(), &nodes).assert_equal();
+    let out = repo.path("out");
+    let restore = |url: &str| repo.cli.run(&["restore", "--rdb", url, "--out", out.to_str().unwrap()]);
+    restore(&bucket.url("plain/two-0001.rdb")).exits(10).says("two-0001.rdb");
+    restore(&bucket.url("plain/README.txt")).exits(17).says("README.txt");
+    restore(&bucket.url("")).exits(2);
 }
 
 /// The keys of one server.

@@ -18,7 +18,7 @@ use crate::error::{Class, Error, Result};
 use crate::progress::Progress;
 use crate::redis::{SourceOptions, SourceUrl};
 use crate::repository::Repository;
-use crate::restore::input::Input;
+use crate::restore::input::{Foreign, Input};
 use crate::restore::plan::Plan;
 use crate::restore::target::NodeReport;
 use crate::restore::{self, Mode, Names, Options, Outcome, Shape, Target, Ttl};
@@ -31,9 +31,10 @@ use crate::store::{self, RepositoryUrl};
 pub struct Args {
     /// The name of the snapshot.
     name: Option<String>,
-    /// RDB files of other tools instead of a snapshot.
-    #[arg(long, value_name = "FILE", num_args = 1..)]
-    rdb: Vec<PathBuf>,
+    /// RDB files of other tools instead of a snapshot: paths, or `s3://bucket/prefix/file` with the parameters of a
+    /// repository's URL.
+    #[arg(long, value_name = "FILE|URL", num_args = 1..)]
+    rdb: Vec<String>,
     #[command(flatten)]
     repository: RepositoryArgs,
 
@@ -148,7 +149,13 @@ async fn options(args: Args, context: &Context) -> Result<Options> {
             let opened = Box::new(repository.open_snapshot(&name, &reached.keys).await?);
             Input::Snapshot { repository, opened }
         }
-        None => Input::Files(args.rdb),
+        None => {
+            let mut files = Vec::new();
+            for name in &args.rdb {
+                files.push(Foreign::named(name).await?);
+            }
+            Input::Files(files)
+        }
     };
     let names = Names::Shards;
     Ok(Options { input, shape, mode: args.mode, target, ttl: args.ttl, db: args.db, select, names })

@@ -15,9 +15,14 @@ use crate::pipeline::write::scan_error;
 use crate::pipeline::{CHUNKS_QUEUED, Meter, read};
 use crate::repository::{Opened, Repository};
 use crate::snapshot::verify;
+use crate::store::{self, RepositoryUrl, Store};
 
 /// Bytes read from a file at once.
 const CHUNK_BYTES: usize = 1 << 20;
+/// Bytes read from an object at once; the next are asked for while these are worked on.
+const BLOCK_BYTES: u64 = 4 << 20;
+/// The header of an RDB.
+const HEADER_LEN: u64 = 9;
 
 /// The inputs of a restore.
 #[derive(Debug)]
@@ -29,8 +34,46 @@ pub enum Input {
         /// The snapshot.
         opened: Box<Opened>,
     },
-    /// RDB files; `-` is standard input.
-    Files(Vec<PathBuf>),
+    /// RDB files.
+    Files(Vec<Foreign>),
+}
+
+/// An RDB file of another tool.
+#[derive(Debug, Clone)]
+pub enum Foreign {
+    /// A path.
+    File(PathBuf),
+    /// An object in a bucket.
+    Object {
+        /// The bucket and all of the prefix but the object's name.
+        store: Arc<dyn Store>,
+        /// The object's name.
+        key: String,
+    },
+}
+
+impl Foreign {
+    /// Reads a path, `file:///path` or `s3://bucket/prefix/object` with the parameters of a repository's URL.
+    ///
+    /// # Errors
+    /// `Usage` for a URL that is none or names no object; what opening a store says.
+    pub async fn named(text: &str) -> Result<Self> {
+        if !text.contains("://") {
+            return Ok(Self::File(text.into()));
+        }
+        match text.parse()? {
+            RepositoryUrl::Folder(path) => Ok(Self::File(path)),
+            RepositoryUrl::Bucket(mut url) => {
+                let (prefix, key) = url.prefix.rsplit_once('/').unwrap_or(("", &url.prefix));
+                let (prefix, key) = (prefix.to_owned(), key.to_owned());
+                if key.is_empty() {
+                    return Err(Error::new(Class::Usage, format!("{text}: it names a bucket, not an RDB file in it")));
+                }
+                url.prefix = prefix;
+                Ok(Self::Object { store: store::open(&RepositoryUrl::Bucket(url)).await?, key })
+            }
+        }
+    }
 }
 
 /// One RDB to be read.
@@ -40,6 +83,8 @@ pub enum Part {
     Shard(Box<read::Source>),
     /// A file.
     File(PathBuf),
+    /// An object in a bucket, with its size.
+    Object(Arc<dyn Store>, String, u64),
 }
 
 /// What is known of a part before it is read.
@@ -77,10 +122,13 @@ impl Input {
             Self::Snapshot { repository, opened } => {
                 Ok(opened.manifest.shards.iter().map(|shard| of_shard(repository, opened, shard)).collect())
             }
-            Self::Files(paths) => {
+            Self::Files(files) => {
                 let mut parts = Vec::new();
-                for path in paths {
-                    parts.push(of_file(path).await?);
+                for file in files {
+                    parts.push(match file {
+                        Foreign::File(path) => of_file(path).await?,
+                        Foreign::Object { store, key } => of_object(store, key).await?,
+                    });
                 }
                 Ok(parts)
             }
@@ -117,10 +165,22 @@ async fn of_file(path: &Path) -> Result<(Part, PartInfo)> {
     let file = open(path).await?;
     let bytes = file.metadata().await.map_err(|error| unreadable(path, &error))?.len();
     let mut header = Vec::new();
-    file.take(9).read_to_end(&mut header).await.map_err(|error| unreadable(path, &error))?;
-    let version = version_of(&header).map_err(|error| scan_error(&error).at(&name))?;
-    let info = PartInfo { name, version, bytes: Some(bytes), keys: None, high_databases: Vec::new() };
-    Ok((Part::File(path.to_owned()), info))
+    file.take(HEADER_LEN).read_to_end(&mut header).await.map_err(|error| unreadable(path, &error))?;
+    Ok((Part::File(path.to_owned()), of_header(name, &header, bytes)?))
+}
+
+async fn of_object(store: &Arc<dyn Store>, key: &str) -> Result<(Part, PartInfo)> {
+    let name = format!("`{key}` in {}", store.url());
+    let Some(bytes) = store.size(key).await? else {
+        return Err(Error::new(Class::NotFound, format!("{name}: there is no such object")));
+    };
+    let header = store.read_range(key, 0, bytes.min(HEADER_LEN)).await?;
+    Ok((Part::Object(Arc::clone(store), key.to_owned(), bytes), of_header(name, &header, bytes)?))
+}
+
+fn of_header(name: String, header: &[u8], bytes: u64) -> Result<PartInfo> {
+    let version = version_of(header).map_err(|error| scan_error(&error).at(&name))?;
+    Ok(PartInfo { name, version, bytes: Some(bytes), keys: None, high_databases: Vec::new() })
 }
 
 /// The version in the first bytes of a file.
@@ -167,8 +227,33 @@ impl Part {
                 });
                 (chunks, task)
             }
+            Self::Object(store, key, bytes) => {
+                // one block is being sent, one waits, one is fetched
+                let (sender, chunks) = mpsc::channel(1);
+                (chunks, tokio::spawn(fetch(store, key, bytes, sender, meter)))
+            }
         }
     }
+}
+
+async fn fetch(
+    store: Arc<dyn Store>,
+    key: String,
+    bytes: u64,
+    chunks: mpsc::Sender<Vec<u8>>,
+    meter: Arc<Meter>,
+) -> Result<()> {
+    let mut offset = 0;
+    while offset < bytes {
+        let length = BLOCK_BYTES.min(bytes - offset);
+        let block = store.read_range(&key, offset, length).await?;
+        offset += length;
+        meter.moved(offset);
+        if chunks.send(block.into()).await.is_err() {
+            return Ok(()); // the splitter stopped and says why
+        }
+    }
+    Ok(())
 }
 
 async fn pump(mut file: impl AsyncRead + Unpin, chunks: mpsc::Sender<Vec<u8>>, meter: &Meter) -> std::io::Result<()> {
