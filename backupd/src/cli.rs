@@ -2,6 +2,7 @@
 //! [`crate::error::Class`]; `-o json` prints one document on standard output and errors as JSON on standard error.
 
 pub mod export;
+pub mod gc;
 pub mod key;
 pub mod output;
 pub mod reach;
@@ -51,7 +52,7 @@ pub enum Format {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Make, list, show and verify snapshots.
+    /// Make, list, show, verify, keep and delete snapshots.
     #[command(subcommand)]
     Snapshot(snapshot::Command),
     /// Restore a snapshot, or RDB files of other tools, into a new cluster.
@@ -59,6 +60,9 @@ enum Command {
     /// Make and list master keys.
     #[command(subcommand)]
     Key(key::Command),
+    /// Find and remove what no snapshot needs.
+    #[command(subcommand)]
+    Gc(gc::Command),
 }
 
 /// Parses, runs, and says how it ended.
@@ -122,6 +126,7 @@ fn run(cli: Cli, output: Output) -> Result<()> {
             Command::Snapshot(command) => Box::pin(snapshot::run(command, &reach, output, cancel)).await,
             Command::Restore(args) => Box::pin(restore::run(*args, &reach, output, cancel)).await,
             Command::Key(command) => key::run(command, output),
+            Command::Gc(command) => Box::pin(gc::run(command, &reach, output)).await,
         }
     })
 }

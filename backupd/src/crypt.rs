@@ -53,6 +53,14 @@ impl DataKey {
     pub fn manifest_key(&self) -> Result<Zeroizing<[u8; KEY_LEN]>> {
         derive(&self.0, b"", &[b"backupd/1 manifest"])
     }
+
+    /// The key of the MAC of facts.
+    ///
+    /// # Errors
+    /// Never in practice: only if the length asked of HKDF were impossible.
+    pub fn fact_key(&self) -> Result<Zeroizing<[u8; KEY_LEN]>> {
+        derive(&self.0, b"", &[b"backupd/1 fact"])
+    }
 }
 
 /// HKDF-SHA256 of `key` with `salt`; the info is the concatenation of `info`.

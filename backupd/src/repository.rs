@@ -6,12 +6,18 @@
 //! <cluster>/<snapshot-id>/shard-<nnnn>-<attempt>.bkd
 //! <cluster>/<snapshot-id>/wrap-<key-id>.json
 //! <cluster>/<snapshot-id>/manifest.json            written last, removed first
+//! <cluster>/<snapshot-id>/fact-<kind>-<id>.json    what became known later, see `repository::fact`
+//! <cluster>/<snapshot-id>/lease-<id>-<n>.json      a job reads it, see `repository::lease`
 //! ```
 //!
 //! Nothing is ever overwritten.
 
 pub mod claim;
+pub mod fact;
+pub mod gc;
+pub mod lease;
 pub mod listing;
+pub mod removal;
 
 use std::sync::Arc;
 

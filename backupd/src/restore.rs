@@ -162,5 +162,12 @@ pub async fn plan(options: &Options) -> Result<Plan> {
 pub async fn run(options: Options, progress: Arc<Progress>, cancel: CancellationToken) -> Result<Outcome> {
     progress.phase("planning");
     let plan = Plan::make(&options).await?;
-    target::run(options, plan, &progress, &cancel).await
+    let Input::Snapshot { repository, opened } = &options.input else {
+        return target::run(options, plan, &progress, &cancel).await;
+    };
+    // whoever would remove the snapshot sees that it is being read
+    let lease = repository.lease(&opened.place, "restore").await?;
+    let outcome = target::run(options, plan, &progress, &cancel).await;
+    lease.release().await;
+    outcome
 }

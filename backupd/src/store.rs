@@ -60,6 +60,26 @@ pub struct ObjectEntry {
     pub size_bytes: u64,
 }
 
+/// What a store knows of an object without reading it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stat {
+    /// Its size in bytes.
+    pub size_bytes: u64,
+    /// When it was written, by the store's own clock, in ms since 1970.
+    pub modified_unix_ms: u64,
+}
+
+/// An object whose writing was begun and not ended; nobody sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unfinished {
+    /// The key that it would get, where that is known.
+    pub key: Option<String>,
+    /// What the store calls the attempt.
+    pub id: String,
+    /// When it was begun or last written to, by the store's own clock, in ms since 1970.
+    pub modified_unix_ms: u64,
+}
+
 /// One page of a listing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Page {
@@ -90,8 +110,13 @@ pub trait Store: Send + Sync + Debug {
     /// Reads exactly `length` bytes from `offset`; fewer bytes in the object is an error (`Verification`).
     async fn read_range(&self, key: &str, offset: u64, length: u64) -> Result<Bytes>;
 
+    /// Size and time of an object, asked of the object itself; `None` when there is none.
+    async fn stat(&self, key: &str) -> Result<Option<Stat>>;
+
     /// The size of an object, or `None` when there is none.
-    async fn size(&self, key: &str) -> Result<Option<u64>>;
+    async fn size(&self, key: &str) -> Result<Option<u64>> {
+        Ok(self.stat(key).await?.map(|stat| stat.size_bytes))
+    }
 
     /// One page of at most [`PAGE_ENTRIES_MAX`] entries whose key begins with `prefix`, after the key or folder
     /// `after`, ascending bytewise. `by_folder` groups keys at the next `/` after the prefix into `folders`.
@@ -106,6 +131,12 @@ pub trait Store: Send + Sync + Debug {
     /// [`Upload::complete`] returns, which fails with `Busy` when the object exists already.
     /// `size_hint_bytes` is a guess of the size (0: unknown); it only chooses the part size.
     async fn upload(&self, key: &str, size_hint_bytes: u64) -> Result<Box<dyn Upload>>;
+
+    /// What writers that are gone, or are still at work, have not finished: uploads in parts, temporary files.
+    async fn unfinished(&self) -> Result<Vec<Unfinished>>;
+
+    /// Removes what an unfinished writer left; one that is not there any more is not an error.
+    async fn discard(&self, unfinished: &Unfinished) -> Result<()>;
 }
 
 /// A large object being written, front to back.

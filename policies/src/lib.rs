@@ -11,10 +11,12 @@
 //! | [`names`] | which names of snapshots and clusters are acceptable |
 //! | [`replica`] | which node of a shard serves a capture, with a reason for every candidate |
 //! | [`claim`] | who owns the name of a snapshot when several claims were made |
+//! | [`garbage`] | what in a repository nobody needs any more, and what only looks so |
 //! | [`engine`] | which RDB formats an engine can load |
 
 pub mod claim;
 pub mod engine;
+pub mod garbage;
 pub mod names;
 pub mod replica;
 pub mod shards;

@@ -2,6 +2,7 @@
 #![cfg(test)]
 
 mod configured;
+mod dying;
 mod engines;
 mod fixture;
 mod format;
@@ -15,6 +16,7 @@ mod redis_nodes;
 mod redis_server;
 mod redis_topology;
 mod refusals;
+mod removal;
 mod restore_files;
 mod snapshot_crash;
 mod snapshot_damage;

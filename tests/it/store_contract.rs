@@ -15,6 +15,7 @@ pub(crate) async fn run(store: Arc<dyn Store>, root: &str, part_bytes: usize) {
     listing_order(&*store, root).await;
     uploads_of_many_sizes(&*store, root, part_bytes).await;
     unfinished_uploads_are_invisible(&*store, root, part_bytes).await;
+    unfinished_uploads_are_found_and_discarded(&*store, root, part_bytes).await;
     an_upload_never_overwrites(&*store, root, part_bytes).await;
     one_upload_wins(&store, root, part_bytes).await;
     long_listings(&store, root).await;
@@ -247,6 +248,34 @@ async fn unfinished_uploads_are_invisible(store: &dyn Store, root: &str, part: u
         }
     }
     assert_eq!(store.list(&format!("{root}/unfinished"), true, None).await.unwrap(), Page::default());
+}
+
+async fn unfinished_uploads_are_found_and_discarded(store: &dyn Store, root: &str, part: usize) {
+    let key = format!("{root}/left/shard");
+    let now_ms = || backupd::clock::unix_ms(backupd::clock::now());
+    let begun_ms = now_ms();
+    let mut upload = store.upload(&key, 0).await.unwrap();
+    write(&mut upload, &pattern(2 * part + 1), 1 << 20).await;
+    // those that others left, or that are being given up in the background, are not asked about
+    let of_ours = |found: &backupd::store::Unfinished| found.key.as_ref().is_none_or(|found| *found == key);
+    let mut found = store.unfinished().await.unwrap();
+    found.retain(of_ours);
+    assert!(!found.is_empty());
+    for unfinished in &found {
+        let apart_ms = unfinished.modified_unix_ms.abs_diff(begun_ms);
+        assert!(apart_ms < 300_000, "{unfinished:?} is {apart_ms} ms from now");
+        store.discard(unfinished).await.unwrap();
+        store.discard(unfinished).await.unwrap();
+    }
+    let mut left = store.unfinished().await.unwrap();
+    left.retain(|unfinished| found.contains(unfinished));
+    assert_eq!(left, []);
+    // whoever wrote it fails, and nothing of it is seen
+    upload.complete().await.unwrap_err();
+    assert_eq!(store.size(&key).await.unwrap(), None);
+    store.create(&key, Bytes::from_static(b"now")).await.unwrap();
+    let stat = store.stat(&key).await.unwrap().unwrap();
+    assert!(stat.size_bytes == 3 && stat.modified_unix_ms.abs_diff(now_ms()) < 300_000, "{stat:?}");
 }
 
 async fn an_upload_never_overwrites(store: &dyn Store, root: &str, part: usize) {

@@ -55,6 +55,8 @@ pub struct Reached {
     pub url: RepositoryUrl,
     /// What opens it.
     pub keys: Keys,
+    /// The catalog of the configuration, when the repository is one of it.
+    pub catalog: Option<PathBuf>,
 }
 
 impl Reached {
@@ -74,7 +76,9 @@ impl RepositoryArgs {
     /// `Usage` when no repository is named, `Key` when the key file cannot be used.
     pub fn reach(&self, context: &Context) -> Result<Reached> {
         match &self.repository {
-            Some(url) if url.contains("://") => Ok(Reached { url: url.parse()?, keys: self.keys(None)? }),
+            Some(url) if url.contains("://") => {
+                Ok(Reached { url: url.parse()?, keys: self.keys(None)?, catalog: None })
+            }
             Some(name) => self.configured(&context.load()?, name),
             None => {
                 let config = context.load()?;
@@ -98,7 +102,8 @@ impl RepositoryArgs {
     /// A repository of the configuration; flags override its key.
     fn configured(&self, config: &Config, name: &str) -> Result<Reached> {
         let repository = config.repository(name)?;
-        Ok(Reached { url: repository.url.clone(), keys: self.keys(Some(&repository.encryption))? })
+        let (url, catalog) = (repository.url.clone(), Some(config.catalog_path.clone()));
+        Ok(Reached { url, keys: self.keys(Some(&repository.encryption))?, catalog })
     }
 
     fn keys(&self, configured: Option<&Encryption>) -> Result<Keys> {

@@ -16,7 +16,9 @@ use super::view::{List, SnapshotView};
 use super::watch::watched;
 use crate::error::{Class, Error, Result};
 use crate::progress::Progress;
-use crate::repository::Repository;
+use crate::repository::fact::Kind;
+use crate::repository::removal::Removal;
+use crate::repository::{Keys, Repository};
 use crate::snapshot::{create, record, verify};
 
 /// Snapshots.
@@ -43,6 +45,28 @@ pub enum Command {
     },
     /// Write a snapshot as plain RDB files for other tools: `<name>-0001.rdb` and so on. They are not encrypted.
     Export(Box<ExportArgs>),
+    /// Delete a snapshot: its manifest first, so that it is gone at once, then its data.
+    Delete {
+        /// Its name; with --broken also its id.
+        name: String,
+        /// Delete it although its manifest cannot be read.
+        #[arg(long)]
+        broken: bool,
+        /// Where it is.
+        #[command(flatten)]
+        repository: RepositoryArgs,
+    },
+    /// Keep a snapshot: it cannot be deleted until it is released.
+    Keep {
+        /// Its name.
+        name: String,
+        /// Let it go.
+        #[arg(long)]
+        release: bool,
+        /// Where it is.
+        #[command(flatten)]
+        repository: RepositoryArgs,
+    },
     /// Read a snapshot again, every byte, and check it against its manifest.
     Verify {
         /// Its name.
@@ -158,13 +182,35 @@ pub async fn run(command: Command, context: &Context, output: Output, cancel: Ca
         Command::Show { name, repository } => {
             let reached = repository.reach(context)?;
             let repository = Repository::open(reached.store().await?).await?;
-            let (_, unproven) = repository.find(&name).await?;
-            // with a key the manifest is proven; without one it is shown as it claims to be
-            let manifest = match &reached.keys {
-                keys @ crate::repository::Keys::Keyring(_) => repository.open_snapshot(&name, keys).await?.manifest,
-                _ => unproven.claimed().clone(),
+            // with a key manifest and facts are proven; without one they are shown as they claim to be
+            let (place, manifest, data_key) = match &reached.keys {
+                keys @ Keys::Keyring(_) => {
+                    let opened = repository.open_snapshot(&name, keys).await?;
+                    (opened.place, opened.manifest, opened.data_key)
+                }
+                _ => {
+                    let (place, unproven) = repository.find(&name).await?;
+                    (place, unproven.claimed().clone(), None)
+                }
             };
-            output.result(&SnapshotView::from(&manifest), SnapshotView::text)
+            let facts = repository.facts(&place, data_key.as_ref()).await?;
+            output.result(&SnapshotView { facts, ..SnapshotView::from(&manifest) }, SnapshotView::text)
+        }
+        Command::Delete { name, broken, repository } => {
+            let reached = repository.reach(context)?;
+            let repository = Repository::open(reached.store().await?).await?;
+            let removal = repository.delete(&name, broken).await?;
+            if let Some(path) = reached.catalog
+                && let Err(error) = record::removed(&path, repository.id(), &removal.snapshot_id).await
+            {
+                tracing::warn!(error = %error, "the removal could not be noted in the catalog");
+            }
+            output.result(&removal, removal_text)
+        }
+        Command::Keep { name, release, repository } => {
+            let reached = repository.reach(context)?;
+            let repository = Repository::open(reached.store().await?).await?;
+            keep(&repository, &name, !release, &reached.keys, output).await
         }
         Command::Export(args) => export(*args, context, output, cancel).await,
         Command::Verify { name, repository } => {
@@ -193,6 +239,29 @@ pub async fn run(command: Command, context: &Context, output: Output, cancel: Ca
             })
         }
     }
+}
+
+fn removal_text(removal: &Removal) -> String {
+    let left = match removal.left.as_slice() {
+        [] => String::new(),
+        left => format!("\nleft in its folder, since it is not ours: {}", left.join(", ")),
+    };
+    format!("deleted snapshot {} ({}), {} objects{left}", removal.name, removal.snapshot_id, removal.objects)
+}
+
+async fn keep(repository: &Repository, name: &str, kept: bool, keys: &Keys, output: Output) -> Result<()> {
+    let (place, data_key) = match keys {
+        Keys::Keyring(_) => {
+            let opened = repository.open_snapshot(name, keys).await?;
+            (opened.place, opened.data_key)
+        }
+        _ => (repository.find(name).await?.0, None),
+    };
+    let says = std::iter::once(("kept".to_owned(), kept.into())).collect();
+    let fact = repository.note(&place, Kind::Kept, says, data_key.as_ref()).await?;
+    let document = json!({"name": name, "kept": kept, "at": fact.at});
+    let said = if kept { "is kept: it cannot be deleted" } else { "can be deleted again" };
+    output.result(&document, |_| format!("snapshot {name} {said}"))
 }
 
 async fn run_create(args: CreateArgs, context: &Context, output: Output, cancel: CancellationToken) -> Result<()> {

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::output::{bytes, table};
 use crate::manifest::{Encryption, Manifest, Shard};
+use crate::repository::fact::Fact;
 use crate::repository::listing::{Entry, Status};
 
 /// A snapshot as `create` and `show` print it.
@@ -47,6 +48,8 @@ pub struct SnapshotView {
     pub tool: String,
     /// The shards.
     pub shards: Vec<Shard>,
+    /// What became known since, oldest first.
+    pub facts: Vec<Fact>,
 }
 
 impl From<&Manifest> for SnapshotView {
@@ -72,6 +75,7 @@ impl From<&Manifest> for SnapshotView {
             tags: manifest.tags,
             tool: manifest.tool,
             shards: manifest.shards,
+            facts: Vec::new(),
         }
     }
 }
@@ -114,7 +118,15 @@ impl SnapshotView {
                 shard.taken_at.clone(),
             ]
         });
-        format!("{head}\n\n{}", table(&["shard", "slots", "from", "keys", "rdb", "stored", "taken"], rows))
+        let shards = table(&["shard", "slots", "from", "keys", "rdb", "stored", "taken"], rows);
+        let facts = self.facts.iter().map(|fact| {
+            let says: Vec<_> = fact.says.iter().map(|(name, value)| format!("{name}={value}")).collect();
+            vec![fact.kind.as_str().to_owned(), fact.at.clone(), says.join(" ")]
+        });
+        match self.facts.is_empty() {
+            true => format!("{head}\n\n{shards}"),
+            false => format!("{head}\n\n{shards}\n\n{}", table(&["fact", "at", ""], facts)),
+        }
     }
 }
 

@@ -77,7 +77,7 @@ impl Process {
     }
 
     /// Whether it ran where we would see it, and does not run any more.
-    fn is_gone(&self) -> bool {
+    pub(super) fn is_gone(&self) -> bool {
         let this = Self::this();
         !this.world.trim().is_empty() && self.world == this.world && started(self.pid) != Some(self.started)
     }
@@ -119,7 +119,7 @@ fn note_key(name: &str, number: u64, note: &str) -> String {
     format!("{}{number:06}-{note}.json", folder(name))
 }
 
-fn valid_until_ms() -> u64 {
+pub(super) fn valid_until_ms() -> u64 {
     clock::unix_ms(clock::now()).saturating_add(u64::try_from(VALID.as_millis()).unwrap_or(u64::MAX))
 }
 
@@ -190,13 +190,42 @@ impl Repository {
         self.store.create(&note_key(&held.claim.name, held.claim.number, "released"), Bytes::from(file)).await
     }
 
+    /// Says that a claim holds nothing any more, so that a job that stood still cannot publish under it.
+    pub(super) async fn void(&self, claim: &Claim) -> Result<()> {
+        let file = canonical::seal(&Renewal { format: 1, expires_unix_ms: 0 }, Proof::Digest)?;
+        match self.create_document(&note_key(&claim.name, claim.number, "released"), file).await {
+            Err(error) if error.class() == Class::Busy => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Removes the claims on a name up to this number, the highest last: a snapshot that they were for is gone.
+    pub(super) async fn remove_claims(&self, name: &str, number: u64) -> Result<()> {
+        let prefix = folder(name);
+        let mut keys: Vec<(bool, String)> = Vec::new();
+        for key in self.keys_below(&prefix).await? {
+            if policies::garbage::claim_of(key.strip_prefix(&prefix).unwrap_or_default()).is_some_and(|n| n <= number) {
+                keys.push((key == claim_key(name, number), key));
+            }
+        }
+        keys.sort();
+        for (_, key) in keys {
+            self.store.delete(&key).await?;
+        }
+        Ok(())
+    }
+
     /// Checks that no other job took the name since, as a paused process must before it publishes.
     ///
     /// # Errors
     /// `Busy` when the name was lost.
     pub async fn check_held(&self, held: &Held) -> Result<()> {
         let found = self.found(&held.claim.name).await?;
-        if found.highest == Some(held.claim.number) && !found.released {
+        // numbers begin again when the claims of a deleted snapshot were removed, so the claim itself is compared
+        if found.highest == Some(held.claim.number)
+            && !found.released
+            && self.read_claim(&held.claim.name, held.claim.number).await? == held.claim
+        {
             return Ok(());
         }
         Err(Error::new(Class::Busy, format!("the claim on the name {} was lost to another job", held.claim.name))
@@ -214,12 +243,11 @@ impl Repository {
         };
         policies::names::check("snapshot", name).map_err(|error| Error::new(Class::Usage, error.to_string()))?;
         let found = self.found(name).await?;
-        let Some(number) = found.highest else {
+        let Some(claim) = self.claim_found(name, &found).await? else {
             // the claims may have been lost, and a manifest alone makes a snapshot exist
             let place = self.places().await?.into_iter();
             return self.find_by_manifest(name, place).await?.ok_or_else(missing);
         };
-        let claim = self.read_claim(name, number).await?;
         let place = Place { cluster: claim.cluster.clone(), snapshot_id: claim.snapshot_id.clone() };
         match self.manifest(&place).await {
             Ok(unproven) if unproven.claimed().name != name || unproven.claimed().claim != claim.number => {
@@ -255,16 +283,27 @@ impl Repository {
 
     /// The highest claim on a name.
     pub(super) async fn highest_claim(&self, name: &str) -> Result<Option<Claim>> {
-        match self.found(name).await?.highest {
-            Some(number) => self.read_claim(name, number).await.map(Some),
-            None => Ok(None),
+        let found = self.found(name).await?;
+        self.claim_found(name, &found).await
+    }
+
+    /// The claim of the highest number; `None` also when a removal that ended in the middle left only notes of it.
+    async fn claim_found(&self, name: &str, found: &Found) -> Result<Option<Claim>> {
+        let Some(number) = found.highest else { return Ok(None) };
+        match self.read_claim(name, number).await {
+            Err(error) if error.class() == Class::NotFound => Ok(None),
+            other => other.map(Some),
         }
     }
 
     async fn state(&self, name: &str) -> Result<Option<State>> {
         let found = self.found(name).await?;
         let Some(number) = found.highest else { return Ok(None) };
-        let claim = self.read_claim(name, number).await?;
+        let Some(claim) = self.claim_found(name, &found).await? else {
+            // notes without their claim: its number is used up, and it holds nothing
+            let void = State { number, published: false, released: true, expires_unix_ms: 0, process_gone: true };
+            return Ok(Some(void));
+        };
         let place = Place { cluster: claim.cluster.clone(), snapshot_id: claim.snapshot_id.clone() };
         let published = self.store.size(&place.manifest_key()).await?.is_some();
         self.claim_state(&claim, &found, published).await.map(Some)

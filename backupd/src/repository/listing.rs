@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::{Place, Repository};
 use crate::error::{Class, Result};
 use crate::manifest::{Manifest, Unproven};
+use crate::store::ObjectEntry;
 
 /// How many manifests are read at the same time.
 const READS_IN_FLIGHT: usize = 16;
@@ -162,17 +163,37 @@ impl Repository {
         Ok(Some(Entry { name: name.to_owned(), place, status, manifest: None, problem: None }))
     }
 
-    /// The names of the folders right below `prefix`.
-    async fn folders(&self, prefix: &str) -> Result<Vec<String>> {
-        let (mut folders, mut after) = (Vec::new(), None);
+    /// The objects and folders right below `prefix`.
+    pub(super) async fn level(&self, prefix: &str) -> Result<(Vec<ObjectEntry>, Vec<String>)> {
+        let (mut objects, mut folders, mut after) = (Vec::new(), Vec::new(), None);
         loop {
             let page = self.store.list(prefix, true, after.as_deref()).await?;
-            let names = page.folders.iter().filter_map(|folder| folder.strip_prefix(prefix)?.strip_suffix('/'));
-            folders.extend(names.map(str::to_owned));
+            objects.extend(page.objects);
+            folders.extend(page.folders);
             match page.next {
                 Some(next) => after = Some(next),
-                None => return Ok(folders),
+                None => return Ok((objects, folders)),
             }
         }
+    }
+
+    /// All objects below `prefix`.
+    pub(super) async fn entries(&self, prefix: &str) -> Result<Vec<ObjectEntry>> {
+        let (mut objects, mut after) = (Vec::new(), None);
+        loop {
+            let page = self.store.list(prefix, false, after.as_deref()).await?;
+            objects.extend(page.objects);
+            match page.next {
+                Some(next) => after = Some(next),
+                None => return Ok(objects),
+            }
+        }
+    }
+
+    /// The names of the folders right below `prefix`.
+    pub(super) async fn folders(&self, prefix: &str) -> Result<Vec<String>> {
+        let (_, folders) = self.level(prefix).await?;
+        let names = folders.iter().filter_map(|folder| folder.strip_prefix(prefix)?.strip_suffix('/'));
+        Ok(names.map(str::to_owned).collect())
     }
 }

@@ -37,6 +37,17 @@ pub async fn record(path: &Path, store: Arc<dyn Store>, manifest: &Manifest) -> 
     Ok(())
 }
 
+/// Notes in the catalog at `path` that a snapshot is gone.
+///
+/// # Errors
+/// What the catalog says.
+pub async fn removed(path: &Path, repository_id: &str, snapshot_id: &str) -> Result<()> {
+    let catalog = Catalog::open(path).await?;
+    catalog.mark_snapshot_removed(repository_id, snapshot_id, clock::unix_ms(clock::now())).await?;
+    catalog.close().await;
+    Ok(())
+}
+
 fn capability(shard: &Shard, method: &str, seen_ms: u64) -> NodeCapabilityRow {
     NodeCapabilityRow {
         node_id: shard.node.id.clone(),

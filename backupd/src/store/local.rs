@@ -18,7 +18,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{Page, Store, Upload, key, url};
+use super::{Page, Stat, Store, Unfinished, Upload, key, url};
 use crate::error::{Class, Error, Result};
 
 /// A store in a folder. The folder is made by the first write.
@@ -58,11 +58,11 @@ impl LocalStore {
         done.unwrap_or_else(|e| Err(crate::task_failed(e).at(self.url())))
     }
 
-    /// Opens an object and tells its size; `None` when there is no such object.
-    fn open(&self, operation: &str, key: &str) -> Result<Option<(File, u64)>> {
+    /// Opens an object and tells its size and time; `None` when there is no such object.
+    fn open(&self, operation: &str, key: &str) -> Result<Option<(File, Stat)>> {
         let opened = File::open(self.path(key)).and_then(|file| file.metadata().map(|metadata| (file, metadata)));
         match opened {
-            Ok((file, metadata)) if metadata.is_file() => Ok(Some((file, metadata.len()))),
+            Ok((file, metadata)) if metadata.is_file() => Ok(Some((file, write::stat(&metadata)))),
             Ok(_) => Ok(None),
             Err(e) if is_absence(&e) => Ok(None),
             Err(e) => Err(self.error(operation, key, &e)),
@@ -70,8 +70,8 @@ impl LocalStore {
     }
 
     fn open_present(&self, key: &str) -> Result<(File, u64)> {
-        self.open("read", key)?
-            .ok_or_else(|| Error::new(Class::NotFound, format!("`{key}` does not exist in {}", self.url())))
+        let opened = self.open("read", key)?.map(|(file, stat)| (file, stat.size_bytes));
+        opened.ok_or_else(|| Error::new(Class::NotFound, format!("`{key}` does not exist in {}", self.url())))
     }
 
     fn read_whole(&self, key: &str, size_bytes_max: u64) -> Result<Bytes> {
@@ -150,10 +150,10 @@ impl Store for LocalStore {
         self.blocking(move |store| store.read_part(&key, offset, length)).await
     }
 
-    async fn size(&self, key: &str) -> Result<Option<u64>> {
+    async fn stat(&self, key: &str) -> Result<Option<Stat>> {
         key::check(key)?;
         let key = key.to_owned();
-        self.blocking(move |store| Ok(store.open("look at", &key)?.map(|(_, size_bytes)| size_bytes))).await
+        self.blocking(move |store| Ok(store.open("look at", &key)?.map(|(_, stat)| stat))).await
     }
 
     async fn list(&self, prefix: &str, by_folder: bool, after: Option<&str>) -> Result<Page> {
@@ -171,6 +171,16 @@ impl Store for LocalStore {
     async fn upload(&self, key: &str, _size_hint_bytes: u64) -> Result<Box<dyn Upload>> {
         key::check(key)?;
         Ok(Box::new(upload::LocalUpload::begin(self.clone(), key)))
+    }
+
+    async fn unfinished(&self) -> Result<Vec<Unfinished>> {
+        self.blocking(|store| write::unfinished(&store.base).map_err(|e| store.error("list", "", &e))).await
+    }
+
+    async fn discard(&self, unfinished: &Unfinished) -> Result<()> {
+        let name = unfinished.id.clone();
+        self.blocking(move |store| write::discard(&store.base, &name).map_err(|e| store.error("delete", &name, &e)))
+            .await
     }
 }
 

@@ -18,10 +18,10 @@ use aws_sdk_s3::Client;
 use aws_sdk_s3::config::Credentials;
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
-use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::primitives::{ByteStream, DateTime};
 use bytes::{Bytes, BytesMut};
 
-use super::{BucketUrl, ObjectEntry, PAGE_ENTRIES_MAX, Page, RepositoryUrl, Store, Upload, key};
+use super::{BucketUrl, ObjectEntry, PAGE_ENTRIES_MAX, Page, RepositoryUrl, Stat, Store, Unfinished, Upload, key};
 use crate::error::{Class, Error, Result};
 
 /// The metadata that says which write made an object.
@@ -52,6 +52,7 @@ pub struct S3Store {
 /// What a HEAD tells.
 struct Found {
     size_bytes: u64,
+    modified_unix_ms: u64,
     token: Option<String>,
 }
 
@@ -105,6 +106,7 @@ impl S3Store {
         match self.client.head_object().bucket(&self.url.bucket).key(self.full(key)).send().await {
             Ok(head) => Ok(Some(Found {
                 size_bytes: length_of(head.content_length),
+                modified_unix_ms: unix_ms(head.last_modified),
                 token: head.metadata.and_then(|mut metadata| metadata.remove(TOKEN_NAME)),
             })),
             Err(e) if error::status(&e) == Some(404) => Ok(None),
@@ -288,6 +290,11 @@ fn length_of(length: Option<i64>) -> u64 {
     length.and_then(|length| u64::try_from(length).ok()).unwrap_or(0)
 }
 
+/// A time as the client has it; 0 when the server did not tell.
+fn unix_ms(time: Option<DateTime>) -> u64 {
+    time.and_then(|time| time.to_millis().ok()).and_then(|ms| u64::try_from(ms).ok()).unwrap_or(0)
+}
+
 fn length_of_body(body: &[u8]) -> u64 {
     u64::try_from(body.len()).unwrap_or(u64::MAX)
 }
@@ -319,9 +326,10 @@ impl Store for S3Store {
         again(|| self.range_once(key, offset, length)).await
     }
 
-    async fn size(&self, key: &str) -> Result<Option<u64>> {
+    async fn stat(&self, key: &str) -> Result<Option<Stat>> {
         key::check(key)?;
-        Ok(self.head(key).await?.map(|found| found.size_bytes))
+        let stat = |found: Found| Stat { size_bytes: found.size_bytes, modified_unix_ms: found.modified_unix_ms };
+        Ok(self.head(key).await?.map(stat))
     }
 
     async fn list(&self, prefix: &str, by_folder: bool, after: Option<&str>) -> Result<Page> {
@@ -340,6 +348,14 @@ impl Store for S3Store {
     async fn upload(&self, key: &str, size_hint_bytes: u64) -> Result<Box<dyn Upload>> {
         key::check(key)?;
         Ok(Box::new(upload::S3Upload::new(self.clone(), key, size_hint_bytes)?))
+    }
+
+    async fn unfinished(&self) -> Result<Vec<Unfinished>> {
+        upload::unfinished(self).await
+    }
+
+    async fn discard(&self, unfinished: &Unfinished) -> Result<()> {
+        upload::discard(self, unfinished).await
     }
 }
 

@@ -1,12 +1,13 @@
 //! Writing a file aside and publishing it under its name.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
 use super::{LocalStore, key};
 use crate::error::{Class, Error, Result};
-use crate::store::Store;
+use crate::store::{Stat, Store, Unfinished};
 
 /// How files that are being written begin; no key can.
 const ASIDE_PREFIX: &str = ".tmp-";
@@ -83,6 +84,50 @@ impl Drop for Aside {
         if let Err(e) = std::fs::remove_file(&self.path) {
             tracing::warn!(path = %self.path.display(), error = %e, store = %self.store.url(), "temporary file stays");
         }
+    }
+}
+
+/// Size and time of a file.
+pub(super) fn stat(metadata: &Metadata) -> Stat {
+    let modified = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    let modified_unix_ms = modified.map_or(0, |time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+    Stat { size_bytes: metadata.len(), modified_unix_ms }
+}
+
+/// Whether a file is one that [`Aside`] makes: `.tmp-` and 32 hex digits.
+fn is_aside(name: &str) -> bool {
+    let digits = name.strip_prefix(ASIDE_PREFIX).unwrap_or_default();
+    digits.len() == 32 && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// The files that are being written, or were by a process that died.
+pub(super) fn unfinished(base: &Path) -> io::Result<Vec<Unfinished>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(base)? {
+        let entry = entry?;
+        let Some(id) = entry.file_name().into_string().ok().filter(|name| is_aside(name)) else { continue };
+        match entry.metadata() {
+            Ok(metadata) if metadata.is_file() => {
+                found.push(Unfinished { key: None, id, modified_unix_ms: stat(&metadata).modified_unix_ms });
+            }
+            Ok(_) => {}
+            // published or given up in between
+            Err(e) if e.kind() == ErrorKind::NotFound => {}
+            Err(e) => return Err(e),
+        }
+    }
+    found.sort_by(|a, b| a.id.cmp(&b.id));
+    Ok(found)
+}
+
+/// Removes such a file.
+pub(super) fn discard(base: &Path, name: &str) -> io::Result<()> {
+    if !is_aside(name) {
+        return Err(ErrorKind::InvalidInput.into());
+    }
+    match std::fs::remove_file(base.join(name)) {
+        Err(e) if e.kind() != ErrorKind::NotFound => Err(e),
+        _ => sync_folder(base),
     }
 }
 

@@ -8,9 +8,9 @@ use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use bytes::{Bytes, BytesMut};
 use tokio::task::JoinSet;
 
-use super::{S3Store, Settled, TOKEN_NAME, connect, error, length_of_body, new_token};
+use super::{S3Store, Settled, TOKEN_NAME, connect, error, key, length_of_body, new_token, unix_ms};
 use crate::error::{Class, Error, Result};
-use crate::store::Upload;
+use crate::store::{Unfinished, Upload};
 
 /// How many parts are sent at the same time.
 const PARTS_IN_FLIGHT: usize = 3;
@@ -272,6 +272,34 @@ impl Remote {
         }
         Ok(())
     }
+}
+
+/// The uploads that the server still holds parts of, below the prefix of the repository and under keys of ours.
+pub(super) async fn unfinished(store: &S3Store) -> Result<Vec<Unfinished>> {
+    let mut found = Vec::new();
+    let (mut key_marker, mut id_marker) = (None, None);
+    loop {
+        let request = store.client.list_multipart_uploads().bucket(&store.url.bucket).prefix(store.full(""));
+        let request = request.set_key_marker(key_marker.take()).set_upload_id_marker(id_marker.take());
+        let answer = request.send().await.map_err(|e| error::of("list the uploads in", &store.place(""), &e))?;
+        for upload in answer.uploads() {
+            let key = upload.key().and_then(|full| store.relative(full)).filter(|key| key::is_valid(key));
+            let (Some(key), Some(id)) = (key, upload.upload_id()) else { continue };
+            let modified_unix_ms = unix_ms(upload.initiated().copied());
+            found.push(Unfinished { key: Some(key.to_owned()), id: id.to_owned(), modified_unix_ms });
+        }
+        if !answer.is_truncated().unwrap_or(false) || answer.next_key_marker().is_none() {
+            return Ok(found);
+        }
+        (key_marker, id_marker) = (answer.next_key_marker, answer.next_upload_id_marker);
+    }
+}
+
+/// Aborts one of them.
+pub(super) async fn discard(store: &S3Store, unfinished: &Unfinished) -> Result<()> {
+    let key = unfinished.key.clone().unwrap_or_default();
+    let (upload_id, token) = (unfinished.id.clone(), String::new());
+    Remote { store: store.clone(), key, upload_id, token }.abort().await
 }
 
 #[cfg(test)]

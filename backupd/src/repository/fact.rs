@@ -1,0 +1,146 @@
+//! Facts: what became known of a snapshot after its manifest was written, as `fact-<kind>-<id>.json` beside it.
+//!
+//! A fact is never changed; a newer one of the same kind, by the time it tells, takes its place. Where the writer had the key,
+//! the fact has a MAC.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::{Place, Repository, SMALL_BYTES_MAX, new_snapshot_id};
+use crate::canonical::{self, Proof, damaged};
+use crate::clock;
+use crate::crypt::DataKey;
+use crate::error::{Class, Result};
+
+/// What a fact is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// Its objects are being removed: written before the first of them goes.
+    Tombstone,
+    /// Whether it may be deleted: `{"kept":true|false}`.
+    Kept,
+    /// Somebody read or started all of it.
+    Verified,
+}
+
+impl Kind {
+    /// As in object names.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tombstone => "tombstone",
+            Self::Kept => "kept",
+            Self::Verified => "verified",
+        }
+    }
+}
+
+/// A fact object.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fact {
+    /// 1.
+    pub format: u32,
+    /// What it is about.
+    pub kind: Kind,
+    /// Its own id, which begins with the time.
+    pub fact_id: String,
+    /// The snapshot that it is about.
+    pub snapshot_id: String,
+    /// When it was written, RFC 3339.
+    pub at: String,
+    /// Program and version that wrote it.
+    pub tool: String,
+    /// What it says, by kind.
+    pub says: Map<String, Value>,
+}
+
+impl Fact {
+    /// Where it is.
+    #[must_use]
+    pub fn key(&self, place: &Place) -> String {
+        place.key(&format!("fact-{}-{}.json", self.kind.as_str(), self.fact_id))
+    }
+}
+
+impl Repository {
+    /// Writes a fact; with a MAC where there is a key.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn note(
+        &self,
+        place: &Place,
+        kind: Kind,
+        says: Map<String, Value>,
+        data_key: Option<&DataKey>,
+    ) -> Result<Fact> {
+        let now = clock::now();
+        let fact = Fact {
+            format: 1,
+            kind,
+            fact_id: new_snapshot_id(now)?,
+            snapshot_id: place.snapshot_id.clone(),
+            at: clock::text(now),
+            tool: concat!("backupd ", env!("CARGO_PKG_VERSION")).to_owned(),
+            says,
+        };
+        let file = match data_key {
+            Some(key) => canonical::seal(&fact, Proof::Mac(&*key.fact_key()?))?,
+            None => canonical::seal(&fact, Proof::Digest)?,
+        };
+        self.create_document(&fact.key(place), file).await?;
+        Ok(fact)
+    }
+
+    /// The facts about a snapshot, oldest first. With a key those that have a MAC are proven; a fact that is damaged,
+    /// forged or of a kind that this program does not know is left out, with a warning.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn facts(&self, place: &Place, data_key: Option<&DataKey>) -> Result<Vec<Fact>> {
+        let mut facts = Vec::new();
+        for key in self.keys_below(&place.key("fact-")).await? {
+            match self.fact(place, &key, data_key).await {
+                Ok(fact) => facts.push(fact),
+                Err(error) if error.class() == Class::NotFound => {}
+                Err(error) if error.class() == Class::Verification => {
+                    tracing::warn!(key, error = %error, "a fact is left out");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        facts.sort_by(|a, b| (&a.at, &a.fact_id).cmp(&(&b.at, &b.fact_id)));
+        Ok(facts)
+    }
+
+    async fn fact(&self, place: &Place, key: &str, data_key: Option<&DataKey>) -> Result<Fact> {
+        let object = canonical::parse(key, &self.store.read(key, SMALL_BYTES_MAX).await?)?;
+        let fact: Fact = match data_key {
+            Some(data_key) if object.contains_key("mac") => {
+                canonical::open(key, object, Proof::Mac(&*data_key.fact_key()?))?
+            }
+            _ => canonical::open(key, object, Proof::Digest)?,
+        };
+        if fact.key(place) != key || fact.snapshot_id != place.snapshot_id {
+            return Err(damaged(key, "it is a fact of something else"));
+        }
+        Ok(fact)
+    }
+
+    /// All keys that begin with `prefix`, ascending.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub(crate) async fn keys_below(&self, prefix: &str) -> Result<Vec<String>> {
+        Ok(self.entries(prefix).await?.into_iter().map(|object| object.key).collect())
+    }
+}
+
+/// Whether the newest fact about it says that the snapshot is kept.
+#[must_use]
+pub fn is_kept(facts: &[Fact]) -> bool {
+    let newest = facts.iter().rev().find(|fact| fact.kind == Kind::Kept);
+    newest.is_some_and(|fact| fact.says.get("kept") == Some(&Value::Bool(true)))
+}

@@ -1,0 +1,98 @@
+//! A store whose process "dies" at a chosen write: every call after it fails, as nothing more happens after `kill -9`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use async_trait::async_trait;
+use backupd::error::{Class, Error, Result};
+use backupd::store::{LocalStore, Page, Stat, Store, Unfinished, Upload};
+use bytes::Bytes;
+
+/// Passes everything on until so many writes were made.
+#[derive(Debug)]
+pub(crate) struct Dying {
+    store: LocalStore,
+    left: AtomicU32,
+}
+
+impl Dying {
+    /// Dies right after write number `writes`; 0: before the first.
+    pub(crate) fn after(store: LocalStore, writes: u32) -> Arc<Self> {
+        Arc::new(Self { store, left: AtomicU32::new(writes) })
+    }
+
+    /// Whether it died: the job wanted to write more.
+    pub(crate) fn is_dead(&self) -> bool {
+        self.left.load(Ordering::SeqCst) == DEAD
+    }
+
+    fn alive(&self) -> Result<()> {
+        if self.is_dead() { Err(Error::new(Class::Unforeseen, "killed")) } else { Ok(()) }
+    }
+
+    fn write(&self) -> Result<()> {
+        let count = |left| match left {
+            DEAD => None,
+            0 => Some(DEAD),
+            left => Some(left - 1),
+        };
+        match self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, count) {
+            Ok(0) | Err(_) => Err(Error::new(Class::Unforeseen, "killed")),
+            Ok(_) => Ok(()),
+        }
+    }
+}
+
+const DEAD: u32 = u32::MAX;
+
+#[async_trait]
+impl Store for Dying {
+    fn url(&self) -> String {
+        self.store.url()
+    }
+
+    async fn create(&self, key: &str, body: Bytes) -> Result<()> {
+        self.write()?;
+        self.store.create(key, body).await
+    }
+
+    async fn read(&self, key: &str, size_bytes_max: u64) -> Result<Bytes> {
+        self.alive()?;
+        self.store.read(key, size_bytes_max).await
+    }
+
+    async fn read_range(&self, key: &str, offset: u64, length: u64) -> Result<Bytes> {
+        self.alive()?;
+        self.store.read_range(key, offset, length).await
+    }
+
+    async fn stat(&self, key: &str) -> Result<Option<Stat>> {
+        self.alive()?;
+        self.store.stat(key).await
+    }
+
+    async fn list(&self, prefix: &str, by_folder: bool, after: Option<&str>) -> Result<Page> {
+        self.alive()?;
+        self.store.list(prefix, by_folder, after).await
+    }
+
+    async fn delete(&self, key: &str) -> Result<()> {
+        self.write()?;
+        self.store.delete(key).await
+    }
+
+    async fn upload(&self, key: &str, size_hint_bytes: u64) -> Result<Box<dyn Upload>> {
+        self.alive()?;
+        self.store.upload(key, size_hint_bytes).await
+    }
+
+    async fn unfinished(&self) -> Result<Vec<Unfinished>> {
+        self.alive()?;
+        self.store.unfinished().await
+    }
+
+    async fn discard(&self, unfinished: &Unfinished) -> Result<()> {
+        self.write()?;
+        self.store.discard(unfinished).await
+    }
+}
