@@ -207,7 +207,7 @@ pub(crate) enum Value {
 }
 
 /// Keys by database and name.
-pub(crate) type Content = BTreeMap<(u64, Vec<u8>), Value>;
+pub(crate) type Content = BTreeMap<Name, Value>;
 
 /// Everything a server holds, asked key by key.
 pub(crate) fn content(engine: Engine, server: &mut Server) -> Content {
@@ -296,9 +296,12 @@ pub(crate) fn assert_same(source: &Content, target: &Content, field_ttls: bool) 
     }
 }
 
+/// Database and name.
+type Name = (u64, Vec<u8>);
+
 /// Expiry and frequency of every key of a file.
 #[derive(Debug, Default, PartialEq)]
-pub(crate) struct Attributes(pub(crate) BTreeMap<(u64, Vec<u8>), (Option<i64>, Option<u8>)>);
+pub(crate) struct Attributes(BTreeMap<Name, (Option<i64>, Option<u8>)>);
 
 impl Sink for Attributes {
     fn key(&mut self, key: &Key<'_>) {

@@ -1,5 +1,7 @@
 //! A real server in a folder of its own, and the few words of its protocol that the tests speak.
 
+#![allow(dead_code, reason = "some tests start Debian's server, others name the program")]
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
