@@ -2,6 +2,7 @@
 
 mod convert;
 mod deep;
+mod dump;
 mod duplicates;
 mod failure;
 mod input;
@@ -42,6 +43,8 @@ enum Command {
     Verify(Verify),
     /// Show version, facts about the server, counts and sizes, the largest keys, where keys lie among the slots.
     Info(Files),
+    /// Write everything that a file holds to the standard output, to be read by people or loaded by a server.
+    Dump(Dump),
     /// Write the keys of all files to one file per shard: shard-0000.rdb and so on.
     Split(Split),
     /// Write the same data in the format of an older or another engine. Exit code 18 where the engine cannot hold
@@ -64,6 +67,26 @@ struct Verify {
     /// keys that occur twice. Takes up to 64 MiB of memory, and 24 bytes per key in $TMPDIR where that is not enough.
     #[arg(long)]
     deep: bool,
+}
+
+#[derive(Debug, Args)]
+struct Dump {
+    /// An RDB file; - is the standard input.
+    file: PathBuf,
+    /// json: an array with one object per key. resp: commands that make the keys, for redis-cli --pipe. plain: one
+    /// line per value, through the rdb crate, which holds every value whole and shows no streams.
+    #[arg(long, value_enum)]
+    format: DumpFormat,
+    /// With resp, leave out and count what modules keep; no command makes it.
+    #[arg(long)]
+    skip_modules: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum DumpFormat {
+    Json,
+    Resp,
+    Plain,
 }
 
 #[derive(Debug, Args)]
@@ -138,6 +161,7 @@ pub(crate) fn run() -> ExitCode {
     let result = match &cli.command {
         Command::Verify(verify) if verify.deep => survey::verify_deep(&verify.files.files, cli.output),
         Command::Verify(verify) => survey::verify(&verify.files.files, cli.output),
+        Command::Dump(dump) => dump::dump(dump, cli.output),
         Command::Info(files) => survey::info(&files.files, cli.output),
         Command::Split(split) => split::split(split, cli.output),
         Command::Convert(convert) => convert::convert(convert, cli.output),

@@ -128,6 +128,8 @@ pub enum Part<'a> {
         deleted: bool,
         /// Whether it has the shared fields of its node.
         shared: bool,
+        /// How many fields it has.
+        fields: u64,
     },
     /// The entry ended.
     EntryEnd,

@@ -226,6 +226,17 @@ pub(crate) fn converted(done: &convert::Done, format: Format, to_stderr: bool) -
     out(&text)
 }
 
+/// Says what could not be written, beside the standard output.
+pub(crate) fn losses(losses: &[String], format: Format) {
+    let text = match format {
+        _ if losses.is_empty() => return,
+        Format::Json => format!("{}\n", json!({ "notes": losses })),
+        Format::Table => losses.iter().map(|loss| format!("note: {loss}\n")).collect(),
+    };
+    // where nothing can be printed there is nobody to tell
+    let _ = io::stderr().write_all(text.as_bytes());
+}
+
 /// Prints why the command failed; its exit code.
 pub(crate) fn failure(failure: &Failure, format: Format) -> ExitCode {
     let text = match (format, &failure.hint) {

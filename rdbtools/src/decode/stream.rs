@@ -147,7 +147,8 @@ impl Node {
 
     fn entry(&self) -> Part<'static> {
         let id = StreamId { ms: self.ms, seq: self.seq };
-        Part::Entry { id, deleted: self.flags & DELETED != 0, shared: self.flags & SHARED != 0 }
+        let (deleted, shared) = (self.flags & DELETED != 0, self.flags & SHARED != 0);
+        Part::Entry { id, deleted, shared, fields: self.fields }
     }
 
     fn elements(&self, number: i64) -> Result<(), Flaw> {
