@@ -1,0 +1,86 @@
+//! Fuzzes the library: mutates inputs it knows, or takes one from the standard input, as AFL++ gives it.
+//!
+//! ```text
+//! cargo run --release -p rdbtools --example fuzz -- scanner --seconds 1200
+//! cargo afl build --release -p rdbtools --example fuzz
+//! ```
+//!
+//! `docs/fuzzing.md` says how the two are run and what they found.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a finding is a panic")]
+
+#[path = "../tests/support/arbitrary.rs"]
+#[expect(dead_code, reason = "the tests use more of it")]
+mod arbitrary;
+#[path = "../tests/support/events.rs"]
+mod events;
+mod mutate;
+mod seeds;
+mod targets;
+
+use std::io::{self, Read, Write};
+use std::panic::{self, AssertUnwindSafe};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use mutate::{Random, mutated};
+use peak_alloc::PeakAlloc;
+use targets::{TARGETS, Target, named};
+
+#[global_allocator]
+static MEMORY: PeakAlloc = PeakAlloc;
+
+type Failure = Box<dyn std::error::Error>;
+
+const USAGE: &str =
+    "usage: fuzz TARGET [--seconds N] [--seed N] [--findings DIR] | TARGET --stdin | TARGET --seeds DIR";
+
+fn main() -> Result<(), Failure> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let target = args.first().and_then(|name| named(name)).ok_or_else(|| {
+        let names: Vec<&str> = TARGETS.iter().map(|target| target.name).collect();
+        format!("{USAGE}\ntargets: {}", names.join(", "))
+    })?;
+    let option = |name: &str| args.iter().skip_while(|arg| *arg != name).nth(1);
+    if args.iter().any(|arg| arg == "--stdin") {
+        let mut bytes = Vec::new();
+        io::stdin().read_to_end(&mut bytes)?;
+        (target.run)(&bytes);
+        return Ok(());
+    }
+    if let Some(dir) = option("--seeds") {
+        for (index, seed) in (target.seeds)().into_iter().enumerate() {
+            std::fs::write(Path::new(dir).join(format!("seed-{index:04}")), seed)?;
+        }
+        return Ok(());
+    }
+    let number = |name: &str, default: u64| option(name).map_or(Ok(default), |value| value.parse());
+    let limit = Duration::from_secs(number("--seconds", 60)?);
+    fuzz(target, limit, number("--seed", 1)?, Path::new(option("--findings").map_or(".", String::as_str)))
+}
+
+fn fuzz(target: &Target, limit: Duration, seed: u64, findings: &Path) -> Result<(), Failure> {
+    let seeds = (target.seeds)();
+    let mut random = Random::new(seed);
+    let (mut runs, mut found, mut slowest, mut most) = (0u64, 0u64, Duration::ZERO, 0);
+    let started = Instant::now();
+    while started.elapsed() < limit {
+        let bytes = mutated(&seeds, &mut random);
+        let (begun, held) = (Instant::now(), MEMORY.current_usage());
+        MEMORY.reset_peak_usage();
+        if panic::catch_unwind(AssertUnwindSafe(|| (target.run)(&bytes))).is_err() {
+            found += 1;
+            std::fs::write(findings.join(format!("{}-{seed}-{runs}", target.name)), &bytes)?;
+        }
+        slowest = slowest.max(begun.elapsed());
+        most = most.max(MEMORY.peak_usage().saturating_sub(held));
+        runs += 1;
+    }
+    let seconds = started.elapsed().as_secs();
+    writeln!(
+        io::stdout(),
+        "{}: {runs} executions in {seconds} s, {found} findings, slowest {slowest:?}, most memory {most} bytes",
+        target.name
+    )?;
+    if found == 0 { Ok(()) } else { Err(format!("inputs of the findings are in {}", findings.display()).into()) }
+}
