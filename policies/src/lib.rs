@@ -7,6 +7,7 @@
 //! | module | decides |
 //! |---|---|
 //! | [`slot`] | which of the 16384 slots a key belongs to; sets of slots and their text form |
+//! | [`nodes`] | which nodes and slots a cluster node writes of |
 //! | [`shards`] | which slots each target shard gets, and whether a set of shards covers every slot once |
 //! | [`names`] | which names of snapshots and clusters are acceptable |
 //! | [`replica`] | which node of a shard serves a capture, with a reason for every candidate |
@@ -18,6 +19,7 @@ pub mod claim;
 pub mod engine;
 pub mod garbage;
 pub mod names;
+pub mod nodes;
 pub mod replica;
 pub mod shards;
 pub mod slot;

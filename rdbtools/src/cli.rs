@@ -1,12 +1,13 @@
 //! The command line: what may be typed, and which command it becomes.
 
+mod check;
 mod convert;
 mod deep;
 mod dump;
-mod duplicates;
 mod failure;
 mod input;
 mod output;
+mod parallel;
 mod print;
 mod split;
 mod survey;
@@ -50,6 +51,8 @@ enum Command {
     /// Write the same data in the format of an older or another engine. Exit code 18 where the engine cannot hold
     /// all of it, and leaving it out was not allowed.
     Convert(Convert),
+    /// Write the keys of all files to one file, all databases kept.
+    Merge(Merge),
 }
 
 #[derive(Debug, Args)]
@@ -92,15 +95,59 @@ enum DumpFormat {
 #[derive(Debug, Args)]
 struct Split {
     #[command(flatten)]
-    files: Files,
+    rules: Rules,
     #[command(flatten)]
     plan: Plan,
-    /// Folder to write to; it is made where it does not exist and must be empty.
+    /// Folder to write to; it is made where it does not exist and must be empty. For one shard: - writes to the
+    /// standard output, and the report to the standard error.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct Merge {
+    #[command(flatten)]
+    rules: Rules,
+    /// File to write; it must not exist. - is the standard output: then the report goes to the standard error.
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct Rules {
+    #[command(flatten)]
+    files: Files,
     /// Take the keys of this database only. In more than one shard it becomes database 0.
     #[arg(long, value_name = "N")]
     db: Option<u64>,
+    /// What becomes of the expiries of keys; drop makes keys that never expire.
+    #[arg(long, value_enum, default_value_t = Ttl::Keep)]
+    ttl: Ttl,
+    /// Which of several keys of one name and database stays: none (fail, the default, names both places), that of
+    /// the first or the last file, or that of the file that owns the slot.
+    ///
+    /// Several files are read once more, first, to see whether they share slots, and again where they do, to compare
+    /// every key. When this option is given every key is compared in any case.
+    #[arg(long, value_name = "RULE", value_enum)]
+    on_duplicate: Option<OnDuplicate>,
+    /// For --on-duplicate owner: the slots of each file, in their order, files separated by semicolons. Without it
+    /// the owner of a slot is the file that holds most keys of it, the first of equals.
+    #[arg(long, value_name = "RANGES;RANGES")]
+    source_slots: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Ttl {
+    Keep,
+    Drop,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum OnDuplicate {
+    Fail,
+    First,
+    Last,
+    Owner,
 }
 
 #[derive(Debug, Args)]
@@ -112,6 +159,9 @@ struct Plan {
     /// The slots of each shard, shards separated by semicolons: 0-5000;5001-16383
     #[arg(long, value_name = "RANGES;RANGES")]
     slots: Option<String>,
+    /// A shard for each primary of this nodes.conf or reply of CLUSTER NODES, in the order of their first slots.
+    #[arg(long, value_name = "FILE")]
+    nodes_conf: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -165,6 +215,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Info(files) => survey::info(&files.files, cli.output),
         Command::Split(split) => split::split(split, cli.output),
         Command::Convert(convert) => convert::convert(convert, cli.output),
+        Command::Merge(merge) => split::merge(merge, cli.output),
     };
     match result {
         Ok(code) => ExitCode::from(code),

@@ -38,17 +38,6 @@ pub struct Deep {
     pub lengths_wrong: u64,
 }
 
-/// Takes the digest of every key's database and name, and where its entry begins.
-pub trait KeyDigests {
-    /// One key.
-    fn key_digest(&mut self, digest: u128, offset: u64);
-}
-
-/// Whether keys occur twice is of no interest.
-impl KeyDigests for () {
-    fn key_digest(&mut self, _digest: u128, _offset: u64) {}
-}
-
 /// Checks decoded values, and counts as a report does.
 #[derive(Debug)]
 pub struct DeepSink<K> {
@@ -67,8 +56,8 @@ pub struct DeepSink<K> {
     stream: Stream,
 }
 
-impl<K: KeyDigests> DeepSink<K> {
-    /// A sink that has seen nothing and tells digests of keys to `keys`.
+impl<K: Sink> DeepSink<K> {
+    /// A sink that has seen nothing and tells keys to `keys`, as a [`Finder`](crate::duplicates::Finder) wants them.
     pub fn new(keys: K) -> Self {
         Self {
             report: ReportSink::new(false),
@@ -92,7 +81,7 @@ impl<K: KeyDigests> DeepSink<K> {
         self.found
     }
 
-    /// Who took the digests of keys, to be asked.
+    /// Who was told the keys, to be asked.
     pub fn keys_mut(&mut self) -> &mut K {
         &mut self.keys
     }
@@ -175,7 +164,7 @@ impl<K: KeyDigests> DeepSink<K> {
     }
 }
 
-impl<K: KeyDigests> Values for DeepSink<K> {
+impl<K: Sink> Values for DeepSink<K> {
     fn part(&mut self, offset: u64, part: Part<'_>) -> Result<(), ScanError> {
         match part {
             Part::Begin { role, .. } => {
@@ -198,7 +187,7 @@ impl<K: KeyDigests> Values for DeepSink<K> {
     }
 }
 
-impl<K: KeyDigests> Sink for DeepSink<K> {
+impl<K: Sink> Sink for DeepSink<K> {
     fn header(&mut self, version: RdbVersion) {
         self.report.header(version);
     }
@@ -225,10 +214,7 @@ impl<K: KeyDigests> Sink for DeepSink<K> {
 
     fn key(&mut self, key: &Key<'_>) {
         self.report.key(key);
-        let mut digest = self.digester.begin();
-        digest.add(&key.db.to_le_bytes());
-        digest.add(key.name);
-        self.keys.key_digest(digest.value(), key.offset);
+        self.keys.key(key);
         self.value_type = Some(key.value_type);
         self.start = key.offset;
         self.elements = 0;

@@ -12,6 +12,7 @@
 //! | [`structure`] | the pieces of a value and what they mean, for sinks that ask for them |
 //! | [`convert`] | one RDB in, the same data out in the format of an older or another engine |
 //! | [`packed`] | listpacks, ziplists, intsets, zipmaps: walked and checked as their bytes arrive |
+//! | [`duplicates`] | keys that occur in more than one of the RDBs of a split, and which of them stays |
 //! | [`write`](mod@write) | the parts of an RDB that are not raw values |
 //! | [`crc64`] | the checksum at the end |
 //! | [`version`] | magic and version number |
@@ -57,6 +58,7 @@ pub mod crc64;
 pub mod decode;
 pub mod deep;
 mod digest;
+pub mod duplicates;
 mod error;
 pub mod info;
 mod lzf;

@@ -6,8 +6,12 @@
 //! checksum. Dropped are facts that are only true of the input: replication position, time and memory of the
 //! save, size hints, imports of slots that were under way.
 //!
-//! The same key in two inputs is not noticed: the inputs are taken to be the shards of one cluster, whose
-//! slots differ. A server that loads an output with a key twice refuses it.
+//! Size hints are those of the databases and those of the slots that servers in cluster mode write (Redis 7.4
+//! and later): they are true of an input, not of the part of it that an output gets, and no server needs them.
+//!
+//! A splitter by itself does not notice the same key in two inputs, and a server that loads an output with a
+//! key twice refuses it. Where inputs share slots, [`duplicates`](crate::duplicates) finds such keys first and
+//! decides which stays.
 //!
 //! ```
 //! use policies::slot::SlotSet;
@@ -34,6 +38,7 @@ use policies::shards::{PlanError, check_cover};
 use policies::slot::SlotSet;
 
 use crate::crc64::Crc64;
+use crate::duplicates::Place;
 use crate::error::ScanError;
 use crate::report::{DbCounts, Report, ReportSink};
 use crate::scan::Scanner;
@@ -126,6 +131,9 @@ pub enum SplitError {
         /// What to do about it.
         hint: String,
     },
+    /// The list of keys to leave out could not be read.
+    #[error("the list of keys that are left out cannot be read: {0}")]
+    LeftOut(io::Error),
     /// A call at the wrong time: an input inside an input, bytes without one, anything after an error.
     #[error("{0}")]
     Order(&'static str),
@@ -194,6 +202,22 @@ impl<W: Write> Splitter<W> {
         })
     }
 
+    /// Leaves out the keys at these places, which must come in order. To be called before the first input.
+    ///
+    /// # Errors
+    /// When an input has begun already, or the first place cannot be read.
+    pub fn leave_out<P>(&mut self, places: P) -> Result<(), SplitError>
+    where
+        P: Iterator<Item = io::Result<Place>> + Send + 'static,
+    {
+        match &mut self.state {
+            State::Between(router) if router.inputs_ended() == 0 => {
+                router.leave_out(Box::new(places)).map_err(SplitError::LeftOut)
+            }
+            _ => Err(SplitError::Order("keys to leave out are told before the first input")),
+        }
+    }
+
     /// Begins an input; `name` names it in errors.
     ///
     /// # Errors
@@ -235,6 +259,9 @@ impl<W: Write> Splitter<W> {
             // what the router refuses comes before a defect that the scanner met after it
             if let Some((message, hint)) = scanner.sink_mut().take_refusal() {
                 return Err(SplitError::Refused { input: self.input.clone(), message, hint });
+            }
+            if let Some(error) = scanner.sink_mut().take_left_out_error() {
+                return Err(SplitError::LeftOut(error));
             }
             fed += result.map_err(|error| SplitError::Scan { input: self.input.clone(), error })?;
             write_full_buffers(scanner.sink_mut(), &mut self.outputs, self.buffer_len)?;
@@ -286,7 +313,13 @@ impl<W: Write> Splitter<W> {
         };
         let (summary, mut router) =
             scanner.finish().map_err(|error| SplitError::Scan { input: self.input.clone(), error })?;
+        let missed = router.missed_place();
         let sink = router.end_input();
+        if let Some(offset) = missed {
+            let message = format!("no key to leave out begins at byte {offset}: it changed since it was looked at");
+            let hint = "copy the file while nothing writes it, and run again".to_owned();
+            return Err(SplitError::Refused { input: self.input.clone(), message, hint });
+        }
         self.state = State::Between(Box::new(router));
         Ok(ReportSink::into_report(&summary, sink).0)
     }

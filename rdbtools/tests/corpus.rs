@@ -19,7 +19,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use rdbtools::decode::{Decoder, Part, Values};
-use rdbtools::deep::{Deep, DeepSink, KeyDigests};
+use rdbtools::deep::{Deep, DeepSink};
 use rdbtools::scan::{CrcState, Scanner};
 use rdbtools::split::{SplitError, SplitOptions, Splitter};
 use rdbtools::structure::Role;
@@ -133,19 +133,19 @@ fn every_file_with_broken_framing_is_refused() {
     }
 }
 
-/// Digests of keys, in the order of the file.
+/// Keys with their places, in the order of the file.
 #[derive(Default)]
-struct Digests(Vec<(u128, u64)>);
+struct Places(Vec<((u64, Vec<u8>), u64)>);
 
-impl KeyDigests for Digests {
-    fn key_digest(&mut self, digest: u128, offset: u64) {
-        self.0.push((digest, offset));
+impl Sink for Places {
+    fn key(&mut self, key: &Key<'_>) {
+        self.0.push(((key.db, key.name.to_vec()), key.offset));
     }
 }
 
 /// Checks a file as `verify --deep` does, fed in pieces of `cut` bytes.
 fn verify_deep(bytes: &[u8], cut: usize) -> Result<Deep, ScanError> {
-    let mut scanner = Scanner::new(Decoder::new(DeepSink::new(Digests::default())));
+    let mut scanner = Scanner::new(Decoder::new(DeepSink::new(Places::default())));
     for piece in bytes.chunks(cut) {
         scanner.feed(piece)?;
     }

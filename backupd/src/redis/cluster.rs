@@ -1,7 +1,8 @@
 //! What a cluster node tells about the cluster: `CLUSTER NODES`, or `CLUSTER SLOTS` where the first is denied.
 
 use ::redis::{FromRedisValue, Value};
-use policies::slot::{SLOT_COUNT, SlotSet};
+use policies::nodes::Node;
+use policies::slot::SlotSet;
 
 use super::source::Address;
 
@@ -45,38 +46,20 @@ pub(crate) fn parse_nodes(text: &str) -> Result<Vec<Member>, String> {
 
 /// `None`: malformed; `Some(None)`: a node that does not count.
 fn parse_line(line: &str) -> Option<Option<Member>> {
-    let mut words = line.split(' ');
-    let (id, address, flags) = (words.next()?, words.next()?, words.next()?);
-    let follows = words.next()?;
-    let (_ping, _pong, epoch, _link) = (words.next()?, words.next()?, words.next()?, words.next()?);
-    let has = |flag: &str| flags.split(',').any(|each| each == flag);
-    let mut slots = Vec::new();
-    let mut moving = Vec::new();
-    for word in words {
-        if word.starts_with('[') {
-            moving.push(word.to_owned());
-        } else {
-            let (first, last) = word.split_once('-').unwrap_or((word, word));
-            let (first, last): (u16, u16) = (first.parse().ok()?, last.parse().ok()?);
-            if first > last || last >= SLOT_COUNT {
-                return None;
-            }
-            slots.extend(first..=last);
-        }
-    }
-    if has("handshake") {
+    let node = Node::parse(line)?;
+    if node.has("handshake") {
         return Some(None);
     }
     Some(Some(Member {
-        id: id.to_owned(),
-        address: if has("noaddr") { None } else { parse_address(address) },
-        myself: has("myself"),
-        primary: has("master"),
-        failed: has("fail"),
-        follows: (follows != "-").then(|| follows.to_owned()),
-        epoch: epoch.parse().ok()?,
-        slots: slots.into_iter().collect(),
-        moving,
+        id: node.id.to_owned(),
+        address: if node.has("noaddr") { None } else { parse_address(node.address) },
+        myself: node.has("myself"),
+        primary: node.has("master"),
+        failed: node.has("fail"),
+        follows: node.follows.map(str::to_owned),
+        epoch: node.epoch,
+        slots: node.slots,
+        moving: node.moving.into_iter().map(str::to_owned).collect(),
     }))
 }
 

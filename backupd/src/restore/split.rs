@@ -225,6 +225,7 @@ fn split_error(error: SplitError, name: &str) -> Error {
             Error::new(Class::Refused, format!("{input}: {message}")).hint(hint)
         }
         SplitError::Plan(error) => Error::new(Class::Refused, error.to_string()),
+        SplitError::LeftOut(error) => Error::new(Class::Unforeseen, format!("{name}: {error}")),
         SplitError::Order(what) => Error::new(Class::Unforeseen, format!("{name}: {what}")),
     }
 }

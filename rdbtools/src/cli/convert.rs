@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::failure::{Class, Failure};
 use super::input::{Input, trailing};
-use super::output::Output;
+use super::output::Destination;
 use super::{Format, print};
 
 /// What `convert` did.
@@ -51,7 +51,8 @@ pub(crate) fn convert(args: &super::Convert, format: Format) -> Result<u8, Failu
     };
     let mut input = Input::open(&args.file)?;
     let mut list = args.losses.as_deref().map(LossList::create).transpose()?;
-    let mut converter = Converter::new(Output::create(&args.out)?, options);
+    let mut outputs = Destination::one(&args.out).claim()?;
+    let mut converter = Converter::new(outputs.create_one()?, options);
     let path = input.path().to_owned();
     let failed = |error: ConvertError| failure(&path, error);
     loop {
@@ -72,7 +73,7 @@ pub(crate) fn convert(args: &super::Convert, format: Format) -> Result<u8, Failu
         list.finish()?;
     }
     let converted = converter.finish().map_err(failed)?;
-    converted.writer.publish()?;
+    outputs.publish(&[converted.writer])?;
     let done = Done {
         to: args.to,
         input: Source { file: path.display().to_string(), report: converted.input },
@@ -86,7 +87,7 @@ pub(crate) fn convert(args: &super::Convert, format: Format) -> Result<u8, Failu
         },
         losses: converted.losses,
     };
-    print::converted(&done, format, Output::is_stdout(&args.out))?;
+    print::converted(&done, format, outputs.is_standard())?;
     Ok(0)
 }
 

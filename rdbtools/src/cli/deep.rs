@@ -1,21 +1,18 @@
 //! `verify --deep`: what values hold, and keys that occur twice.
 
+use std::fs::File;
 use std::path::Path;
 
 use rdbtools::decode::Decoder;
-use rdbtools::deep::{Deep, DeepSink, KeyDigests};
-use rdbtools::{ErrorKind, Key, Report, ReportSink, ScanError, Scanner, Sink, Summary};
+use rdbtools::deep::{Deep, DeepSink};
+use rdbtools::duplicates::{DuplicateError, Finder, Place, Rule};
+use rdbtools::{ErrorKind, Report, ReportSink, ScanError, Summary};
 use serde::Serialize;
 
-use super::duplicates::{Duplicate, Sorter};
-use super::failure::Failure;
-use super::input::Input;
+use super::check::key_at;
+use super::failure::{Class, Failure};
+use super::input::is_standard_input;
 use super::survey::Survey;
-
-/// Memory for digests of keys, for all files that are read at the same time.
-const SORT_MEMORY: usize = 48 << 20;
-/// How much of a key's name a message shows.
-const NAME_SHOWN_MAX: usize = 128;
 
 /// What a file holds and what a closer look found.
 #[derive(Debug, Serialize)]
@@ -25,28 +22,19 @@ pub(crate) struct DeepReport {
     pub(crate) deep: Deep,
 }
 
-pub(super) struct VerifyDeep {
-    memory: usize,
-}
+pub(super) struct VerifyDeep;
 
-impl VerifyDeep {
-    pub(super) fn new(threads: usize) -> Self {
-        Self { memory: SORT_MEMORY / threads.max(1) }
-    }
-}
-
-impl KeyDigests for Sorter {
-    fn key_digest(&mut self, digest: u128, offset: u64) {
-        self.add(digest, offset);
-    }
+/// A finder whose temporary files have no name: they are gone when the process ends, however it ends.
+fn finder() -> Finder<File> {
+    Finder::new(None, Box::new(tempfile::tempfile))
 }
 
 impl Survey for VerifyDeep {
-    type Sink = Decoder<DeepSink<Sorter>>;
+    type Sink = Decoder<DeepSink<Finder<File>>>;
     type Made = DeepReport;
 
     fn sink(&self) -> Self::Sink {
-        Decoder::new(DeepSink::new(Sorter::new(self.memory)))
+        Decoder::new(DeepSink::new(finder()))
     }
 
     fn make(&self, summary: &Summary, sink: Self::Sink) -> DeepReport {
@@ -60,49 +48,28 @@ impl Survey for VerifyDeep {
     }
 
     fn judge(&self, file: &Path, sink: &mut Self::Sink) -> Result<Option<ScanError>, Failure> {
-        let sorter = sink.values_mut().keys_mut();
-        let found = sorter.finish().map_err(|error| Failure::io(&std::env::temp_dir(), &error))?;
-        let Some(duplicate) = found else { return Ok(None) };
-        let name = if file == Path::new("-") { None } else { name(file, duplicate.second)? };
-        Ok(Some(defect(&duplicate, name)))
+        let finder = std::mem::replace(sink.values_mut().keys_mut(), finder());
+        match finder.finish(&Rule::Fail) {
+            Ok(_) => Ok(None),
+            Err(DuplicateError::Scratch(error)) => Err(Failure::new(
+                Class::Unforeseen,
+                format!("{}: keys that occur twice cannot be looked for: {error}", std::env::temp_dir().display()),
+            )),
+            Err(DuplicateError::Unresolved { places, keys }) => {
+                let [_, second] = places;
+                let name = if is_standard_input(file) { None } else { key_at(file, second.offset)? };
+                Ok(Some(defect(places, keys, name)))
+            }
+        }
     }
 }
 
-fn defect(duplicate: &Duplicate, key: Option<(u64, String)>) -> ScanError {
+fn defect([first, second]: [Place; 2], keys: u64, key: Option<(u64, String)>) -> ScanError {
     let which = key.map_or("a key".to_owned(), |(db, name)| format!("key \"{name}\" of database {db}"));
-    let others = match duplicate.keys {
+    let others = match keys {
         1 => String::new(),
         keys => format!("; {} other keys occur twice too", keys - 1),
     };
-    let message = format!("{which} occurs twice, at byte {} and at byte {}{others}", duplicate.first, duplicate.second);
-    ScanError { offset: duplicate.second, kind: ErrorKind::Malformed, message }
-}
-
-/// Finds the key whose entry begins at an offset.
-struct KeyAt {
-    offset: u64,
-    found: Option<(u64, String)>,
-}
-
-impl Sink for KeyAt {
-    fn key(&mut self, key: &Key<'_>) {
-        if key.offset == self.offset {
-            let shown = key.name.get(..NAME_SHOWN_MAX).unwrap_or(key.name);
-            self.found = Some((key.db, shown.escape_ascii().to_string()));
-        }
-    }
-}
-
-/// Database and name of the key whose entry begins at `offset`, from a second look at the file.
-fn name(file: &Path, offset: u64) -> Result<Option<(u64, String)>, Failure> {
-    let mut input = Input::open(file)?;
-    let mut scanner = Scanner::new(KeyAt { offset, found: None });
-    while scanner.sink().found.is_none() {
-        let bytes = input.next()?;
-        // it was sound a moment ago; where it is not any more, the offsets must do
-        if bytes.is_empty() || scanner.feed(bytes).is_err() {
-            break;
-        }
-    }
-    Ok(scanner.into_sink().found)
+    let message = format!("{which} occurs twice, at byte {} and at byte {}{others}", first.offset, second.offset);
+    ScanError { offset: second.offset, kind: ErrorKind::Malformed, message }
 }

@@ -91,7 +91,9 @@ impl From<SplitError> for Failure {
         let message = error.to_string();
         match error {
             SplitError::Scan { error, .. } => Self::new(Class::of_defect(error.kind), message),
-            SplitError::Write { .. } | SplitError::Order(_) => Self::new(Class::Unforeseen, message),
+            SplitError::Write { .. } | SplitError::LeftOut(_) | SplitError::Order(_) => {
+                Self::new(Class::Unforeseen, message)
+            }
             SplitError::Plan(_) => Self::new(Class::Usage, message),
             SplitError::Refused { hint, .. } => Self::new(Class::Refused, message).hint(hint),
         }

@@ -1,8 +1,10 @@
-//! Reads files and the standard input.
+//! Reads files and the standard input, ahead of whoever takes the bytes.
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
+use std::thread;
 
 use rdbtools::{ErrorKind, RdbVersion, ScanError};
 
@@ -10,61 +12,124 @@ use super::failure::Failure;
 
 /// How much is read at once.
 const READ_LEN: usize = 256 << 10;
+/// How many pieces are read ahead.
+const AHEAD: usize = 2;
 /// Length of the header of an RDB.
 const HEADER_LEN: usize = 9;
 
-/// A file that is open, with what was read of it so far.
+type Source = Box<dyn Read + Send>;
+
+/// A file that is open. It is read on a thread of its own from the first piece on.
 pub(crate) struct Input {
     path: PathBuf,
-    reader: Box<dyn Read + Send>,
-    buffer: Vec<u8>,
-    filled: usize,
+    /// What was read to see the version.
+    head: Vec<u8>,
+    /// The piece that was given out last.
+    piece: Vec<u8>,
+    state: State,
+}
+
+enum State {
+    Open(Source),
+    Reading { full: Receiver<io::Result<Vec<u8>>>, empty: Sender<Vec<u8>> },
+    Ended,
 }
 
 impl Input {
     /// Opens a file, or the standard input where the path is `-`.
     pub(crate) fn open(path: &Path) -> Result<Self, Failure> {
-        let reader: Box<dyn Read + Send> = if path == Path::new("-") {
+        let source: Source = if is_standard_input(path) {
             Box::new(io::stdin())
         } else {
             Box::new(File::open(path).map_err(|error| Failure::io(path, &error))?)
         };
-        Ok(Self { path: path.to_owned(), reader, buffer: vec![0; READ_LEN], filled: 0 })
+        Ok(Self { path: path.to_owned(), head: Vec::new(), piece: Vec::new(), state: State::Open(source) })
     }
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Reads as far as the header says which version it is; `None` where it is no header. The bytes are not
-    /// lost: they come again.
+    /// Reads the header and says which version it is; `None` where it is no header. The bytes are not lost:
+    /// they come again.
     pub(crate) fn peek_version(&mut self) -> Result<Option<RdbVersion>, Failure> {
-        while self.filled < HEADER_LEN && self.fill()? > 0 {}
-        Ok(self.buffer.first_chunk::<HEADER_LEN>().and_then(RdbVersion::from_header))
+        if let State::Open(source) = &mut self.state {
+            let missing = HEADER_LEN.saturating_sub(self.head.len()) as u64;
+            let read = source.take(missing).read_to_end(&mut self.head);
+            read.map_err(|error| Failure::io(&self.path, &error))?;
+        }
+        Ok(self.head.first_chunk::<HEADER_LEN>().and_then(RdbVersion::from_header))
     }
 
     /// The next bytes; none at the end.
     pub(crate) fn next(&mut self) -> Result<&[u8], Failure> {
-        if self.filled == 0 {
-            self.fill()?;
+        if !self.head.is_empty() {
+            self.piece = std::mem::take(&mut self.head);
+            return Ok(&self.piece);
         }
-        let filled = std::mem::take(&mut self.filled);
-        Ok(self.buffer.get(..filled).unwrap_or_default())
-    }
-
-    fn fill(&mut self) -> Result<usize, Failure> {
-        loop {
-            let free = self.buffer.get_mut(self.filled..).unwrap_or_default();
-            match self.reader.read(free) {
-                Ok(read) => {
-                    self.filled += read;
-                    return Ok(read);
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(Failure::io(&self.path, &error)),
+        self.state = match std::mem::replace(&mut self.state, State::Ended) {
+            State::Open(source) => read_ahead(source),
+            other => other,
+        };
+        let piece = std::mem::take(&mut self.piece);
+        if let State::Reading { full, empty } = &self.state {
+            // a thread that has ended takes nothing back
+            let _ = empty.send(piece);
+            match full.recv() {
+                Ok(Ok(piece)) => self.piece = piece,
+                Ok(Err(error)) => return Err(Failure::io(&self.path, &error)),
+                Err(_) => self.state = State::Ended,
             }
         }
+        Ok(&self.piece)
     }
+}
+
+/// Whether a path means the standard input.
+pub(crate) fn is_standard_input(path: &Path) -> bool {
+    path == Path::new("-")
+}
+
+fn read_ahead(mut source: Source) -> State {
+    let (fill, full) = mpsc::sync_channel(AHEAD);
+    let (empty, emptied) = mpsc::channel();
+    thread::spawn(move || read_all(&mut source, &fill, &emptied));
+    State::Reading { full, empty }
+}
+
+/// Reads to the end, or until nobody takes the pieces any more.
+fn read_all(source: &mut Source, fill: &SyncSender<io::Result<Vec<u8>>>, emptied: &Receiver<Vec<u8>>) {
+    loop {
+        let mut piece: Vec<u8> = emptied.try_recv().unwrap_or_default();
+        piece.resize(READ_LEN, 0);
+        let read = read_full(source, &mut piece);
+        let is_last = !matches!(read, Ok(READ_LEN));
+        let told = match read {
+            Ok(0) => return,
+            Ok(length) => {
+                piece.truncate(length);
+                fill.send(Ok(piece))
+            }
+            Err(error) => fill.send(Err(error)),
+        };
+        if is_last || told.is_err() {
+            return;
+        }
+    }
+}
+
+/// Reads until the piece is full or the source ends.
+fn read_full(source: &mut Source, piece: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while let Some(free) = piece.get_mut(filled..).filter(|free| !free.is_empty()) {
+        match source.read(free) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
 }
 
 /// A whole RDB with something behind it.

@@ -13,6 +13,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::Format;
+use super::check::Checked;
 use super::convert;
 use super::deep::DeepReport;
 use super::failure::{Class, Failure};
@@ -176,8 +177,9 @@ fn table<const N: usize>(header: [&str; N], rows: impl Iterator<Item = [String; 
     if table.row_count() == 0 { String::new() } else { format!("\n{}\n", table.trim_fmt()) }
 }
 
-/// What a split did.
-pub(crate) fn split(done: &Done, format: Format) -> Result<(), Failure> {
+/// What a split or merge did. Where the RDB itself went to the standard output, this goes to the standard error.
+pub(crate) fn split(done: &Done, format: Format, aside: bool) -> Result<(), Failure> {
+    let out = |text: &str| if aside { write(&mut io::stderr(), text) } else { out(text) };
     if format == Format::Json {
         let document = serde_json::to_string_pretty(done)
             .map_err(|error| Failure::new(Class::Unforeseen, format!("cannot print: {error}")))?;
@@ -192,6 +194,7 @@ pub(crate) fn split(done: &Done, format: Format) -> Result<(), Failure> {
         [output.file.clone(), output.slots.to_string(), keys, expires, expired, bytes]
     });
     text += &table(["written", "slots", "keys", "with expiry", "expired", "bytes"], rows, 2);
+    text.extend(done.check.as_ref().map(first_pass));
     text.extend(done.notes.iter().map(|note| format!("note: {note}\n")));
     out(&text)
 }
@@ -237,6 +240,14 @@ pub(crate) fn losses(losses: &[String], format: Format) {
     let _ = io::stderr().write_all(text.as_bytes());
 }
 
+fn first_pass(check: &Checked) -> String {
+    let found = match (check.keys_compared, check.shared_slots.len()) {
+        (false, _) => "the files share no slot".to_owned(),
+        (true, slots) => format!("the files share {slots} slots, {} keys occur more than once", check.duplicate_keys),
+    };
+    format!("first pass: {:.1} s, {found}\n", check.seconds)
+}
+
 /// Prints why the command failed; its exit code.
 pub(crate) fn failure(failure: &Failure, format: Format) -> ExitCode {
     let text = match (format, &failure.hint) {
@@ -276,7 +287,11 @@ pub(crate) fn usage(error: &clap::Error, as_json: bool) -> ExitCode {
 }
 
 fn out(text: &str) -> Result<(), Failure> {
-    match io::stdout().write_all(text.as_bytes()) {
+    write(&mut io::stdout(), text)
+}
+
+fn write(to: &mut impl Write, text: &str) -> Result<(), Failure> {
+    match to.write_all(text.as_bytes()) {
         // whoever reads has seen enough
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         Err(error) => Err(Failure::new(Class::Unforeseen, format!("cannot print: {error}"))),

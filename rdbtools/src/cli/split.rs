@@ -1,22 +1,25 @@
-//! `split`: many files in, one file per shard out.
+//! `split` and `merge`: many files in, one file per shard or one in all out.
 
-use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::fs;
 
+use policies::nodes;
 use policies::shards;
 use policies::slot::SlotSet;
 use rdbtools::select::Selection;
-use rdbtools::split::{OutputReport, SplitOptions, Splitter, Ttl};
+use rdbtools::split::{OutputReport, SplitOptions, Splitter};
 use rdbtools::{RdbVersion, Report};
 use serde::Serialize;
 
+use super::check::{Checked, check};
 use super::failure::{Class, Failure};
 use super::input::{Input, trailing};
-use super::{Format, Plan, print};
+use super::output::{Background, Destination, Lane, Outputs};
+use super::{Format, OnDuplicate, Plan, Rules, Ttl, print};
 
-/// What `split` did.
+/// What was done.
 #[derive(Debug, Serialize)]
 pub(crate) struct Done {
+    pub(crate) check: Option<Checked>,
     pub(crate) inputs: Vec<InputDone>,
     pub(crate) outputs: Vec<OutputDone>,
     pub(crate) notes: Vec<String>,
@@ -44,35 +47,67 @@ pub(crate) struct OutputDone {
 /// Splits files.
 pub(crate) fn split(args: &super::Split, format: Format) -> Result<u8, Failure> {
     let targets = targets(&args.plan)?;
-    let mut inputs = args.files.files.iter().map(|file| Input::open(file)).collect::<Result<Vec<_>, _>>()?;
+    let destination = match Destination::one(&args.out) {
+        Destination::Standard if targets.len() > 1 => {
+            return Err(Failure::new(Class::Usage, format!("{} shards do not fit into one stream", targets.len()))
+                .hint("name a folder with --out"));
+        }
+        Destination::File(path) => Destination::Folder { path, shards: targets.len() },
+        other => other,
+    };
+    run(&args.rules, &targets, destination, format)
+}
+
+/// Puts files together.
+pub(crate) fn merge(args: &super::Merge, format: Format) -> Result<u8, Failure> {
+    run(&args.rules, &[SlotSet::full()], Destination::one(&args.out), format)
+}
+
+fn run(rules: &Rules, targets: &[SlotSet], destination: Destination, format: Format) -> Result<u8, Failure> {
+    let files = &rules.files.files;
+    if rules.source_slots.is_some() && rules.on_duplicate != Some(OnDuplicate::Owner) {
+        return Err(Failure::new(Class::Usage, "--source-slots goes with --on-duplicate owner only"));
+    }
+    let mut inputs = files.iter().map(|file| Input::open(file)).collect::<Result<Vec<_>, _>>()?;
     let options = SplitOptions {
         version: output_version(&mut inputs)?,
-        ttl: Ttl::Keep,
-        db: args.db,
+        ttl: match rules.ttl {
+            Ttl::Keep => rdbtools::split::Ttl::Keep,
+            Ttl::Drop => rdbtools::split::Ttl::Drop,
+        },
+        db: rules.db,
         select: Selection::default(),
         cluster: targets.len() > 1,
         now_unix_ms: super::now_unix_ms(),
     };
-    let mut folder = Folder::claim(&args.out, targets.len())?;
-    let mut splitter = Splitter::new(targets.clone(), folder.create()?, options)?;
-    let mut reports = Vec::with_capacity(inputs.len());
-    for input in &mut inputs {
-        reports.push(read(&mut splitter, input)?);
-    }
-    let notes = splitter.notes();
-    let written = splitter.finish()?;
-    let outputs = folder.publish(&targets, written)?;
-    print::split(&Done { inputs: reports, outputs, notes }, format)?;
+    let mut outputs = destination.claim()?;
+    let (check, left_out) = check(files, rules, outputs.scratch_folder())?.unzip();
+    let (background, lanes) = Background::start(outputs.create()?);
+    let filled = Splitter::new(targets.to_vec(), lanes, options).map_err(Failure::from).and_then(|mut splitter| {
+        left_out.map_or(Ok(()), |left_out| splitter.leave_out(left_out))?;
+        fill(splitter, &mut inputs, check.as_ref())
+    });
+    // the error of the thread that writes is the cause of what the splitter saw
+    let written = background.join().map_err(|(index, error)| outputs.failed(index, &error))?;
+    let (inputs, reports, notes) = filled?;
+    let outputs_done = publish(&mut outputs, &written, targets, &reports)?;
+    let done = Done { check, inputs, outputs: outputs_done, notes };
+    print::split(&done, format, outputs.is_standard())?;
     Ok(0)
 }
 
 fn targets(plan: &Plan) -> Result<Vec<SlotSet>, Failure> {
     let usage = |error: &dyn std::fmt::Display| Failure::new(Class::Usage, error.to_string());
+    let checked = |sets: Vec<SlotSet>| shards::check_cover(&sets).map(|()| sets);
     if let Some(slots) = &plan.slots {
         let sets = slots.split(';').map(str::parse).collect::<Result<Vec<SlotSet>, _>>();
-        let sets = sets.map_err(|error| usage(&error))?;
-        shards::check_cover(&sets).map_err(|error| usage(&error))?;
-        return Ok(sets);
+        return checked(sets.map_err(|error| usage(&error))?).map_err(|error| usage(&error));
+    }
+    if let Some(path) = &plan.nodes_conf {
+        let text = fs::read_to_string(path).map_err(|error| Failure::io(path, &error))?;
+        let in_file = |error: &dyn std::fmt::Display| usage(&format_args!("{}: {error}", path.display()));
+        return checked(nodes::slots_of_primaries(&text).map_err(|error| in_file(&error))?)
+            .map_err(|error| in_file(&error));
     }
     shards::equal(plan.shards.unwrap_or(0)).map_err(|error| usage(&error))
 }
@@ -89,7 +124,33 @@ fn output_version(inputs: &mut [Input]) -> Result<RdbVersion, Failure> {
     Ok(newest.unwrap_or(RdbVersion::redis(1)))
 }
 
-fn read(splitter: &mut Splitter<File>, input: &mut Input) -> Result<InputDone, Failure> {
+type Filled = (Vec<InputDone>, Vec<OutputReport<()>>, Vec<String>);
+
+/// Reads all inputs. The lanes are dropped at the end, so that the thread that writes ends.
+fn fill(mut splitter: Splitter<Lane>, inputs: &mut [Input], check: Option<&Checked>) -> Result<Filled, Failure> {
+    let mut done = Vec::with_capacity(inputs.len());
+    for (index, input) in inputs.iter_mut().enumerate() {
+        let read = read(&mut splitter, input)?;
+        let length = check.and_then(|check| check.lengths.get(index));
+        if length.is_some_and(|length| *length != read.report.bytes) {
+            let message = format!("{}: it changed since it was looked at first", read.file);
+            return Err(Failure::new(Class::Refused, message).hint("copy it while nothing writes it, and run again"));
+        }
+        done.push(read);
+    }
+    let notes = splitter.notes();
+    let reports = splitter.finish()?.into_iter().map(|output| OutputReport {
+        writer: (),
+        bytes: output.bytes,
+        keys: output.keys,
+        expires: output.expires,
+        expired: output.expired,
+        databases: output.databases,
+    });
+    Ok((done, reports.collect(), notes))
+}
+
+fn read(splitter: &mut Splitter<Lane>, input: &mut Input) -> Result<InputDone, Failure> {
     let path = input.path().to_owned();
     splitter.begin_input(&path.display().to_string())?;
     loop {
@@ -105,70 +166,21 @@ fn read(splitter: &mut Splitter<File>, input: &mut Input) -> Result<InputDone, F
     }
 }
 
-/// The folder that is written to. Files get their names when all are whole; until then they end in
-/// `.partial`, and are removed when something fails.
-struct Folder {
-    path: PathBuf,
-    count: usize,
-    published: bool,
-}
-
-impl Folder {
-    fn claim(path: &Path, count: usize) -> Result<Self, Failure> {
-        fs::create_dir_all(path).map_err(|error| Failure::io(path, &error))?;
-        let mut entries = fs::read_dir(path).map_err(|error| Failure::io(path, &error))?;
-        if entries.next().is_some() {
-            let message = format!("{}: the folder is not empty", path.display());
-            return Err(Failure::new(Class::Refused, message).hint("name an empty folder, or one that does not exist"));
-        }
-        Ok(Self { path: path.to_owned(), count, published: false })
-    }
-
-    fn file(&self, index: usize) -> PathBuf {
-        self.path.join(format!("shard-{index:04}.rdb"))
-    }
-
-    fn partial(&self, index: usize) -> PathBuf {
-        self.path.join(format!("shard-{index:04}.rdb.partial"))
-    }
-
-    fn create(&self) -> Result<Vec<File>, Failure> {
-        (0..self.count)
-            .map(|index| self.partial(index))
-            .map(|path| File::create_new(&path).map_err(|error| Failure::io(&path, &error)))
-            .collect()
-    }
-
-    fn publish(&mut self, targets: &[SlotSet], written: Vec<OutputReport<File>>) -> Result<Vec<OutputDone>, Failure> {
-        let mut outputs = Vec::with_capacity(written.len());
-        for (index, (output, slots)) in written.into_iter().zip(targets).enumerate() {
-            let (partial, file) = (self.partial(index), self.file(index));
-            output.writer.sync_all().map_err(|error| Failure::io(&partial, &error))?;
-            fs::rename(&partial, &file).map_err(|error| Failure::io(&file, &error))?;
-            outputs.push(OutputDone {
-                file: file.display().to_string(),
-                slots: slots.clone(),
-                keys: output.keys,
-                expires: output.expires,
-                expired: output.expired,
-                bytes: output.bytes,
-            });
-        }
-        let synced = File::open(&self.path).and_then(|folder| folder.sync_all());
-        synced.map_err(|error| Failure::io(&self.path, &error))?;
-        self.published = true;
-        Ok(outputs)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        if !self.published {
-            for index in 0..self.count {
-                // what cannot be removed keeps a name that nobody takes for a whole file
-                let _ = fs::remove_file(self.partial(index));
-                let _ = fs::remove_file(self.file(index));
-            }
-        }
-    }
+fn publish(
+    outputs: &mut Outputs,
+    written: &[fs::File],
+    targets: &[SlotSet],
+    reports: &[OutputReport<()>],
+) -> Result<Vec<OutputDone>, Failure> {
+    let names = outputs.publish(written)?;
+    let all = names.iter().zip(targets).zip(reports);
+    let done = all.map(|((name, slots), output)| OutputDone {
+        file: name.display().to_string(),
+        slots: slots.clone(),
+        keys: output.keys,
+        expires: output.expires,
+        expired: output.expired,
+        bytes: output.bytes,
+    });
+    Ok(done.collect())
 }

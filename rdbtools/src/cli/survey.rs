@@ -1,23 +1,18 @@
 //! `verify` and `info`: read files to their end and say what they hold.
 
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::thread;
 
 use rdbtools::info::{Info, InfoSink};
 use rdbtools::{CrcState, RdbVersion, Report, ReportSink, ScanError, Scanner, Sink, Summary};
 use serde::Serialize;
 
-use super::Format;
 use super::deep::VerifyDeep;
 use super::failure::{Class, Failure};
 use super::input::{Input, trailing};
-use super::print;
+use super::{Format, parallel, print};
 
 /// How many of the largest keys `info` shows.
 const LARGEST_SHOWN: usize = 10;
-/// The most files that are read at the same time.
-const THREADS_MAX: usize = 8;
 
 /// What a file turned out to be.
 pub(crate) enum Outcome<T> {
@@ -99,19 +94,19 @@ impl Survey for Inspect {
 
 /// Checks files.
 pub(crate) fn verify(files: &[PathBuf], format: Format) -> Result<u8, Failure> {
-    let outcomes = survey_all(&Verify, files);
+    let outcomes = parallel::map(files, |file| survey_one(&Verify, file));
     finish(files, outcomes, format, print::verified)
 }
 
 /// Checks files and what their values hold.
 pub(crate) fn verify_deep(files: &[PathBuf], format: Format) -> Result<u8, Failure> {
-    let outcomes = survey_all(&VerifyDeep::new(threads(files)), files);
+    let outcomes = parallel::map(files, |file| survey_one(&VerifyDeep, file));
     finish(files, outcomes, format, print::verified_deep)
 }
 
 /// Shows what files hold.
 pub(crate) fn info(files: &[PathBuf], format: Format) -> Result<u8, Failure> {
-    let outcomes = survey_all(&Inspect, files);
+    let outcomes = parallel::map(files, |file| survey_one(&Inspect, file));
     finish(files, outcomes, format, print::inspected)
 }
 
@@ -130,34 +125,6 @@ fn finish<T: Serialize>(
     }
     print::reports(files, &outcomes, format, table)?;
     Ok(code)
-}
-
-fn threads(files: &[PathBuf]) -> usize {
-    thread::available_parallelism().map_or(1, usize::from).min(files.len()).min(THREADS_MAX)
-}
-
-fn survey_all<S: Survey>(survey: &S, files: &[PathBuf]) -> Vec<Outcome<S::Made>> {
-    let threads = threads(files);
-    let queue = Mutex::new(files.iter().enumerate());
-    let done = Mutex::new(Vec::with_capacity(files.len()));
-    let next = || queue.lock().ok().and_then(|mut queue| queue.next());
-    let work = || {
-        while let Some((index, file)) = next() {
-            let outcome = survey_one(survey, file);
-            if let Ok(mut done) = done.lock() {
-                done.push((index, outcome));
-            }
-        }
-    };
-    thread::scope(|scope| {
-        for _ in 1..threads {
-            scope.spawn(work);
-        }
-        work();
-    });
-    let mut done = done.into_inner().unwrap_or_default();
-    done.sort_by_key(|(index, _)| *index);
-    done.into_iter().map(|(_, outcome)| outcome).collect()
 }
 
 fn survey_one<S: Survey>(survey: &S, file: &Path) -> Outcome<S::Made> {

@@ -1,9 +1,11 @@
 //! Decides for every key, function and fact where it goes, and appends it to the buffers of outputs.
 
 use std::collections::{BTreeMap, HashMap};
+use std::{fmt, io};
 
 use policies::slot::{SLOT_COUNT, SlotSet, key_slot};
 
+use crate::duplicates::Place;
 use crate::report::{DATABASES_MAX, DbCounts, ReportSink};
 use crate::sink::{Key, Sink};
 use crate::value::ModuleId;
@@ -43,6 +45,42 @@ enum Passing {
     ModuleData,
 }
 
+/// Places in order, from wherever they are kept.
+pub(super) type Places = Box<dyn Iterator<Item = io::Result<Place>> + Send>;
+
+/// The keys that are left out because others of the same name stay.
+#[derive(Default)]
+struct LeftOut {
+    places: Option<Places>,
+    next: Option<Place>,
+    failed: Option<io::Error>,
+    count: u64,
+}
+
+impl fmt::Debug for LeftOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LeftOut").field("next", &self.next).field("count", &self.count).finish_non_exhaustive()
+    }
+}
+
+impl LeftOut {
+    fn advance(&mut self) -> io::Result<()> {
+        self.next = self.places.as_mut().and_then(Iterator::next).transpose()?;
+        Ok(())
+    }
+
+    /// Whether the key at this place is left out.
+    #[inline]
+    fn holds(&mut self, input: u32, offset: u64) -> bool {
+        let held = self.next == Some(Place { input, offset });
+        if held {
+            self.count += 1;
+            self.failed = self.advance().err();
+        }
+        held
+    }
+}
+
 /// The sink of a splitter.
 #[derive(Debug)]
 pub(super) struct Router {
@@ -53,7 +91,7 @@ pub(super) struct Router {
     passing: Passing,
     report: ReportSink,
     refusal: Option<(String, String)>,
-    inputs_ended: u64,
+    inputs_ended: u32,
     /// The hint of how many keys the current database holds.
     db_size: u64,
     /// Functions by the name of their library.
@@ -68,6 +106,7 @@ pub(super) struct Router {
     slot_imports: u64,
     other_dbs: u64,
     not_selected: u64,
+    left_out: LeftOut,
 }
 
 impl Router {
@@ -93,7 +132,26 @@ impl Router {
             slot_imports: 0,
             other_dbs: 0,
             not_selected: 0,
+            left_out: LeftOut::default(),
         }
+    }
+
+    pub(super) fn inputs_ended(&self) -> u32 {
+        self.inputs_ended
+    }
+
+    pub(super) fn leave_out(&mut self, places: Places) -> io::Result<()> {
+        self.left_out.places = Some(places);
+        self.left_out.advance()
+    }
+
+    pub(super) fn take_left_out_error(&mut self) -> Option<io::Error> {
+        self.left_out.failed.take()
+    }
+
+    /// The offset of a key of this input that was to be left out and did not come.
+    pub(super) fn missed_place(&self) -> Option<u64> {
+        self.left_out.next.filter(|place| place.input <= self.inputs_ended).map(|place| place.offset)
     }
 
     pub(super) fn buffers(&mut self) -> impl Iterator<Item = &mut Vec<u8>> {
@@ -143,6 +201,9 @@ impl Router {
         }
         if self.slot_imports > 0 {
             notes.push(format!("{} imports of slots that were under way were left out", self.slot_imports));
+        }
+        if self.left_out.count > 0 {
+            notes.push(format!("{} keys were left out because others of the same name stay", self.left_out.count));
         }
         if self.other_dbs > 0 {
             notes.push(format!("{} keys of other databases were left out", self.other_dbs));
@@ -329,6 +390,10 @@ impl Sink for Router {
         self.passing = Passing::Nowhere;
         if self.options.db.is_some_and(|db| db != key.db) {
             self.other_dbs += 1;
+            return;
+        }
+        // asked first, since it knows the places in their order
+        if self.left_out.holds(self.inputs_ended, key.offset) {
             return;
         }
         if !self.options.select.takes(key) {
