@@ -91,6 +91,11 @@ impl Server {
         None
     }
 
+    /// Where it listens on 127.0.0.1.
+    pub(crate) fn port(&self) -> u16 {
+        self.stream.get_ref().peer_addr().unwrap().port()
+    }
+
     /// Sends commands and answers with their replies, in order.
     pub(crate) fn all<C: AsRef<[A]>, A: AsRef<[u8]>>(&mut self, commands: &[C]) -> Vec<Reply> {
         let mut replies = Vec::with_capacity(commands.len());

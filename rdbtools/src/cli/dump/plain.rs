@@ -9,6 +9,7 @@ use std::path::Path;
 
 use rdb::filter::Simple;
 use rdb::{RdbDecoder, RdbValue};
+use rdbtools::decode::{Decoder, Part, Values};
 use rdbtools::{Key, Magic, ModuleId, RdbVersion, ScanError, Scanner, Sink};
 
 use super::super::failure::{Class, Failure};
@@ -55,10 +56,16 @@ impl Sink for Watch {
     }
 }
 
+impl Values for Watch {
+    fn part(&mut self, _offset: u64, _part: Part<'_>) -> Result<(), ScanError> {
+        Ok(())
+    }
+}
+
 /// Reads a file, has the scanner check what was read, and hands it on.
 struct Checked {
     input: Input,
-    scanner: Scanner<Watch>,
+    scanner: Scanner<Decoder<Watch>>,
     piece: Vec<u8>,
     used: usize,
     failure: Option<Failure>,
@@ -76,7 +83,7 @@ impl Checked {
             self.scanner.outcome().map_err(|error| defect(&error))?;
         }
         let fed = self.scanner.feed(&self.piece);
-        if let Some(what) = &self.scanner.sink().found {
+        if let Some(what) = &self.scanner.sink().values().found {
             let message = format!("{}: plain text cannot show {what}", path.display());
             return Err(Failure::new(Class::Refused, message).hint("use --format json or resp"));
         }
@@ -166,8 +173,13 @@ impl Lines {
 /// Dumps a file as plain text.
 pub(super) fn dump(path: &Path, out: Out) -> Result<(), Failure> {
     let input = Input::open(path)?;
-    let mut checked =
-        Checked { input, scanner: Scanner::new(Watch::default()), piece: Vec::new(), used: 0, failure: None };
+    let mut checked = Checked {
+        input,
+        scanner: Scanner::new(Decoder::new(Watch::default())),
+        piece: Vec::new(),
+        used: 0,
+        failure: None,
+    };
     let mut lines = Lines { out, db: 0 };
     let result = lines_of(&mut checked, &mut lines);
     let flushed = lines.out.writer.flush();
@@ -175,7 +187,9 @@ pub(super) fn dump(path: &Path, out: Out) -> Result<(), Failure> {
         (Some(failure), _) => Err(failure),
         (None, Err(Stop::Write(error))) => written(error).map(|_| ()),
         (None, Err(Stop::Read(message))) => {
-            Err(Failure::new(Class::Verification, format!("{}: the rdb crate: {message}", path.display())))
+            // the scanner and the decoder found nothing wrong with the bytes
+            let message = format!("{}: the rdb crate cannot read this sound file: {message}", path.display());
+            Err(Failure::new(Class::Refused, message).hint("use --format json or resp"))
         }
         (None, Ok(())) => flushed.or_else(|error| written(error).map(|_| ())),
     }
