@@ -68,17 +68,6 @@ impl Target {
     pub async fn inspect(options: &SourceOptions) -> Result<Self> {
         inspect::inspect(options).await
     }
-
-    /// Checks that every node's engine takes values of a file of `format`.
-    ///
-    /// # Errors
-    /// `Version`, naming node, engine and format.
-    pub fn check_format(&self, format: policies::engine::RdbFormat) -> Result<()> {
-        for (node, engine) in self.nodes.iter().zip(&self.engines) {
-            check_format(engine, format).map_err(|error| error.at(&node.address))?;
-        }
-        Ok(())
-    }
 }
 
 /// What one node is to hold.
@@ -138,8 +127,9 @@ pub async fn load(
     check_plan(target, files)?;
     progress(LoadProgress::Surveying);
     let mut surveys: Vec<Survey> = Vec::new();
-    for file in files {
-        target.check_format(rdb_format(&file.rdb).await?).map_err(|error| error.at(file.rdb.display()))?;
+    for ((file, node), engine) in files.iter().zip(&target.nodes).zip(&target.engines) {
+        let format = rdb_format(&file.rdb).await?;
+        check_format(engine, format).map_err(|error| error.at(format!("{}: {}", node.address, file.rdb.display())))?;
         surveys.push(survey::survey(file.rdb.clone(), file.slots.clone()).await?);
     }
     if target.form == Form::Unjoined {

@@ -5,6 +5,7 @@
 //! input proved whole are the files given their names, loaded or left for the user.
 
 mod bucket;
+mod convert;
 pub mod input;
 pub mod plan;
 pub mod split;
@@ -14,6 +15,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use policies::slot::SlotSet;
+use rdbtools::convert::{Loss, LossKind};
 use rdbtools::select::Selection;
 use tokio_util::sync::CancellationToken;
 
@@ -44,6 +46,8 @@ pub struct Options {
     pub select: Selection,
     /// What files are called.
     pub names: Names,
+    /// What may be left out when the engine of the target cannot hold it.
+    pub drop: Vec<LossKind>,
 }
 
 /// What the RDB files of the shards are called.
@@ -141,10 +145,12 @@ pub struct Outcome {
     pub plan: Plan,
     /// The nodes that serve now, or the files, one per shard.
     pub nodes: Vec<NodeReport>,
-    /// Keys that were in the inputs.
+    /// Keys that were written, expired ones among them.
     pub keys: u64,
     /// Of these, keys that had expired when the restore began; servers drop them while they load.
     pub expired: u64,
+    /// What the engine of the target cannot hold and was left out.
+    pub losses: Vec<Loss>,
 }
 
 /// Plans a restore: says everything that would happen, or every reason why it cannot.

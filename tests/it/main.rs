@@ -17,6 +17,7 @@ mod redis_server;
 mod redis_topology;
 mod refusals;
 mod removal;
+mod restore_engines;
 mod restore_files;
 mod snapshot_crash;
 mod snapshot_damage;

@@ -97,6 +97,7 @@ impl Reader {
                 db: None,
                 select: Selection::default(),
                 names: Names::Shards,
+                drop: Vec::new(),
             };
             restore::run(options, Arc::new(Progress::default()), CancellationToken::new()).await.map(drop)
         })

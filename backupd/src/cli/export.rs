@@ -78,6 +78,7 @@ pub async fn export(args: ExportArgs, context: &Context, output: Output, cancel:
         db: args.db,
         select: args.select.selection(),
         names: Names::Export(args.name.clone()),
+        drop: Vec::new(),
     };
     let progress = Arc::new(Progress::default());
     let job = Box::pin(restore::run(options, Arc::clone(&progress), cancel));

@@ -1,5 +1,6 @@
 //! `backupd restore …`
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
@@ -8,6 +9,7 @@ use std::sync::Arc;
 
 use clap::Args as ClapArgs;
 use policies::slot::SlotSet;
+use rdbtools::convert::LossKind;
 use rdbtools::select::{Family, Glob, Selection};
 use tokio_util::sync::CancellationToken;
 
@@ -55,6 +57,9 @@ pub struct Args {
     /// What happens to expiries.
     #[arg(long, value_enum, default_value_t = Ttl::Keep)]
     ttl: Ttl,
+    /// What may be left out where the engine of the target cannot hold it: field-ttls, functions, modules, key-metadata, types.
+    #[arg(long, value_name = "KIND,…", value_delimiter = ',', value_parser = parse_loss, conflicts_with_all = ["out", "to"])]
+    drop: Vec<LossKind>,
     /// Only say what would be done.
     #[arg(long)]
     plan: bool,
@@ -109,6 +114,13 @@ impl SelectArgs {
     }
 }
 
+fn parse_loss(text: &str) -> Result<LossKind, String> {
+    LossKind::REFUSED
+        .into_iter()
+        .find(|kind| kind.name() == text)
+        .ok_or_else(|| format!("what can be left out is one of {}", LossKind::REFUSED.map(LossKind::name).join(", ")))
+}
+
 fn parse_family(text: &str) -> Result<Family, String> {
     Family::from_name(text).ok_or_else(|| {
         let known: Vec<&str> = Family::ALL.iter().map(|family| family.name()).collect();
@@ -158,7 +170,8 @@ async fn options(args: Args, context: &Context) -> Result<Options> {
         }
     };
     let names = Names::Shards;
-    Ok(Options { input, shape, mode: args.mode, target, ttl: args.ttl, db: args.db, select, names })
+    let drop = args.drop;
+    Ok(Options { input, shape, mode: args.mode, target, ttl: args.ttl, db: args.db, select, names, drop })
 }
 
 /// A bucket, or the folder that a `file://` URL names.
@@ -202,6 +215,11 @@ fn plan_text(plan: &Plan) -> String {
     });
     let mut text = format!("plan: {} with {} shards, {}\n\n", plan.mode, plan.shards.len(), plan.rdb_version);
     text.push_str(&table(&["input", "keys", "rdb", "to shards"], inputs));
+    let converted: BTreeSet<String> = plan.converted_to.iter().flatten().map(ToString::to_string).collect();
+    for target in converted {
+        // writing to a String cannot fail
+        let _infallible = write!(text, "\n\nthe target does not read {}: converted to {target}", plan.rdb_version);
+    }
     if plan.is_cluster() {
         let rows = plan.shards.iter().map(|shard| {
             vec![shard.index.to_string(), shard.slots.as_ref().map(ToString::to_string).unwrap_or_default()]
@@ -224,6 +242,9 @@ fn outcome_text(outcome: &Outcome) -> String {
     let _infallible = write!(text, "\n\n{} keys restored", outcome.keys.saturating_sub(outcome.expired));
     if outcome.expired > 0 {
         let _infallible = write!(text, "; {} more had expired since the snapshot", outcome.expired);
+    }
+    for loss in &outcome.losses {
+        let _infallible = write!(text, "\nleft out: {} {} in {} places", loss.items, loss.kind.unit(), loss.places);
     }
     text
 }

@@ -1,14 +1,19 @@
 //! What a restore will do.
 
+use std::path::PathBuf;
+
 use policies::engine::RdbFormat;
 use policies::shards;
 use policies::slot::SlotSet;
+use rdbtools::convert::Target as ConvertTarget;
 use rdbtools::{Magic, RdbVersion};
 use serde::Serialize;
 
+use super::convert;
 use super::input::PartInfo;
 use super::{Mode, Options, Shape, Target};
 use crate::error::{Class, Error, Result};
+use crate::launch::probe_engine;
 use crate::nodes::{self, Form};
 
 /// The plan of a restore.
@@ -28,6 +33,8 @@ pub struct Plan {
     pub bytes: Option<u64>,
     #[serde(skip)]
     pub(super) version: RdbVersion,
+    /// What each shard's file is converted to, because its node does not read [`rdb_version`](Self::rdb_version).
+    pub converted_to: Vec<Option<ConvertTarget>>,
 }
 
 /// One input of a plan.
@@ -66,9 +73,7 @@ impl Plan {
         };
         check_databases(mode, options.db, &infos)?;
         let version = common_version(&infos)?;
-        if let Some(nodes) = &nodes {
-            nodes.check_format(format_of(version))?;
-        }
+        let converted_to = conversions(options, nodes.as_ref(), version, targets.len()).await?;
         let source_slots = |index: usize| options.input.manifest()?.shards.get(index)?.slots.clone();
         let feeds = |index: usize| -> Vec<usize> {
             let slots = source_slots(index);
@@ -94,6 +99,7 @@ impl Plan {
             keys: infos.iter().map(|info| info.keys).sum(),
             bytes: infos.iter().map(|info| info.bytes).sum(),
             version,
+            converted_to,
         })
     }
 
@@ -108,6 +114,35 @@ impl Plan {
     pub fn targets(&self) -> Vec<SlotSet> {
         self.shards.iter().map(|shard| shard.slots.clone().unwrap_or_else(SlotSet::full)).collect()
     }
+}
+
+/// What each shard's file must become for the engine that is to load it.
+async fn conversions(
+    options: &Options,
+    nodes: Option<&nodes::Target>,
+    version: RdbVersion,
+    shards: usize,
+) -> Result<Vec<Option<ConvertTarget>>> {
+    match (nodes, &options.target) {
+        (Some(nodes), _) => {
+            let each = nodes.nodes.iter().zip(&nodes.engines);
+            each.map(|(node, engine)| convert::needed(engine, version).map_err(|error| error.at(&node.address)))
+                .collect()
+        }
+        (None, Target::Launch { engine, .. }) => {
+            let engine = probe_engine(&engine_path(options, engine.as_ref(), version)).await?;
+            Ok(vec![convert::needed(&engine, version)?; shards])
+        }
+        (None, _) => Ok(vec![None; shards]),
+    }
+}
+
+/// The server program: the one that was named, or that of the snapshot's engine.
+pub(super) fn engine_path(options: &Options, named: Option<&PathBuf>, version: RdbVersion) -> PathBuf {
+    let source_engine = options.input.manifest().map_or("redis", |manifest| manifest.engine.as_str());
+    let valkey = source_engine == "valkey" || version.magic == Magic::Valkey;
+    let default = if valkey { "valkey-server" } else { "redis-server" };
+    named.cloned().unwrap_or_else(|| PathBuf::from(default))
 }
 
 /// The mode and the slots of each target shard.

@@ -8,10 +8,11 @@ use policies::slot::SlotSet;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use rdbtools::Magic;
+use rdbtools::convert::Loss;
 
 use super::bucket;
-use super::plan::{Plan, PlannedShard, format_of};
+use super::convert;
+use super::plan::{Plan, PlannedShard, engine_path};
 use super::split::{self, Made, unwritable};
 use super::{Names, Options, Outcome, Target};
 use crate::error::{Class, Error, Result};
@@ -120,9 +121,6 @@ fn launch_plan(
     first_port: Option<u16>,
     engine: Option<PathBuf>,
 ) -> LaunchPlan {
-    let source_engine = options.input.manifest().map_or("redis", |manifest| manifest.engine.as_str());
-    let valkey = source_engine == "valkey" || plan.version.magic == Magic::Valkey;
-    let default = if valkey { "valkey-server" } else { "redis-server" };
     let shards = plan.shards.iter().map(|shard| ShardPlan {
         slots: shard.slots.clone(),
         rdb: PathBuf::new(),
@@ -131,7 +129,7 @@ fn launch_plan(
     });
     LaunchPlan {
         dir,
-        engine: engine.unwrap_or_else(|| PathBuf::from(default)),
+        engine: engine_path(options, engine.as_ref(), plan.version),
         first_port,
         shards: shards.collect(),
         replicas,
@@ -147,11 +145,10 @@ async fn to_launch(
     cancel: &CancellationToken,
 ) -> Result<Outcome> {
     // everything that can be refused is refused before the first byte is written
-    let engine = launch::preflight(&launch).await?;
-    launch::check_format(&engine, format_of(plan.version))?;
+    launch::preflight(&launch).await?;
     let staging = launch::claim_dir(&launch.dir)?;
-    progress.phase("splitting");
-    let made = split::run(options, &plan, &staging, progress, cancel).await.inspect_err(|_| {
+    let files = make_files(options, &plan, &staging, progress, cancel);
+    let (made, losses) = files.await.inspect_err(|_| {
         // nothing was started, so the folder becomes what it was
         if let Err(error) = std::fs::remove_dir_all(&staging) {
             tracing::warn!(folder = %staging.display(), error = %error, "a folder of the failed restore is left behind");
@@ -174,7 +171,23 @@ async fn to_launch(
         keys: node.keys,
         file: None,
     };
-    Ok(outcome(plan, nodes.into_iter().map(report).collect(), &made))
+    Ok(Outcome { losses, ..outcome(plan, nodes.into_iter().map(report).collect(), &made) })
+}
+
+/// Splits the inputs, and converts the files whose engines do not read them.
+async fn make_files(
+    options: &Options,
+    plan: &Plan,
+    dir: &Path,
+    progress: &Progress,
+    cancel: &CancellationToken,
+) -> Result<(Vec<Made>, Vec<Loss>)> {
+    progress.phase("splitting");
+    let made = split::run(options, plan, dir, progress, cancel).await?;
+    if plan.converted_to.iter().any(Option::is_some) {
+        progress.phase("converting");
+    }
+    convert::run(made, &plan.converted_to, &options.drop, cancel).await
 }
 
 async fn to_nodes(
@@ -187,8 +200,7 @@ async fn to_nodes(
 ) -> Result<Outcome> {
     let target = nodes::Target::inspect(source).await?;
     let folder = scratch_folder(scratch)?;
-    progress.phase("splitting");
-    let made = split::run(options, &plan, folder.path(), progress, cancel).await?;
+    let (made, losses) = make_files(options, &plan, folder.path(), progress, cancel).await?;
     let files: Vec<ShardFile> = plan
         .shards
         .iter()
@@ -211,7 +223,7 @@ async fn to_nodes(
         keys: node.keys,
         file: None,
     };
-    Ok(outcome(plan, loaded.into_iter().map(report).collect(), &made))
+    Ok(Outcome { losses, ..outcome(plan, loaded.into_iter().map(report).collect(), &made) })
 }
 
 fn describe_load(step: &LoadProgress) -> String {
@@ -238,7 +250,7 @@ fn describe(step: &LaunchProgress) -> String {
 fn outcome(plan: Plan, nodes: Vec<NodeReport>, made: &[Made]) -> Outcome {
     let keys = made.iter().map(|made| made.keys).sum();
     let expired = made.iter().map(|made| made.expired).sum();
-    Outcome { plan, nodes, keys, expired }
+    Outcome { plan, nodes, keys, expired, losses: Vec::new() }
 }
 
 fn file_reports(plan: &Plan, made: &[Made], file: impl Fn(&Made) -> String) -> Vec<NodeReport> {

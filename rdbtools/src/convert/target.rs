@@ -70,6 +70,22 @@ impl Target {
         FACTS.iter().find(|facts| facts.target == self).unwrap_or(first)
     }
 
+    /// What files for an engine of this name (`redis` or `valkey`) and major and minor version are converted to.
+    #[must_use]
+    pub fn of_engine(name: &str, version: (u32, u32)) -> Option<Self> {
+        match (name, version) {
+            ("redis", (..6, _)) => None,
+            ("redis", (6, _)) => Some(Self::Redis62),
+            ("redis", (7, ..2)) => Some(Self::Redis70),
+            ("redis", (7, ..4)) => Some(Self::Redis72),
+            ("redis", (7, _)) => Some(Self::Redis74),
+            ("redis", _) => Some(Self::Redis80),
+            ("valkey", (..9, _)) => Some(Self::Valkey8),
+            ("valkey", _) => Some(Self::Valkey9),
+            _ => None,
+        }
+    }
+
     /// As it is named on the command line: `redis-6.2`, `valkey-9`.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -156,6 +172,7 @@ mod tests {
             assert_eq!(target.name().parse(), Ok(target));
             let (engine, _) = target.name().split_once('-').unwrap();
             let engine = Engine::new(engine, target.facts().release).unwrap();
+            assert_eq!(Target::of_engine(&engine.name, engine.version), Some(target));
             let version = target.version();
             let format = |number: u16| match version.magic {
                 Magic::Redis => RdbFormat::Redis(number.into()),

@@ -45,6 +45,12 @@ pub(crate) fn has_more(kind: &str, answer: &Value) -> bool {
     matches!(answer, Value::Array(items) if i64::try_from(items.len()).unwrap() >= full)
 }
 
+/// A member and its score as a number.
+fn scored(pair: &[Value]) -> [Value; 2] {
+    let score: f64 = std::str::from_utf8(bytes(&pair[1])).unwrap().parse().unwrap();
+    [pair[0].clone(), Value::BulkString(format!("{score:?}").into_bytes())]
+}
+
 /// `answer` without order and history.
 pub(crate) fn canonical(kind: &str, answer: Value) -> Value {
     match (kind, answer) {
@@ -57,6 +63,8 @@ pub(crate) fn canonical(kind: &str, answer: Value) -> Value {
             items.sort_unstable_by(|a, b| bytes(a).cmp(bytes(b)));
             Value::Array(items)
         }
+        // engines write the same score in different texts; read back, the shortest and the longest are the same number
+        ("zset", Value::Array(items)) => Value::Array(items.chunks(2).flat_map(scored).collect()),
         ("stream", answer) => stream(answer),
         (_, answer) => answer,
     }
