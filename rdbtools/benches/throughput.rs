@@ -73,7 +73,7 @@ fn measure(file: &Path, runs: usize) -> Result<Vec<(String, f64)>, Failure> {
     add("scanner alone", median(runs, || scan(&bytes, ())))?;
     add("scanner, report", median(runs, || scan(&bytes, ReportSink::new(false))))?;
     add("scanner, report, slots", median(runs, || scan(&bytes, ReportSink::new(true))))?;
-    add("scanner, info", median(runs, || scan(&bytes, InfoSink::new(10))))?;
+    add("scanner, info", median(runs, || scan(&bytes, InfoSink::new(10, 0))))?;
     add("redis-check-rdb", median(runs, || run(Command::new("redis-check-rdb").arg(file))))?;
     let tool = env!("CARGO_BIN_EXE_rdbtools");
     add("rdbtools verify", median(runs, || run(Command::new(tool).arg("verify").arg(file))))?;

@@ -41,7 +41,7 @@ fn scanner(bytes: &[u8]) {
         Ok(summary) => assert!(summary.bytes <= bytes.len() as u64),
         Err(error) => assert!(error.offset <= bytes.len() as u64, "{error}"),
     }
-    let mut scanner = Scanner::new(InfoSink::new(3));
+    let mut scanner = Scanner::new(InfoSink::new(3, 0));
     let _ = scanner.feed(bytes);
     if let Ok((summary, sink)) = scanner.finish() {
         let info = InfoSink::into_info(&summary, sink);

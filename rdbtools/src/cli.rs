@@ -42,8 +42,9 @@ enum Command {
     /// Check structure and checksum, and count. Exit code 17 where a file is defective, 20 where it is of a
     /// version or holds a type that is not known.
     Verify(Verify),
-    /// Show version, facts about the server, counts and sizes, the largest keys, where keys lie among the slots.
-    Info(Files),
+    /// Show version, facts about the server, counts and sizes, the largest keys, where keys lie among the slots and
+    /// when they expire.
+    Info(Info),
     /// Write everything that a file holds to the standard output, to be read by people or loaded by a server.
     Dump(Dump),
     /// Write the keys of all files to one file per shard: shard-0000.rdb and so on.
@@ -90,6 +91,15 @@ enum DumpFormat {
     Json,
     Resp,
     Plain,
+}
+
+#[derive(Debug, Args)]
+struct Info {
+    #[command(flatten)]
+    files: Files,
+    /// How many of the largest keys are shown.
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(..=10_000))]
+    top: u16,
 }
 
 #[derive(Debug, Args)]
@@ -212,7 +222,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Verify(verify) if verify.deep => survey::verify_deep(&verify.files.files, cli.output),
         Command::Verify(verify) => survey::verify(&verify.files.files, cli.output),
         Command::Dump(dump) => dump::dump(dump, cli.output),
-        Command::Info(files) => survey::info(&files.files, cli.output),
+        Command::Info(info) => survey::info(&info.files.files, info.top.into(), cli.output),
         Command::Split(split) => split::split(split, cli.output),
         Command::Convert(convert) => convert::convert(convert, cli.output),
         Command::Merge(merge) => split::merge(merge, cli.output),

@@ -1,4 +1,8 @@
-//! A closer look: sizes per type, the largest keys, where keys lie among the slots, names of functions.
+//! A closer look: who wrote it, sizes per type, the largest keys, where keys lie among the slots, when they expire,
+//! types of modules, names of function libraries.
+
+mod engine;
+mod expiry;
 
 use std::collections::BTreeMap;
 
@@ -11,6 +15,11 @@ use crate::sink::{Key, Sink};
 use crate::split::library_name;
 use crate::value::{ModuleId, ValueType};
 use crate::version::RdbVersion;
+
+use expiry::Expiries;
+
+pub use engine::Engine;
+pub use expiry::{ExpiryHistogram, ExpiryStep, RelativeTo, STEPS_S};
 
 /// The most bytes of a key's name that are shown.
 pub const NAME_SHOWN_MAX: usize = 256;
@@ -48,12 +57,27 @@ pub struct SlotRange {
     pub bytes: u64,
 }
 
+/// A type of value of a module.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModuleType {
+    /// Its nine characters, as `ReJSON-RL`.
+    pub name: String,
+    /// The version of the module's own encoding.
+    pub encoding_version: u64,
+}
+
 /// What `rdbtools info -o json` prints of an RDB.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Info {
     /// Counts.
     #[serde(flatten)]
     pub report: Report,
+    /// Who wrote it.
+    pub engine: Engine,
+    /// When its keys expire.
+    pub expiry: ExpiryHistogram,
+    /// Types of values of modules.
+    pub module_types: Vec<ModuleType>,
     /// Bytes of entries per type and encoding.
     pub bytes_per_type: BTreeMap<String, u64>,
     /// The largest keys, largest first.
@@ -74,12 +98,14 @@ pub struct InfoSink {
     /// Name, database and type of the key whose value is passing.
     now: (Vec<u8>, u64, Option<ValueType>),
     libraries: Vec<String>,
+    expiries: Expiries,
 }
 
 impl InfoSink {
-    /// A sink that has seen nothing and will tell the `shown` largest keys.
+    /// A sink that has seen nothing and will tell the `shown` largest keys. The time, in ms since 1970, counts
+    /// where the file does not say when it was saved.
     #[must_use]
-    pub fn new(shown: usize) -> Self {
+    pub fn new(shown: usize, now_unix_ms: i64) -> Self {
         Self {
             report: ReportSink::new(true),
             bytes_per_type: [0; 256],
@@ -87,6 +113,7 @@ impl InfoSink {
             shown,
             now: (Vec::new(), 0, None),
             libraries: Vec::new(),
+            expiries: Expiries::new(now_unix_ms),
         }
     }
 
@@ -105,10 +132,18 @@ impl InfoSink {
     /// What is known of an RDB that was scanned to its end.
     #[must_use]
     pub fn into_info(summary: &Summary, sink: Self) -> Info {
+        let types = sink
+            .report
+            .modules()
+            .map(|module| ModuleType { name: module.name(), encoding_version: module.encoding_version() });
+        let module_types = types.collect();
         let (report, slots) = ReportSink::into_report(summary, sink.report);
         let named = |(code, bytes)| Some((ValueType::new(code, summary.version.magic)?.name().to_owned(), bytes));
         let per_type = (0..=u8::MAX).zip(sink.bytes_per_type).filter(|(_, bytes)| *bytes > 0);
         Info {
+            engine: Engine::guess(&report),
+            expiry: sink.expiries.into_histogram(),
+            module_types,
             bytes_per_type: per_type.filter_map(named).collect(),
             largest: sink.largest,
             slots: slots.as_ref().map(slot_ranges).unwrap_or_default(),
@@ -138,6 +173,9 @@ impl Sink for InfoSink {
 
     fn aux(&mut self, name: &[u8], value: &[u8]) {
         self.report.aux(name, value);
+        if name == b"ctime" {
+            self.expiries.saved_at(value);
+        }
     }
 
     fn function(&mut self, source: &[u8]) {
@@ -166,6 +204,9 @@ impl Sink for InfoSink {
     #[inline]
     fn key(&mut self, key: &Key<'_>) {
         self.report.key(key);
+        if let Some(at) = key.expires_at_ms {
+            self.expiries.add(at);
+        }
         let (name, db, value_type) = &mut self.now;
         name.clear();
         name.extend_from_slice(key.name.get(..NAME_SHOWN_MAX).unwrap_or(key.name));

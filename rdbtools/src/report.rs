@@ -136,6 +136,11 @@ impl ReportSink {
         self.databases.len()
     }
 
+    /// Types of values of modules that passed.
+    pub(crate) fn modules(&self) -> impl Iterator<Item = ModuleId> + '_ {
+        self.modules.iter().copied()
+    }
+
     /// An aux field that passed.
     #[must_use]
     pub fn aux_field(&self, name: &str) -> Option<&str> {

@@ -207,3 +207,49 @@ fn the_standard_input_is_a_file_too() {
     assert_eq!(used.len(), 1);
     assert_eq!((&used[0]["first"], &used[0]["last"]), (&11264.into(), &12287.into()));
 }
+
+#[test]
+fn info_tells_the_engine_the_expiries_and_the_types_of_modules() {
+    let dir = tempfile::tempdir().unwrap();
+    let saved: i64 = 1_700_000_000;
+    let mut out = RdbVersion::redis(10).header();
+    write::put_aux(&mut out, b"redis-ver", b"7.0.15");
+    write::put_aux(&mut out, b"ctime", saved.to_string().as_bytes());
+    for (name, seconds) in [("a", -5), ("b", 0), ("c", 1), ("d", 3600), ("e", 90_000), ("f", 10_000_000)] {
+        out.push(252);
+        out.extend(((saved + seconds) * 1000).to_le_bytes());
+        out.push(0);
+        write::put_string(&mut out, name.as_bytes());
+        write::put_string(&mut out, name.repeat(10).as_bytes());
+    }
+    // a value of the module type ReJSON-RL with encoding version 3
+    out.push(7);
+    write::put_string(&mut out, b"json");
+    write::put_length(&mut out, 5_035_677_737_576_115_203);
+    out.push(0);
+    write::finish(&mut out, RdbVersion::redis(10));
+    let file = dir.path().join("a.rdb");
+    fs::write(&file, out).unwrap();
+    let info = json(&run(&["info", text(&file), "--top", "2", "-o", "json"]).stdout);
+    assert_eq!(info["engine"], serde_json::json!({"guess": "Redis 7.0.15", "reason": "the aux field redis-ver"}));
+    assert_eq!(
+        (&info["expiry"]["relative_to"], &info["expiry"]["at_unix_ms"]),
+        (&"ctime".into(), &(saved * 1000).into())
+    );
+    let steps: Vec<(Option<u64>, u64)> = info["expiry"]["steps"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|step| (step["up_to_s"].as_u64(), step["keys"].as_u64().unwrap()))
+        .collect();
+    let expected =
+        [(Some(0), 2), (Some(3600), 2), (Some(86_400), 0), (Some(604_800), 1), (Some(2_592_000), 0), (None, 1)];
+    assert_eq!(steps, expected);
+    assert_eq!(info["largest"].as_array().unwrap().len(), 2);
+    assert_eq!(info["modules"].as_array().unwrap().len(), 1);
+    assert_eq!(info["module_types"][0]["encoding_version"], 3);
+    let table = String::from_utf8(run(&["info", text(&file)]).stdout).unwrap();
+    for shown in ["written by Redis 7.0.15", "within 1 h", "expired", "ENCODING VERSION"] {
+        assert!(table.contains(shown), "{table}");
+    }
+}

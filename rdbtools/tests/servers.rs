@@ -11,8 +11,8 @@ use std::path::Path;
 use policies::shards;
 use policies::slot::{SlotSet, key_slot};
 use rdbtools::split::{SplitOptions, Splitter};
-use rdbtools::{RdbVersion, Report, ReportSink, Scanner};
-use server::{Reply, Server};
+use rdbtools::{RdbVersion, Report, ReportSink, Scanner, Sink};
+use server::{Engine, Reply, Server};
 
 const FUNCTION: &str = "#!lua name=mylib\nredis.register_function('f', function(keys, args) return 42 end)";
 
@@ -179,4 +179,74 @@ fn databases_are_kept_and_eviction_facts_carried() {
         assert_eq!(keys.len(), 100);
         compare(&mut source, &mut target, &keys);
     }
+}
+
+/// Counts the hints of how many keys a slot holds.
+struct SlotHints(u64);
+
+impl Sink for SlotHints {
+    fn slot_info(&mut self, _slot: u64, _keys: u64, _expires: u64) {
+        self.0 += 1;
+    }
+}
+
+fn slot_hints(rdb: &[u8]) -> (RdbVersion, u64) {
+    let mut scanner = Scanner::new(SlotHints(0));
+    scanner.feed(rdb).unwrap();
+    let (summary, hints) = scanner.finish().unwrap();
+    (summary.version, hints.0)
+}
+
+/// A server in cluster mode may hint at the sizes of its slots. The hints are dropped, and the same server loads the
+/// outputs without them: every key, value, expiry of a key and of a field.
+fn a_cluster_loads_what_was_split(name: &str, writes_hints: bool) {
+    let Some(engine) = Engine::cluster(name) else {
+        let word = format!("NOT RUN: {name} cannot be had on this machine\n");
+        std::io::Write::write_all(&mut std::io::stderr(), word.as_bytes()).unwrap();
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let mut source = Server::start_engine(&engine, dir.path());
+    source.must(&[words("CLUSTER ADDSLOTSRANGE 0 16383")]);
+    source.wait_for_cluster();
+    fill(&mut source);
+    let expiries = (0..40).map(|n| words(&format!("HPEXPIREAT hash:{n} 4102444800{n:03} FIELDS 1 field:{n}")));
+    source.must(&expiries.collect::<Vec<_>>());
+    let rdb = save(&mut source, dir.path());
+    let keys = source.keys();
+    let (version, hints) = slot_hints(&rdb);
+    assert_eq!(hints > 1000, writes_hints, "{hints}");
+
+    let targets = shards::equal(3).unwrap();
+    let options = SplitOptions::new(version);
+    let (_, outputs) = split(&[rdb], &targets, &options, 1 << 20);
+    let mut seen = 0;
+    for (slots, output) in targets.iter().zip(&outputs) {
+        assert_eq!(slot_hints(output), (version, 0));
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("dump.rdb"), output).unwrap();
+        let mut target = Server::start_engine(&engine, dir.path());
+        target.wait_for_cluster();
+        let here: Vec<Vec<u8>> = keys.iter().filter(|key| slots.contains(key_slot(key))).cloned().collect();
+        assert_eq!(target.keys(), here);
+        compare(&mut source, &mut target, &here);
+        for key in here.iter().filter(|key| key.starts_with(b"hash:")) {
+            let number = key.strip_prefix(b"hash:").unwrap();
+            let field = [b"field:".as_slice(), number].concat();
+            let ask = [b"HPEXPIRETIME".as_slice(), key, b"FIELDS", b"1", &field];
+            assert_eq!(source.one(&ask), target.one(&ask));
+        }
+        seen += here.len();
+    }
+    assert_eq!(seen, keys.len());
+}
+
+#[test]
+fn a_cluster_of_redis_8_loads_what_was_split() {
+    a_cluster_loads_what_was_split("redis-8", true);
+}
+
+#[test]
+fn a_cluster_of_valkey_9_loads_what_was_split() {
+    a_cluster_loads_what_was_split("valkey-9", false);
 }

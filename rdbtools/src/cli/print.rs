@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
 use rdbtools::convert::Loss;
-use rdbtools::info::Info;
+use rdbtools::info::{ExpiryHistogram, Info, RelativeTo};
 use rdbtools::{Report, ScanError};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -134,7 +134,9 @@ fn defect(error: &ScanError) -> String {
 pub(crate) fn inspected(file: &Path, outcome: &Outcome<Info>) -> String {
     let Outcome::Sound(info) = outcome else { return broken(file, outcome) };
     let report = &info.report;
-    let mut text = format!("{}\n{}\n", file.display(), counts(report));
+    let engine = &info.engine;
+    let mut text =
+        format!("{}\n{}\nwritten by {}, judging by {}\n", file.display(), counts(report), engine.guess, engine.reason);
     let aux = report.aux.iter().map(|(name, value)| [name.clone(), value.clone()]);
     text += &table(["fact", "value"], aux, 2);
     let databases = report.databases.iter();
@@ -154,9 +156,28 @@ pub(crate) fn inspected(file: &Path, outcome: &Outcome<Info>) -> String {
         [slots, range.used.to_string(), range.keys.to_string(), range.bytes.to_string()]
     });
     text += &table(["slots", "used", "keys", "bytes"], slots, 1);
-    text += &table(["module"], report.modules.iter().map(|name| [name.clone()]), 1);
+    text += &expiries(&info.expiry);
+    let modules = info.module_types.iter().map(|module| [module.name.clone(), module.encoding_version.to_string()]);
+    text += &table(["module type", "encoding version"], modules, 1);
     text += &table(["function library"], info.libraries.iter().map(|name| [name.clone()]), 1);
     text
+}
+
+fn expiries(histogram: &ExpiryHistogram) -> String {
+    let since = match histogram.relative_to {
+        RelativeTo::Ctime => "expiry, seen from the time of the save",
+        RelativeTo::Now => "expiry, seen from now",
+    };
+    let rows = histogram.steps.iter().filter(|step| step.keys > 0).map(|step| {
+        let end = match step.up_to_s {
+            Some(0) => "expired".to_owned(),
+            Some(hours @ ..86_400) => format!("within {} h", hours / 3600),
+            Some(days) => format!("within {} d", days / 86_400),
+            None => "later".to_owned(),
+        };
+        [end, step.keys.to_string()]
+    });
+    table([since, "keys"], rows, 1)
 }
 
 fn shortened(name: &str) -> String {

@@ -9,10 +9,7 @@ use serde::Serialize;
 use super::deep::VerifyDeep;
 use super::failure::{Class, Failure};
 use super::input::{Input, trailing};
-use super::{Format, parallel, print};
-
-/// How many of the largest keys `info` shows.
-const LARGEST_SHOWN: usize = 10;
+use super::{Format, now_unix_ms, parallel, print};
 
 /// What a file turned out to be.
 pub(crate) enum Outcome<T> {
@@ -73,14 +70,18 @@ impl Survey for Verify {
     }
 }
 
-struct Inspect;
+struct Inspect {
+    /// How many of the largest keys are shown.
+    top: usize,
+    now_unix_ms: i64,
+}
 
 impl Survey for Inspect {
     type Sink = InfoSink;
     type Made = Info;
 
     fn sink(&self) -> InfoSink {
-        InfoSink::new(LARGEST_SHOWN)
+        InfoSink::new(self.top, self.now_unix_ms)
     }
 
     fn make(&self, summary: &Summary, sink: InfoSink) -> Info {
@@ -105,8 +106,9 @@ pub(crate) fn verify_deep(files: &[PathBuf], format: Format) -> Result<u8, Failu
 }
 
 /// Shows what files hold.
-pub(crate) fn info(files: &[PathBuf], format: Format) -> Result<u8, Failure> {
-    let outcomes = parallel::map(files, |file| survey_one(&Inspect, file));
+pub(crate) fn info(files: &[PathBuf], top: usize, format: Format) -> Result<u8, Failure> {
+    let inspect = Inspect { top, now_unix_ms: i64::try_from(now_unix_ms()).unwrap_or(i64::MAX) };
+    let outcomes = parallel::map(files, |file| survey_one(&inspect, file));
     finish(files, outcomes, format, print::inspected)
 }
 

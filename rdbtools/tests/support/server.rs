@@ -4,14 +4,14 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// How long a server may take to load its file and answer.
 const START_LIMIT: Duration = Duration::from_secs(60);
 
-/// A `redis-server` that ends with the test.
+/// A server that ends with the test.
 pub(crate) struct Server {
     child: Child,
     stream: BufReader<TcpStream>,
@@ -45,17 +45,56 @@ impl Reply {
     }
 }
 
+/// Which server, and how it runs.
+#[derive(Debug, Clone)]
+pub(crate) struct Engine {
+    program: PathBuf,
+    cluster: bool,
+}
+
+impl Engine {
+    /// The `redis-server` of the system.
+    pub(crate) fn system() -> Self {
+        Self { program: PathBuf::from("redis-server"), cluster: false }
+    }
+
+    /// One of the servers that `tests/setup.sh` unpacks, as `redis-8`, in cluster mode. `None` where set-up has
+    /// recorded that it cannot be had on this machine; one that is merely missing fails.
+    pub(crate) fn cluster(name: &str) -> Option<Self> {
+        let default = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/servers");
+        let dir = std::env::var_os("BACKUPD_SERVERS_DIR").map_or_else(default, PathBuf::from);
+        let program = dir.join(name).join("usr/bin").join(name.split('-').next().unwrap().to_owned() + "-server");
+        if !program.is_file() && dir.join(format!("not-installed-{name}")).is_file() {
+            return None;
+        }
+        assert!(program.is_file(), "{} is missing: run tests/setup.sh tests", program.display());
+        Some(Self { program, cluster: true })
+    }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
 impl Server {
     /// Starts Debian's `redis-server`, whose folder is `dir` and that loads `dir/dump.rdb` if there is one.
     pub(crate) fn start(dir: &Path) -> Self {
-        Self::start_program(Path::new("redis-server"), &["--enable-debug-command", "yes"], dir)
+        Self::start_engine(&Engine::system(), dir)
+    }
+
+    /// Starts a server of an engine. One in cluster mode takes the slots of the keys that it loads.
+    pub(crate) fn start_engine(engine: &Engine, dir: &Path) -> Self {
+        let bus = free_port().to_string();
+        let cluster = ["--cluster-enabled", "yes", "--cluster-port", &bus, "--cluster-require-full-coverage", "no"];
+        let alone = ["--enable-debug-command", "yes"];
+        Self::start_program(&engine.program, if engine.cluster { &cluster } else { &alone }, dir)
     }
 
     /// Starts another program, with more arguments.
     pub(crate) fn start_program(program: &Path, arguments: &[&str], dir: &Path) -> Self {
         // another process may take the port between the two steps; then the server ends and another is tried
         for _ in 0..5 {
-            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            let port = free_port();
             let child = Command::new(program)
                 .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
                 .args(arguments)
@@ -71,6 +110,15 @@ impl Server {
         }
         let log = std::fs::read_to_string(dir.join("server.log")).unwrap();
         panic!("the server did not start:\n{log}");
+    }
+
+    /// Waits until a server in cluster mode serves its slots.
+    pub(crate) fn wait_for_cluster(&mut self) {
+        let started = Instant::now();
+        while !self.one(&["CLUSTER", "INFO"]).bytes().starts_with(b"cluster_state:ok") {
+            assert!(started.elapsed() < START_LIMIT, "the cluster does not serve");
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     fn connect(mut child: Child, port: u16) -> Option<Self> {
