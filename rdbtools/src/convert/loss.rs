@@ -24,8 +24,8 @@ pub enum LossKind {
     KeyMetadata,
     /// Keys of a type that the target does not have.
     Types,
-    /// Counters of streams and consumer groups: entries added and read, the greatest deleted id. The entries, groups,
-    /// consumers and pending entries stay.
+    /// Counters of streams and consumer groups: entries added and read, the greatest deleted id, a length that was not
+    /// the number of entries (it is set right). The entries, groups, consumers and pending entries stay.
     StreamCounters,
     /// When consumers of streams last got an entry. When they were last seen stays.
     ConsumerActivity,

@@ -77,6 +77,21 @@ fn walk(listpack: &[u8], mut tell: impl FnMut(u64, Whole<'_>) -> Result<(), Flaw
     result.map(|()| count)
 }
 
+/// The first element of a listpack of `length` bytes of which the first ones are given, if it is a number and not
+/// below 0.
+pub(super) fn first_number(start: &[u8], length: u64) -> Option<u64> {
+    let mut first = None;
+    let start = start.get(..usize::try_from(length).unwrap_or(usize::MAX)).unwrap_or(start);
+    // what is wrong further on is not asked here
+    let _ = packed::Walk::new(Kind::Listpack, length).push(start, |element| {
+        first.get_or_insert(match element {
+            Element::Integer(number) => u64::try_from(number).ok(),
+            _ => None,
+        });
+    });
+    first.flatten()
+}
+
 /// Writes how many tuples there are, then each element as `put` does, told its place in the tuple.
 fn put_tuples(
     listpack: &[u8],

@@ -8,7 +8,7 @@ use crate::version::Magic;
 use super::Target;
 
 use Atom::{Fixed, Number, Text};
-use Step::{Collect, Do, Element, Note, Pass, Repeat, Skip, SkipRepeat, Take};
+use Step::{Collect, Do, Element, Node, Note, Pass, Repeat, Rest, Skip, SkipRepeat, Take};
 
 /// What becomes of a value.
 #[derive(Debug, Clone, Copy)]
@@ -51,6 +51,10 @@ pub(super) enum Step {
     Repeat(&'static [Self]),
     /// A number, which is left out, then the steps that many times.
     SkipRepeat(&'static [Self]),
+    /// The string of a stream's node, which is written as it stands; its entries are counted.
+    Node,
+    /// All that is left of the value, which is written as it stands.
+    Rest,
     /// Nothing is read.
     Do(Mark),
 }
@@ -95,6 +99,8 @@ pub(super) enum Mark {
     Container,
     /// Of a stream: how many entries it has.
     Length,
+    /// The same, to be written as it was counted.
+    CountedLength,
     LastMs,
     LastSeq,
     DeletedMs,
@@ -193,8 +199,33 @@ const STREAM_4_TO_2: &[Step] =
 const STREAM_4_TO_3: &[Step] =
     stream!(as_is, CONSUMERS_3, PRODUCERS[0], PRODUCERS[1], PRODUCERS[2], PRODUCERS[3], PRODUCERS[4]);
 
+const NODES_COUNTED: Step = Repeat(&[Pass(Text), Node]);
+const COUNTED_LENGTH: Step = Take(Number, Mark::CountedLength);
+const STREAM_COUNTED: &[Step] = &[NODES_COUNTED, COUNTED_LENGTH, Rest];
+const STREAM_4_TO_3_COUNTED: &[Step] = &[
+    NODES_COUNTED,
+    COUNTED_LENGTH,
+    Pass(Number),
+    Pass(Number),
+    Pass(Number),
+    Pass(Number),
+    Pass(Number),
+    Pass(Number),
+    Pass(Number),
+    Repeat(&[Pass(Text), Pass(Number), Pass(Number), Pass(Number), PENDING, CONSUMERS_3]),
+    PRODUCERS[0],
+    PRODUCERS[1],
+    PRODUCERS[2],
+    PRODUCERS[3],
+    PRODUCERS[4],
+];
+
 /// What becomes of a value of this type on its way to the target.
 pub(super) fn plan(value_type: ValueType, target: Target) -> Plan {
+    let is_stream = matches!((value_type.code(), value_type.magic()), (15 | 19 | 21, _) | (26, Magic::Redis));
+    if is_stream {
+        return stream_plan(value_type.code(), target);
+    }
     if target.reads(value_type) {
         return Plan::Pass;
     }
@@ -203,14 +234,17 @@ pub(super) fn plan(value_type: ValueType, target: Target) -> Plan {
         (17, _) => Plan::Rewrite { code: 5, steps: ZSET },
         (18, _) => Plan::Rewrite { code: 14, steps: QUICKLIST },
         (20, _) => Plan::Rewrite { code: 2, steps: SET },
-        (19 | 21, _) | (26, Magic::Redis) => stream_plan(value_type.code(), target.stream_code()),
         (22, _) | (23..=25, Magic::Redis) => hash_plan(value_type, target.expiring_hash()),
         _ => Plan::Unknown,
     }
 }
 
-fn stream_plan(from: u8, to: u8) -> Plan {
+fn stream_plan(from: u8, target: Target) -> Plan {
+    let to = from.min(target.stream_code());
     let steps = match (from, to) {
+        (26, 21) if target.counts_entries() => STREAM_4_TO_3_COUNTED,
+        _ if from == to && target.counts_entries() => STREAM_COUNTED,
+        _ if from == to => return Plan::Pass,
         (19, 15) => STREAM_2_TO_1,
         (21, 15) => STREAM_3_TO_1,
         (21, 19) => STREAM_3_TO_2,

@@ -43,7 +43,11 @@ enum Body {
     Skip { left: u64 },
     Hold { held: Held, head: StringHead, left: u64 },
     Element { left: u64, compressed: bool },
+    Node { head: StringHead, left: u64 },
 }
+
+/// As much of the string of a stream's node, compressed or not, as holds its header and the number of its entries.
+const NODE_START_LEN: usize = 64;
 
 /// What a value had that its new type lacks.
 #[derive(Debug, Default)]
@@ -74,6 +78,7 @@ struct Numbers {
     expiry: Option<i64>,
     container: u64,
     length: u64,
+    counted: u64,
     last: (u64, u64),
     deleted: (u64, u64),
     added: u64,
@@ -148,6 +153,10 @@ impl Rewriter {
             Step::Do(mark) => {
                 self.visit(mark, 0, out)?;
             }
+            Step::Rest => {
+                out.extend_from_slice(rest);
+                return Ok(false);
+            }
             Step::Repeat(steps) | Step::SkipRepeat(steps) => {
                 let Some(count) = self.atom(rest, atom::length)? else { return Ok(false) };
                 if matches!(step, Step::Repeat(_)) {
@@ -156,7 +165,7 @@ impl Rewriter {
                 self.machine.repeat(steps, count);
                 return Ok(true);
             }
-            Step::Pass(Atom::Text) | Step::Skip(Atom::Text) | Step::Collect(_) | Step::Element => {
+            Step::Pass(Atom::Text) | Step::Skip(Atom::Text) | Step::Collect(_) | Step::Element | Step::Node => {
                 let Some(head) = self.atom(rest, atom::string_head)? else { return Ok(false) };
                 self.begin_string(step, head, out)?;
             }
@@ -217,6 +226,10 @@ impl Rewriter {
         self.body = match step {
             Step::Skip(_) => Body::Skip { left },
             Step::Collect(held) => Body::Hold { held, head, left },
+            Step::Node => {
+                self.put_last(out);
+                Body::Node { head, left }
+            }
             Step::Element if self.numbers.container == PLAIN => return self.begin_element(head, out),
             Step::Element => return self.begin_string(Step::Collect(Held::Node), head, out),
             _ => {
@@ -248,7 +261,8 @@ impl Rewriter {
         let mut body = mem::replace(&mut self.body, Body::None);
         let left = match &mut body {
             Body::None => return Ok(true),
-            Body::Copy { left } | Body::Skip { left } | Body::Hold { left, .. } | Body::Element { left, .. } => left,
+            Body::Copy { left } | Body::Skip { left } => left,
+            Body::Hold { left, .. } | Body::Element { left, .. } | Body::Node { left, .. } => left,
         };
         let count = usize::try_from(*left).unwrap_or(usize::MAX).min(rest.len());
         let (bytes, after) = rest.split_at_checked(count).unwrap_or_default();
@@ -264,6 +278,14 @@ impl Rewriter {
                     self.put_held(*held, *head, out)?;
                 }
             }
+            Body::Node { head, .. } => {
+                out.extend_from_slice(bytes);
+                let free = NODE_START_LEN - self.collected.len();
+                self.collected.extend_from_slice(bytes.get(..free).unwrap_or(bytes));
+                if ended {
+                    self.count_entries(*head)?;
+                }
+            }
             Body::Element { compressed: true, .. } => self.unpack.push(bytes, |bytes| {
                 out.extend_from_slice(bytes);
                 Ok::<(), Halt>(())
@@ -276,6 +298,25 @@ impl Rewriter {
             (body, false) => self.body = body,
         }
         Ok(ended)
+    }
+
+    /// Adds the entries of a stream's node, whose number is the first element of its listpack.
+    fn count_entries(&mut self, head: StringHead) -> Result<(), Halt> {
+        let mut start = Vec::new();
+        if matches!(head, StringHead::Lzf { .. }) {
+            self.unpack.restart();
+            self.unpack.push(&self.collected, |bytes| {
+                start.extend_from_slice(bytes);
+                Ok::<(), Halt>(())
+            })?;
+        } else {
+            start.extend_from_slice(&self.collected);
+        }
+        let entries = packed::first_number(&start, head.length());
+        let entries =
+            entries.ok_or_else(|| Defect::malformed("a node of a stream does not say how many entries it has"))?;
+        self.numbers.counted = self.numbers.counted.saturating_add(entries);
+        Ok(())
     }
 
     fn put_held(&mut self, held: Held, head: StringHead, out: &mut Vec<u8>) -> Result<(), Halt> {
@@ -320,6 +361,10 @@ impl Rewriter {
             }
             Mark::Release => self.release(number, out),
             Mark::Container => numbers.container = number,
+            Mark::CountedLength => {
+                self.lacks.stream_counters += u64::from(number != numbers.counted);
+                write::put_length(out, numbers.counted);
+            }
             _ => self.visit_stream(mark, number),
         }
         Ok(())

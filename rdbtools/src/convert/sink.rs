@@ -183,7 +183,7 @@ impl Sink for Writer {
             Plan::Rewrite { code, steps } => {
                 self.put_key(key, code);
                 self.rewriter.start(steps);
-                self.rewritten += 1;
+                self.rewritten += u64::from(code != key.value_type.code());
                 let (db, name, offset) = &mut self.now;
                 (*db, *offset) = (key.db, key.offset);
                 name.clear();

@@ -41,19 +41,21 @@ struct Facts {
     release: &'static str,
     /// The newest value type that it reads.
     newest_type: u8,
+    /// Whether it refuses a stream whose length is not the number of its entries.
+    counts_entries: bool,
 }
 
 /// Versions and types: `RDB_VERSION` and `rdbIsObjectType` in the `rdb.h` of each release; and seen from servers
 /// that load what was converted for them.
 #[rustfmt::skip]
 const FACTS: [Facts; 7] = [
-    Facts { target: Target::Redis62, name: "redis-6.2", version: RdbVersion::redis(9),   release: "6.2.0", newest_type: 15 },
-    Facts { target: Target::Redis70, name: "redis-7.0", version: RdbVersion::redis(10),  release: "7.0.0", newest_type: 19 },
-    Facts { target: Target::Redis72, name: "redis-7.2", version: RdbVersion::redis(11),  release: "7.2.0", newest_type: 21 },
-    Facts { target: Target::Redis74, name: "redis-7.4", version: RdbVersion::redis(12),  release: "7.4.0", newest_type: 25 },
-    Facts { target: Target::Redis80, name: "redis-8.0", version: RdbVersion::redis(12),  release: "8.0.0", newest_type: 25 },
-    Facts { target: Target::Valkey8, name: "valkey-8",  version: RdbVersion::redis(11),  release: "8.0.0", newest_type: 21 },
-    Facts { target: Target::Valkey9, name: "valkey-9",  version: RdbVersion::valkey(80), release: "9.0.0", newest_type: 22 },
+    Facts { target: Target::Redis62, name: "redis-6.2", version: RdbVersion::redis(9),   release: "6.2.0", newest_type: 15, counts_entries: false },
+    Facts { target: Target::Redis70, name: "redis-7.0", version: RdbVersion::redis(10),  release: "7.0.0", newest_type: 19, counts_entries: false },
+    Facts { target: Target::Redis72, name: "redis-7.2", version: RdbVersion::redis(11),  release: "7.2.0", newest_type: 21, counts_entries: false },
+    Facts { target: Target::Redis74, name: "redis-7.4", version: RdbVersion::redis(12),  release: "7.4.0", newest_type: 25, counts_entries: false },
+    Facts { target: Target::Redis80, name: "redis-8.0", version: RdbVersion::redis(12),  release: "8.0.0", newest_type: 25, counts_entries: false },
+    Facts { target: Target::Valkey8, name: "valkey-8",  version: RdbVersion::redis(11),  release: "8.0.0", newest_type: 21, counts_entries: false },
+    Facts { target: Target::Valkey9, name: "valkey-9",  version: RdbVersion::valkey(80), release: "9.0.0", newest_type: 22, counts_entries: true },
 ];
 
 /// The first version with functions (`RDB_OPCODE_FUNCTION2`): Redis 7.0.
@@ -126,6 +128,12 @@ impl Target {
             19 | 20 => 19,
             21.. => 21,
         }
+    }
+
+    /// Whether it refuses a stream whose length is not the number of its entries. Release candidates of Redis 5.0 left
+    /// such streams behind when they trimmed them, and every later server kept them so.
+    pub(super) fn counts_entries(self) -> bool {
+        self.facts().counts_entries
     }
 
     /// The aux field that says who wrote a file, and its value.

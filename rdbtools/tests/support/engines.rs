@@ -1,5 +1,7 @@
 //! The engines that `tests/setup.sh` installs.
 
+#![allow(dead_code, reason = "each test of engines uses its part of this")]
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -35,13 +37,23 @@ pub(crate) const ENGINES: [Engine; 9] = [
     engine("valkey-9", Target::Valkey9, "tests"),
 ];
 
-/// Frequencies of access are saved, and stay as they are loaded.
-const LFU: [&str; 4] = ["--maxmemory-policy", "allkeys-lfu", "--lfu-decay-time", "0"];
+/// Frequencies of access are saved, and stay as they are loaded. Files of other people use many databases.
+const ARGUMENTS: [&str; 6] = ["--maxmemory-policy", "allkeys-lfu", "--lfu-decay-time", "0", "--databases", "256"];
+
+fn servers() -> PathBuf {
+    let default = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/servers");
+    std::env::var_os("BACKUPD_SERVERS_DIR").map_or_else(default, PathBuf::from)
+}
 
 impl Engine {
     /// Whether it is one of those that CI has.
     pub(crate) fn is_in_ci(self) -> bool {
         self.level != "engines"
+    }
+
+    /// Whether it is there, or has to be.
+    pub(crate) fn is_expected(self) -> bool {
+        self.is_in_ci() || servers().join(self.name).is_dir()
     }
 
     /// Its program. `None` where set-up has recorded that it cannot be had on this machine, with a word on stderr;
@@ -50,8 +62,7 @@ impl Engine {
         if self.level == "demo" {
             return Some("redis-server".into());
         }
-        let default = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/servers");
-        let servers = std::env::var_os("BACKUPD_SERVERS_DIR").map_or_else(default, PathBuf::from);
+        let servers = servers();
         let program = if self.name.starts_with("valkey") { "valkey-server" } else { "redis-server" };
         let program = servers.join(self.name).join("usr/bin").join(program);
         if servers.join(format!("not-installed-{}", self.name)).is_file() {
@@ -65,7 +76,7 @@ impl Engine {
 
     /// Starts it in a folder, where it loads `dump.rdb` if there is one.
     pub(crate) fn start(self, dir: &Path) -> Option<Server> {
-        let mut arguments = LFU.to_vec();
+        let mut arguments = ARGUMENTS.to_vec();
         if self.target != Target::Redis62 {
             arguments.extend(["--enable-debug-command", "yes"]);
         }

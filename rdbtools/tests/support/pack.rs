@@ -1,5 +1,7 @@
 //! Writes packed encodings as the servers do, or with one thing wrong.
 
+#![allow(dead_code, reason = "each test uses its part of this")]
+
 use proptest::prelude::*;
 
 /// An element of a packed value.
