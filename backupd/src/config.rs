@@ -17,7 +17,7 @@ use toml::Spanned;
 pub use self::file::DEFAULT_TOML;
 use self::file::Text;
 use crate::error::{Class, Error, Result};
-use crate::redis::SourceUrl;
+use crate::redis::{SourceUrl, Tls};
 use crate::store::RepositoryUrl;
 
 /// Where it is looked for when neither flag nor variable names it, in this order.
@@ -60,6 +60,15 @@ pub enum Encryption {
     None,
 }
 
+/// Where a password is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Password {
+    /// In this file.
+    File(PathBuf),
+    /// In this variable of the environment.
+    Variable(String),
+}
+
 /// `[clusters.NAME]`
 #[derive(Debug, Clone)]
 pub struct Cluster {
@@ -69,8 +78,10 @@ pub struct Cluster {
     pub sources: Vec<SourceUrl>,
     /// The ACL user.
     pub username: Option<String>,
-    /// The file that holds the password.
-    pub password_file: Option<PathBuf>,
+    /// Where the password is.
+    pub password: Option<Password>,
+    /// How servers that speak TLS are recognised, and how we are.
+    pub tls: Tls,
     /// The name of the repository for its snapshots, which exists.
     pub repository: String,
     /// What its snapshots are tagged with.
@@ -216,11 +227,28 @@ fn cluster(text: Text<'_>, folder: &Path, name: &Spanned<String>, section: &file
         let reason = format!("[clusters.{checked}] has no source");
         return Err(text.error(section.sources.span().start, &reason));
     }
+    let wrong = |reason: &str| Err(text.error(name.span().start, &format!("[clusters.{checked}] {reason}")));
+    let password = match (&section.password_file, &section.password_env) {
+        (Some(_), Some(_)) => return wrong("has both password_file and password_env"),
+        (Some(path), None) => Some(Password::File(folder.join(path))),
+        (None, Some(variable)) => Some(Password::Variable(variable.clone())),
+        (None, None) => None,
+    };
+    let path = |path: &Option<PathBuf>| path.as_ref().map(|path| folder.join(path));
+    let identity = path(&section.tls_cert).zip(path(&section.tls_key));
+    if identity.is_none() && (section.tls_cert.is_some() || section.tls_key.is_some()) {
+        return wrong("has only one of tls_cert and tls_key");
+    }
+    let tls = Tls { ca: path(&section.tls_ca), identity, server_name: section.tls_server_name.clone() };
+    if tls != Tls::default() && !sources.iter().any(|source| source.tls) {
+        return wrong("has files for TLS, but no source that begins with rediss://");
+    }
     Ok(Cluster {
         name: checked,
         sources,
         username: section.username.clone(),
-        password_file: section.password_file.as_ref().map(|path| folder.join(path)),
+        password,
+        tls,
         repository: section.repository.get_ref().clone(),
         tags: section.tags.clone(),
         primary_use: section.primary,

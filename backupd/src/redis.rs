@@ -14,6 +14,7 @@
 //! | `migrations` | migrations of slots that leave no marker there |
 //! | `node` | one node as it was seen |
 //! | `topology` | which nodes and shards there are |
+//! | `tls` | certificates, and what is wrong with them |
 //! | `wire` | a raw connection: commands out, lines and bytes in |
 //! | `replication` | a capture's connection, from the greeting to the last byte |
 //! | `end` | whether a payload is whole |
@@ -27,6 +28,7 @@ mod node;
 mod refusal;
 mod replication;
 mod source;
+mod tls;
 mod topology;
 mod wire;
 
@@ -39,5 +41,6 @@ pub(crate) use node::{Seen, connect, observe};
 pub(crate) use refusal::refusal;
 pub use replication::{Framing, MARK_LEN, Payload, Replication, Started};
 pub use source::{Address, Credentials, Secret, SourceOptions, SourceUrl};
+pub use tls::Tls;
 pub use topology::{Mode, Shard, Topology, discover};
 pub(crate) use wire::{Incoming, Outgoing, Wire, put_command};

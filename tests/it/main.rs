@@ -14,6 +14,7 @@ mod redis_choice;
 mod redis_launch;
 mod redis_nodes;
 mod redis_server;
+mod redis_tls;
 mod redis_topology;
 mod refusals;
 mod removal;

@@ -89,7 +89,7 @@ fn crates_use_only_what_they_may() {
         let modules =
             text.split("policies::").skip(1).map(|rest| rest.split(|c: char| !c.is_alphanumeric()).next().unwrap());
         modules.for_each(|module| {
-            assert!(matches!(module, "slot" | "shards" | "nodes"), "rdbtools/{name} uses policies::{module}")
+            assert!(matches!(module, "slot" | "shards" | "nodes"), "rdbtools/{name} uses policies::{module}");
         });
     }
 }

@@ -1,18 +1,22 @@
 //! From flags (and the configuration) to what they reach: repositories, keys, sources.
 
 use std::collections::BTreeMap;
+use std::env::VarError;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
 use policies::replica::PrimaryUse;
 
-use crate::config::{Config, Encryption};
+use crate::config::{Config, Encryption, Password};
 use crate::crypt::keyring::Keyring;
 use crate::error::{Class, Error, Result};
-use crate::redis::{Secret, SourceOptions, SourceUrl};
+use crate::redis::{Secret, SourceOptions, SourceUrl, Tls};
 use crate::repository::Keys;
 use crate::store::{self, RepositoryUrl, Store};
+
+/// The variable with the password of a source that is not in the configuration.
+const SOURCE_PASSWORD_VARIABLE: &str = "BACKUPD_SOURCE_PASSWORD";
 
 /// The largest password file, bytes.
 const PASSWORD_BYTES_MAX: u64 = 4096;
@@ -118,15 +122,27 @@ impl RepositoryArgs {
 /// What is snapshotted, when it is not a cluster of the configuration.
 #[derive(Debug, Clone, Args)]
 pub struct SourceArgs {
-    /// A server of the source: `redis://[user[:password]@]host:port` or `unix:///path`; any living one is enough.
+    /// A server of the source: `redis[s]://[user[:password]@]host:port` or `unix:///path`; any living one is enough.
     #[arg(long, value_name = "URL", num_args = 1..)]
     source: Vec<SourceUrl>,
     /// The ACL user of the source.
     #[arg(long, value_name = "USER")]
     source_username: Option<String>,
-    /// A file that holds the password of the source.
+    /// A file that holds the password of the source [else: the variable BACKUPD_SOURCE_PASSWORD].
     #[arg(long, value_name = "FILE")]
     source_password_file: Option<PathBuf>,
+    /// Certificates (PEM) of the authorities that signed those of the source [default: those of the system].
+    #[arg(long, value_name = "FILE")]
+    source_ca: Option<PathBuf>,
+    /// Our certificate for the source (PEM).
+    #[arg(long, value_name = "FILE", requires = "source_key")]
+    source_cert: Option<PathBuf>,
+    /// The key of our certificate (PEM).
+    #[arg(long, value_name = "FILE", requires = "source_cert")]
+    source_key: Option<PathBuf>,
+    /// The name in the certificates of the source [default: each server's host].
+    #[arg(long, value_name = "NAME")]
+    source_server_name: Option<String>,
 }
 
 /// A source with the repository for its snapshots.
@@ -153,7 +169,12 @@ impl SourceArgs {
     /// `NotFound` when there is no such cluster, and as [`RepositoryArgs::reach`].
     pub fn reach(&self, context: &Context, name: Option<&str>, repository: &RepositoryArgs) -> Result<ReachedSource> {
         let Some(name) = name else {
-            let source = self.options(self.source.clone(), None, None)?;
+            let mut source = self.options(self.source.clone(), Tls::default())?;
+            source.username = self.source_username.clone();
+            source.password = match &self.source_password_file {
+                Some(path) => Some(password(path)?),
+                None => password_of(SOURCE_PASSWORD_VARIABLE)?,
+            };
             return Ok(ReachedSource {
                 source,
                 repository: repository.reach(context)?,
@@ -169,12 +190,17 @@ impl SourceArgs {
             Some(_) => repository.reach(context)?,
             None => repository.configured(&config, &cluster.repository)?,
         };
+        let mut source = self.options(cluster.sources.clone(), cluster.tls.clone())?;
+        source.username = self.source_username.clone().or_else(|| cluster.username.clone());
+        source.password = match (&self.source_password_file, &cluster.password) {
+            (Some(path), _) | (None, Some(Password::File(path))) => Some(password(path)?),
+            (None, Some(Password::Variable(name))) => Some(password_of(name)?.ok_or_else(|| {
+                Error::new(Class::Config, format!("the variable {name} is not set, and password_env names it"))
+            })?),
+            (None, None) => None,
+        };
         Ok(ReachedSource {
-            source: self.options(
-                cluster.sources.clone(),
-                cluster.username.clone(),
-                cluster.password_file.as_deref(),
-            )?,
+            source,
             repository,
             tags: cluster.tags.clone(),
             primary_use: cluster.primary_use,
@@ -183,12 +209,32 @@ impl SourceArgs {
         })
     }
 
-    /// How these seeds are reached; flags override user and password of the configuration.
-    fn options(&self, seeds: Vec<SourceUrl>, username: Option<String>, file: Option<&Path>) -> Result<SourceOptions> {
+    /// How these seeds are reached; flags override the TLS files of the configuration.
+    fn options(&self, seeds: Vec<SourceUrl>, tls: Tls) -> Result<SourceOptions> {
         let mut source = SourceOptions::new(seeds);
-        source.username = self.source_username.clone().or(username);
-        source.password = self.source_password_file.as_deref().or(file).map(password).transpose()?;
+        let identity = self.source_cert.clone().zip(self.source_key.clone());
+        source.tls = Tls {
+            ca: self.source_ca.clone().or(tls.ca),
+            identity: identity.or(tls.identity),
+            server_name: self.source_server_name.clone().or(tls.server_name),
+        };
+        if source.tls != Tls::default() && !source.seeds.iter().any(|seed| seed.tls) {
+            return Err(Error::new(Class::Usage, "files for TLS were given, but no source speaks it")
+                .hint("write the source as rediss://host:port"));
+        }
         Ok(source)
+    }
+}
+
+/// A password in a variable of the environment, if it is set.
+///
+/// # Errors
+/// `Config` when it is not UTF-8.
+pub fn password_of(variable: &str) -> Result<Option<Secret>> {
+    match std::env::var(variable) {
+        Ok(text) => Ok(Some(Secret::new(text))),
+        Err(VarError::NotPresent) => Ok(None),
+        Err(VarError::NotUnicode(_)) => Err(Error::new(Class::Config, format!("the variable {variable} is not UTF-8"))),
     }
 }
 

@@ -14,11 +14,11 @@ use rdbtools::select::{Family, Glob, Selection};
 use tokio_util::sync::CancellationToken;
 
 use super::output::{Output, bytes, table};
-use super::reach::{Context, RepositoryArgs, password};
+use super::reach::{Context, RepositoryArgs, password, password_of};
 use super::watch::watched;
 use crate::error::{Class, Error, Result};
 use crate::progress::Progress;
-use crate::redis::{SourceOptions, SourceUrl};
+use crate::redis::{SourceOptions, SourceUrl, Tls};
 use crate::repository::Repository;
 use crate::restore::input::{Foreign, Input};
 use crate::restore::plan::Plan;
@@ -70,12 +70,24 @@ pub struct Args {
     /// Write the same files into a bucket: `s3://bucket/prefix`, with the parameters of a repository's URL.
     #[arg(long, value_name = "URL")]
     to: Option<RepositoryUrl>,
-    /// Load into these running, empty nodes.
+    /// Load into these running, empty nodes; rediss://host:port or a --target-… file for TLS.
     #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',')]
     nodes: Vec<String>,
-    /// A file that holds the password of the target nodes.
+    /// A file that holds the password of the target nodes [else: the variable BACKUPD_TARGET_PASSWORD].
     #[arg(long, value_name = "FILE", requires = "nodes")]
     target_password_file: Option<PathBuf>,
+    /// Certificates (PEM) of the authorities that signed those of the target nodes [default: those of the system].
+    #[arg(long, value_name = "FILE", requires = "nodes")]
+    target_ca: Option<PathBuf>,
+    /// Our certificate for the target nodes (PEM).
+    #[arg(long, value_name = "FILE", requires = "target_key")]
+    target_cert: Option<PathBuf>,
+    /// The key of our certificate (PEM).
+    #[arg(long, value_name = "FILE", requires = "target_cert")]
+    target_key: Option<PathBuf>,
+    /// The name in the certificates of the target nodes [default: each node's host].
+    #[arg(long, value_name = "NAME", requires = "nodes")]
+    target_server_name: Option<String>,
     /// Where the shards' RDB files are put on their way to running nodes or a bucket, in the clear [default: $TMPDIR].
     #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "launch"])]
     scratch: Option<PathBuf>,
@@ -193,10 +205,19 @@ async fn target(args: &Args) -> Result<Target> {
     if let Some(url) = &args.to {
         return files_target(url, args.scratch.clone()).await;
     }
-    let seeds =
-        args.nodes.iter().map(|node| format!("redis://{node}").parse::<SourceUrl>()).collect::<Result<Vec<_>>>()?;
-    let mut nodes = SourceOptions::new(seeds);
-    nodes.password = args.target_password_file.as_deref().map(password).transpose()?;
+    let identity = args.target_cert.clone().zip(args.target_key.clone());
+    let tls = Tls { ca: args.target_ca.clone(), identity, server_name: args.target_server_name.clone() };
+    let scheme = if tls == Tls::default() { "redis" } else { "rediss" };
+    let seed = |node: &String| match node.contains("://") {
+        true => node.parse::<SourceUrl>(),
+        false => format!("{scheme}://{node}").parse(),
+    };
+    let mut nodes = SourceOptions::new(args.nodes.iter().map(seed).collect::<Result<Vec<_>>>()?);
+    nodes.tls = tls;
+    nodes.password = match &args.target_password_file {
+        Some(path) => Some(password(path)?),
+        None => password_of("BACKUPD_TARGET_PASSWORD")?,
+    };
     Ok(Target::Nodes { options: Box::new(nodes), scratch: args.scratch.clone() })
 }
 

@@ -48,6 +48,11 @@ pub(super) struct Cluster {
     pub(super) sources: Spanned<Vec<Spanned<String>>>,
     pub(super) username: Option<String>,
     pub(super) password_file: Option<PathBuf>,
+    pub(super) password_env: Option<String>,
+    pub(super) tls_ca: Option<PathBuf>,
+    pub(super) tls_cert: Option<PathBuf>,
+    pub(super) tls_key: Option<PathBuf>,
+    pub(super) tls_server_name: Option<String>,
     pub(super) repository: Spanned<String>,
     #[serde(default)]
     pub(super) tags: BTreeMap<String, String>,

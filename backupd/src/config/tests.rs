@@ -39,7 +39,7 @@ fn the_reference_is_in_the_documentation() {
 fn paths_are_relative_to_the_file() {
     let config = parse(&format!("{GOOD}password_file = \"p\"\n[catalog]\npath = \"c.sqlite\"")).unwrap();
     assert_eq!(config.catalog_path, Path::new("/etc/b/c.sqlite"));
-    assert_eq!(config.cluster("orders").unwrap().password_file.as_deref(), Some(Path::new("/etc/b/p")));
+    assert_eq!(config.cluster("orders").unwrap().password, Some(Password::File("/etc/b/p".into())));
     assert_eq!(config.repository("main").unwrap().encryption, Encryption::KeyFile("/etc/b/main.key".into()));
 }
 
@@ -60,6 +60,13 @@ fn mistakes_are_told_with_their_place() {
         ("[clusters.c]\nsources = ['redis://h', 'http://h']\nrepository = 'r'", ":2:25:", "`http`"),
         ("[clusters.c]\nsources = ['redis://u:hidden@h']\nrepository = 'r'", ":2:12:", "password"),
         ("[clusters.c]\nsources = ['redis://h']\nrepository = 'r'", ":3:14:", "[repositories.r]"),
+        ("[clusters.c]\nsources = ['redis://h']\nrepository = 'r'\ntls_ca = 'x'", ":1:11:", "rediss://"),
+        ("[clusters.c]\nsources = ['rediss://h']\nrepository = 'r'\ntls_key = 'x'", ":1:11:", "tls_cert"),
+        (
+            "[clusters.c]\nsources = ['redis://h']\nrepository = 'r'\npassword_file = 'x'\npassword_env = 'x'",
+            ":1:11:",
+            "both",
+        ),
         ("[clusters.c]\nsources = ['redis://h']\nrepositroy = 'r'", ":3:1:", "`repositroy`"),
     ] {
         let error = parse(text).unwrap_err();

@@ -14,7 +14,7 @@ use tokio::time::sleep;
 use super::folder::{CONF, LOG, refused};
 use super::{LaunchProgress, ShardPlan};
 use crate::error::{Class, Error, Result};
-use crate::redis::{Address, Client, Credentials, Info};
+use crate::redis::{Address, Client, Info, SourceOptions};
 
 /// Between two looks at the nodes.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -197,7 +197,9 @@ impl Process {
             Some(client) => client,
             None => {
                 let address = Address::tcp("127.0.0.1", self.port);
-                match Client::connect(&address, &Credentials::default(), REPLY_WAIT, REPLY_WAIT).await {
+                let (connect_timeout, reply_timeout) = (REPLY_WAIT, REPLY_WAIT);
+                let options = SourceOptions { connect_timeout, reply_timeout, ..SourceOptions::new(Vec::new()) };
+                match Client::connect(&address, &options).await {
                     Ok(client) => client,
                     Err(error) if error.is_retryable() => return Ok(None),
                     Err(error) => return Err(error),

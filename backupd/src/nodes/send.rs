@@ -42,8 +42,7 @@ pub(super) async fn send(
     shard: usize,
     told: mpsc::Sender<(usize, u64)>,
 ) -> Result<u64> {
-    let credentials = options.credentials_for(&node.address);
-    let wire = Wire::connect(&node.address, &credentials, options.connect_timeout, options.reply_timeout).await?;
+    let wire = Wire::connect(&node.address, options).await?;
     let (outgoing, incoming) = wire.split();
     let (batches, to_send) = mpsc::channel(BATCHES_AHEAD);
     let (sent, to_read) = mpsc::channel(BATCHES_AHEAD);

@@ -1,12 +1,10 @@
 //! One connection for ordinary commands.
 
-use std::time::Duration;
-
 use ::redis::aio::MultiplexedConnection;
 use ::redis::{AsyncConnectionConfig, Cmd, FromRedisValue, RedisConnectionInfo, RedisError, cmd};
 
 use super::refusal::refusal;
-use super::source::{Address, Credentials};
+use super::source::{Address, SourceOptions};
 use super::wire::dial;
 use crate::error::{Class, Error, Result};
 
@@ -18,18 +16,14 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Connects and authenticates. `reply_timeout` is for every later command.
-    pub(crate) async fn connect(
-        address: &Address,
-        credentials: &Credentials,
-        connect_timeout: Duration,
-        reply_timeout: Duration,
-    ) -> Result<Self> {
+    /// Connects and authenticates as `options` say; their reply timeout is for every later command.
+    pub(crate) async fn connect(address: &Address, options: &SourceOptions) -> Result<Self> {
         let node = address.to_string();
-        let stream = dial(address, connect_timeout).await?;
+        let credentials = options.credentials_for(address);
+        let stream = dial(address, options).await?;
         // The crate drops the server's words when AUTH fails, so we send AUTH ourselves.
         let info = RedisConnectionInfo::default().set_skip_set_lib_name();
-        let config = AsyncConnectionConfig::new().set_response_timeout(Some(reply_timeout));
+        let config = AsyncConnectionConfig::new().set_response_timeout(Some(options.reply_timeout));
         let (connection, driver) = MultiplexedConnection::new_with_config(&info, stream, config)
             .await
             .map_err(|error| failure(&node, "connect", &error))?;

@@ -175,8 +175,7 @@ pub(crate) struct Seen {
 
 /// Connects to a node as `options` say.
 pub(crate) async fn connect(address: &Address, options: &SourceOptions) -> Result<Client> {
-    let credentials = options.credentials_for(address);
-    Client::connect(address, &credentials, options.connect_timeout, options.reply_timeout).await
+    Client::connect(address, options).await
 }
 
 /// Asks a node for `INFO` and, of a primary, for what only primaries matter for.

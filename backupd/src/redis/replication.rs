@@ -50,9 +50,8 @@ impl Replication {
     /// `SourceUnavailable` when the node cannot be reached or leaves; `SourceAuth` when it refuses the
     /// credentials or `REPLCONF`.
     pub async fn prepare(node: &Node, options: &SourceOptions) -> Result<Self> {
-        let credentials = options.credentials_for(&node.address);
         let reply = options.reply_timeout;
-        let wire = Wire::connect(&node.address, &credentials, options.connect_timeout, reply).await?;
+        let wire = Wire::connect(&node.address, options).await?;
         let (payload_wait, stall) = (options.payload_wait, options.stall_timeout);
         let mut this = Self { wire, rdb_only: false, payload_wait, stall, reply };
         this.tell("CLIENT SETNAME", &["CLIENT", "SETNAME", "backupd"]).await?.ok();

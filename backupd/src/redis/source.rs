@@ -9,6 +9,7 @@ use percent_encoding::percent_decode_str;
 use url::Url;
 use zeroize::Zeroizing;
 
+use super::tls::Tls;
 use super::topology::Topology;
 use crate::error::{Class, Error, Result};
 
@@ -88,7 +89,7 @@ impl fmt::Display for Address {
     }
 }
 
-/// A source as given on the command line: `redis://[user[:password]@]host[:port]` or `unix:///path`.
+/// A source as given on the command line: `redis[s]://[user[:password]@]host[:port]` or `unix:///path`.
 ///
 /// User and password may be percent-encoded. `Display` and `Debug` never show the password.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,14 +100,17 @@ pub struct SourceUrl {
     pub username: Option<String>,
     /// The password, if one was given.
     pub password: Option<Secret>,
+    /// `rediss`: the server speaks TLS.
+    pub tls: bool,
 }
 
 impl fmt::Display for SourceUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.tls { "rediss" } else { "redis" };
         match (&self.address, &self.username) {
             (Address::Unix(_), _) => write!(f, "{}", self.address),
-            (address, Some(username)) => write!(f, "redis://{username}@{address}"),
-            (address, None) => write!(f, "redis://{address}"),
+            (address, Some(username)) => write!(f, "{scheme}://{username}@{address}"),
+            (address, None) => write!(f, "{scheme}://{address}"),
         }
     }
 }
@@ -115,12 +119,12 @@ impl FromStr for SourceUrl {
     type Err = Error;
 
     /// # Errors
-    /// `Usage` for a text that is not a source URL, `Config` for `rediss://`. The text itself is never
-    /// part of the message, because it may hold a password.
+    /// `Usage` for a text that is not a source URL. The text itself is never part of the message, because it may
+    /// hold a password.
     fn from_str(text: &str) -> Result<Self> {
         let usage = |why: &str| {
             Error::new(Class::Usage, format!("source URL: {why}"))
-                .hint("give redis://[user[:password]@]host:port or unix:///path")
+                .hint("give redis[s]://[user[:password]@]host:port or unix:///path")
         };
         let url = Url::parse(text).map_err(|error| usage(&error.to_string()))?;
         let decode = |part: &str| {
@@ -132,16 +136,12 @@ impl FromStr for SourceUrl {
         let username = Some(url.username()).filter(|name| !name.is_empty()).map(decode).transpose()?;
         let password = url.password().map(decode).transpose()?.map(Secret::new);
         let address = match url.scheme() {
-            "redis" => tcp_address(&url, usage)?,
+            "redis" | "rediss" => tcp_address(&url, usage)?,
             "unix" if url.path().len() > 1 => Address::Unix(PathBuf::from(decode(url.path())?)),
             "unix" => return Err(usage("the path of the socket is missing")),
-            "rediss" => {
-                return Err(Error::new(Class::Config, "source URL: TLS to the source is not built yet")
-                    .hint("use redis:// over a network that you trust, or a tunnel"));
-            }
             scheme => return Err(usage(&format!("`{scheme}` is not a kind of source"))),
         };
-        Ok(Self { address, username, password })
+        Ok(Self { address, username, password, tls: url.scheme() == "rediss" })
     }
 }
 
@@ -179,6 +179,8 @@ pub struct SourceOptions {
     pub username: Option<String>,
     /// Overrides the password of the URLs (`--source-password-file`).
     pub password: Option<Secret>,
+    /// How servers that speak TLS are recognised, and how we are.
+    pub tls: Tls,
     /// For resolving a name, connecting and sending a command.
     pub connect_timeout: Duration,
     /// For one reply to an ordinary command.
@@ -198,6 +200,7 @@ impl SourceOptions {
             seeds,
             username: None,
             password: None,
+            tls: Tls::default(),
             connect_timeout: Duration::from_secs(5),
             reply_timeout: Duration::from_secs(15),
             payload_wait: Duration::from_secs(30 * 60),
@@ -219,6 +222,14 @@ impl SourceOptions {
 }
 
 impl SourceOptions {
+    /// How TLS is spoken to one node, if at all: as the seed with this address says, else if any seed says so, since
+    /// the nodes of one cluster all speak it or none does.
+    #[must_use]
+    pub fn tls_for(&self, address: &Address) -> Option<&Tls> {
+        let own = self.seeds.iter().find(|seed| seed.address == *address).map(|seed| seed.tls);
+        own.unwrap_or_else(|| self.seeds.iter().any(|seed| seed.tls)).then_some(&self.tls)
+    }
+
     /// The same, with every node of `topology` among the seeds, so that any of them that lives leads to the others.
     #[must_use]
     pub fn knowing(&self, topology: &Topology) -> Self {
@@ -226,7 +237,8 @@ impl SourceOptions {
         for address in topology.shards.iter().flat_map(|shard| &shard.nodes).map(|node| &node.address) {
             if this.seeds.iter().all(|seed| seed.address != *address) {
                 let Credentials { username, password } = self.credentials_for(address);
-                this.seeds.push(SourceUrl { address: address.clone(), username, password });
+                let tls = self.tls_for(address).is_some();
+                this.seeds.push(SourceUrl { address: address.clone(), username, password, tls });
             }
         }
         this
@@ -259,7 +271,7 @@ mod tests {
         for text in ["", "h:6379", "http://h", "redis://", "redis://h:0", "redis://h:99999", "redis://h/1", "unix://"] {
             assert_eq!(parse(text).unwrap_err().class(), Class::Usage, "{text}");
         }
-        assert_eq!(parse("rediss://h").unwrap_err().class(), Class::Config);
+        assert!(parse("rediss://h").unwrap().tls && !parse("redis://h").unwrap().tls);
     }
 
     #[test]
@@ -268,7 +280,7 @@ mod tests {
         let options = SourceOptions { password: Some(Secret::new("hunter2".into())), ..SourceOptions::new(vec![url]) };
         let shown = format!("{options:?} {}", options.seeds[0]);
         assert!(shown.contains("u@h:1") && !shown.contains("hunter2"), "{shown}");
-        for text in ["redis://u:hunter2@h:x", "rediss://u:hunter2@h", "redis://u:hunter2@h/9", "hunter2://u:hunter2@"] {
+        for text in ["redis://u:hunter2@h:x", "redis://u:hunter2@h/9", "hunter2://u:hunter2@"] {
             let error = parse(text).unwrap_err();
             assert!(text.starts_with("hunter2") || !format!("{error:?}").contains("hunter2"), "{error}");
         }

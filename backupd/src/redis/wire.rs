@@ -1,6 +1,7 @@
 //! A raw connection: commands out, lines and bytes in.
 
 use std::fmt;
+use std::io;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
@@ -9,7 +10,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
 use super::refusal::refusal;
-use super::source::{Address, Credentials};
+use super::source::{Address, SourceOptions};
 use crate::error::{Class, Error, Result};
 
 /// The longest line a server may send us, in bytes.
@@ -25,18 +26,25 @@ const NEWLINES_MAX: usize = 86_400;
 pub(super) trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Socket for T {}
 
-/// Connects to `address` within `limit`, name resolution included.
-pub(super) async fn dial(address: &Address, limit: Duration) -> Result<Box<dyn Socket>> {
-    let connect = async {
-        Ok::<Box<dyn Socket>, std::io::Error>(match address {
-            Address::Tcp { host, port } => {
-                let stream = TcpStream::connect((host.as_str(), *port)).await?;
-                stream.set_nodelay(true)?;
-                Box::new(stream)
+/// Connects to `address` within the time for connecting, name resolution included, and as much again for TLS.
+pub(super) async fn dial(address: &Address, options: &SourceOptions) -> Result<Box<dyn Socket>> {
+    let limit = options.connect_timeout;
+    match (address, options.tls_for(address)) {
+        (Address::Unix(path), _) => Ok(Box::new(within(limit, address, UnixStream::connect(path)).await?)),
+        (Address::Tcp { host, port }, tls) => {
+            let stream = within(limit, address, TcpStream::connect((host.as_str(), *port))).await?;
+            if let Err(error) = stream.set_nodelay(true) {
+                tracing::debug!(%address, %error, "small packets may be delayed");
             }
-            Address::Unix(path) => Box::new(UnixStream::connect(path).await?),
-        })
-    };
+            match tls {
+                Some(tls) => Ok(Box::new(tls.wrap(address, stream, limit).await?)),
+                None => Ok(Box::new(stream)),
+            }
+        }
+    }
+}
+
+async fn within<T>(limit: Duration, address: &Address, connect: impl Future<Output = io::Result<T>>) -> Result<T> {
     let hint = "check that the server runs, and that its address and port can be reached from here";
     match timeout(limit, connect).await {
         Ok(Ok(socket)) => Ok(socket),
@@ -59,13 +67,9 @@ pub(crate) struct Wire {
 
 impl Wire {
     /// Connects and authenticates.
-    pub(crate) async fn connect(
-        address: &Address,
-        credentials: &Credentials,
-        connect_timeout: Duration,
-        reply_timeout: Duration,
-    ) -> Result<Self> {
-        let (read, write) = tokio::io::split(dial(address, connect_timeout).await?);
+    pub(crate) async fn connect(address: &Address, options: &SourceOptions) -> Result<Self> {
+        let credentials = options.credentials_for(address);
+        let (read, write) = tokio::io::split(dial(address, options).await?);
         let node = address.to_string();
         let incoming = Incoming { half: read, input: BytesMut::with_capacity(LINE_READ_LEN), node: node.clone() };
         let mut wire = Self { outgoing: Outgoing { half: write, node }, incoming };
@@ -76,8 +80,8 @@ impl Wire {
                 .chain([password.reveal()])
                 .map(str::as_bytes)
                 .collect();
-            wire.send(&words, connect_timeout).await?;
-            let line = wire.line(reply_timeout).await?;
+            wire.send(&words, options.connect_timeout).await?;
+            let line = wire.line(options.reply_timeout).await?;
             if let Some(text) = line.strip_prefix('-') {
                 return Err(refusal(wire.node(), "AUTH", text));
             }

@@ -80,7 +80,8 @@ impl Cluster {
         }
         let first = &self.shards[0].primary;
         for server in self.servers().skip(1) {
-            first.run(&["CLUSTER", "MEET", "127.0.0.1", &server.port().to_string()]);
+            let port = server.tls_port().unwrap_or(server.port());
+            first.run(&["CLUSTER", "MEET", "127.0.0.1", &port.to_string()]);
         }
         for shard in &self.shards {
             let id: String = nodes::command(&["CLUSTER", "MYID"]).query(&mut shard.primary.connect()).unwrap();

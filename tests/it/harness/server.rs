@@ -91,13 +91,15 @@ pub(crate) struct Options {
     engine: Engine,
     cluster: bool,
     password: Option<String>,
+    /// PEM files: authority, certificate, key.
+    tls: Option<[PathBuf; 3]>,
     lines: Vec<String>,
 }
 
 impl Options {
     /// Redis 7.0, standalone, no password, no persistence, diskless replication without delay.
     pub(crate) fn new() -> Self {
-        Self { engine: Engine::Redis, cluster: false, password: None, lines: Vec::new() }
+        Self { engine: Engine::Redis, cluster: false, password: None, tls: None, lines: Vec::new() }
     }
 
     /// Another program.
@@ -118,13 +120,19 @@ impl Options {
         self
     }
 
+    /// Also listens with TLS, with these PEM files: authority of the clients, certificate, key. Replication and cluster use it.
+    pub(crate) fn tls(mut self, files: [PathBuf; 3]) -> Self {
+        self.tls = Some(files);
+        self
+    }
+
     /// A further line of the configuration file; it wins over the harness's own.
     pub(crate) fn line(mut self, line: impl Into<String>) -> Self {
         self.lines.push(line.into());
         self
     }
 
-    fn config(&self, port: u16, dir: &Path) -> String {
+    fn config(&self, port: u16, tls_port: Option<u16>, dir: &Path) -> String {
         let mut lines = vec![
             format!("port {port}"),
             "bind 127.0.0.1".to_owned(),
@@ -144,6 +152,11 @@ impl Options {
         if let Some(password) = &self.password {
             lines.push(format!("requirepass {password}"));
             lines.push(format!("masterauth {password}"));
+        }
+        if let (Some([authority, certificate, key]), Some(port)) = (&self.tls, tls_port) {
+            lines.push(format!("tls-port {port}\ntls-replication yes\ntls-cluster yes"));
+            lines.push(format!("tls-ca-cert-file {}", authority.display()));
+            lines.push(format!("tls-cert-file {}\ntls-key-file {}", certificate.display(), key.display()));
         }
         lines.extend(self.lines.iter().cloned());
         lines.join("\n") + "\n"
@@ -183,6 +196,7 @@ impl Port {
 pub(crate) struct Server {
     running: Running,
     port: Port,
+    tls_port: Option<Port>,
     options: Options,
     dir: TempDir,
 }
@@ -198,9 +212,11 @@ impl Server {
         let mut complaint = String::new();
         for _ in 0..START_ATTEMPTS {
             let port = Port::reserve();
+            let tls_port = options.tls.as_ref().map(|_| Port::reserve());
+            let tls_number = tls_port.as_ref().map(|port| port.number);
             let dir = tempfile::Builder::new().prefix("backupd-server-").tempdir().unwrap();
-            let running = Self::launch(options, port.number, dir.path());
-            let mut server = Self { running, port, options: options.clone(), dir };
+            let running = Self::launch(options, port.number, tls_number, dir.path());
+            let mut server = Self { running, port, tls_port, options: options.clone(), dir };
             match server.wait_ready() {
                 Ok(()) => return server,
                 Err(text) => complaint = text,
@@ -209,8 +225,8 @@ impl Server {
         panic!("{:?} did not start: {complaint}", options.engine);
     }
 
-    fn launch(options: &Options, port: u16, dir: &Path) -> Running {
-        fs::write(dir.join("server.conf"), options.config(port, dir)).unwrap();
+    fn launch(options: &Options, port: u16, tls_port: Option<u16>, dir: &Path) -> Running {
+        fs::write(dir.join("server.conf"), options.config(port, tls_port, dir)).unwrap();
         let mut command = process::command(options.engine.program());
         command.arg(dir.join("server.conf")).current_dir(dir);
         let console = File::create(dir.join("console")).unwrap();
@@ -234,6 +250,11 @@ impl Server {
     /// The port it listens on.
     pub(crate) fn port(&self) -> u16 {
         self.port.number
+    }
+
+    /// The port with TLS, if it has one.
+    pub(crate) fn tls_port(&self) -> Option<u16> {
+        self.tls_port.as_ref().map(|port| port.number)
     }
 
     /// `127.0.0.1:PORT`.
@@ -319,14 +340,14 @@ impl Server {
     /// Starts it again on the same port and folder, after [`Self::kill`] or while it runs.
     pub(crate) fn restart(&mut self) {
         self.running.kill();
-        self.running = Self::launch(&self.options, self.port(), self.dir.path());
+        self.running = Self::launch(&self.options, self.port(), self.tls_port(), self.dir.path());
         self.wait_ready().unwrap_or_else(|log| panic!("{} did not start again: {log}", self.address()));
     }
 
     /// Kills it and starts it again, and returns while it may still be loading its data.
     pub(crate) fn restart_loading(&mut self) {
         self.running.kill();
-        self.running = Self::launch(&self.options, self.port(), self.dir.path());
+        self.running = Self::launch(&self.options, self.port(), self.tls_port(), self.dir.path());
         process::wait_for("server start", START_LIMIT, || match self.try_info("loading") {
             Some(_) => Ok(()),
             None => Err("it does not answer".to_owned()),
