@@ -118,7 +118,8 @@ impl Catalog {
     }
 }
 
-const REBUILD_HINT: &str = "move the file away: the catalog is an index and is made again from the repositories";
+const REBUILD_HINT: &str =
+    "move the file away, then `backupd catalog rebuild`: the catalog is an index of the repositories";
 
 /// An error of the database in our words. The codes are SQLite's primary result codes, <https://www.sqlite.org/rescode.html>.
 fn error_of(path: &Path, operation: &str, error: &sqlx::Error) -> Error {

@@ -1,6 +1,7 @@
 //! The command line: what may be typed, and which function answers it. Exit codes are those of
 //! [`crate::error::Class`]; `-o json` prints one document on standard output and errors as JSON on standard error.
 
+pub mod catalog;
 pub mod export;
 pub mod gc;
 pub mod key;
@@ -63,6 +64,9 @@ enum Command {
     /// Find and remove what no snapshot needs.
     #[command(subcommand)]
     Gc(gc::Command),
+    /// Compare the catalog with the repositories, or make it again from them.
+    #[command(subcommand)]
+    Catalog(catalog::Command),
 }
 
 /// Parses, runs, and says how it ended.
@@ -126,6 +130,7 @@ fn run(cli: Cli, output: Output) -> Result<()> {
             Command::Snapshot(command) => Box::pin(snapshot::run(command, &reach, output, cancel)).await,
             Command::Restore(args) => Box::pin(restore::run(*args, &reach, output, cancel)).await,
             Command::Key(command) => key::run(command, output),
+            Command::Catalog(command) => Box::pin(catalog::run(command, &reach, output)).await,
             Command::Gc(command) => Box::pin(gc::run(command, &reach, output)).await,
         }
     })

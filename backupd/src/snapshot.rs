@@ -3,6 +3,7 @@
 pub mod capture;
 mod choice;
 pub mod create;
+pub mod rebuild;
 pub mod record;
 mod settle;
 mod shards;

@@ -42,6 +42,39 @@ fn a_cluster_of_the_configuration_is_snapshotted_and_noted() {
     cli.run(&["snapshot", "create", "orders", "--name", "two"]).ok().says("catalog");
     cli.run(&["snapshot", "verify", "two"]).ok();
 
+    // it is made again from the repository alone, and tells what it did not know
+    cli.run(&["catalog", "check"]).exits(17);
+    std::fs::remove_file(repo.path("catalog/c.sqlite")).unwrap();
+    let catalog = |command: &str| cli.run(&["catalog", command, "-o", "json"]);
+    let missing = catalog("check").exits(17).json();
+    assert_eq!(missing["repositories"][0]["missing"], serde_json::json!(["one", "two"]));
+    let rebuilt = catalog("rebuild").ok().json();
+    assert_eq!(rebuilt["repositories"][0]["missing"], missing["repositories"][0]["missing"]);
+    assert_eq!(catalog("check").ok().json()["repositories"][0]["snapshots"], 2);
+    let again = block_on(async {
+        let catalog = Catalog::open(&repo.path("catalog/c.sqlite")).await.unwrap();
+        catalog
+            .snapshots(&SnapshotFilter { cluster: Some("orders".into()), ..SnapshotFilter::default() })
+            .await
+            .unwrap()
+    });
+    assert_eq!(again.last(), rows.0.first(), "what was noted then is what is read now");
+
+    // a deletion is noted; one that the catalog did not see is found, as is a snapshot that it wrongly takes for gone
+    cli.run(&["snapshot", "delete", "two"]).ok();
+    catalog("check").ok();
+    cli.run(&["snapshot", "create", "orders", "--name", "three"]).ok();
+    repo.run(&["snapshot", "delete", "three"]).ok();
+    assert_eq!(catalog("check").exits(17).json()["repositories"][0]["stale"], serde_json::json!(["three"]));
+    let id = made["snapshot_id"].as_str().unwrap();
+    block_on(async {
+        let catalog = Catalog::open(&repo.path("catalog/c.sqlite")).await.unwrap();
+        assert!(catalog.mark_snapshot_removed(&again[0].repository_id, id, 1).await.unwrap());
+    });
+    assert_eq!(catalog("check").exits(17).json()["repositories"][0]["missing"], serde_json::json!(["one"]));
+    catalog("rebuild").ok();
+    catalog("check").ok();
+
     cli.run(&["snapshot", "create", "nobody"]).exits(10).says("orders");
     std::fs::write(&config, "[clusters.orders]\nsource = []\n").unwrap();
     cli.run(&["snapshot", "list"]).exits(19).says("backupd.toml:2:1");

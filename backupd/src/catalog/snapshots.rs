@@ -145,6 +145,20 @@ impl Catalog {
         .map_err(|e| self.error("mark a snapshot in", &e))
     }
 
+    /// Notes that the manifest of a snapshot was seen, whatever was noted before.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn mark_snapshot_present(&self, repository_id: &str, snapshot_id: &str) -> Result<()> {
+        sqlx::query("UPDATE snapshots SET removed_ms = NULL WHERE repository_id = $1 AND snapshot_id = $2")
+            .bind(repository_id)
+            .bind(snapshot_id)
+            .execute(&self.pool)
+            .await
+            .map(drop)
+            .map_err(|e| self.error("mark a snapshot in", &e))
+    }
+
     /// At most [`ROWS_MAX`] snapshots, newest first.
     ///
     /// # Errors

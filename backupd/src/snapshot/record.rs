@@ -19,15 +19,7 @@ pub async fn record(path: &Path, store: Arc<dyn Store>, manifest: &Manifest) -> 
     let repository = Repository::open(store).await?;
     let catalog = Catalog::open(path).await?;
     let now_ms = clock::unix_ms(clock::now());
-    let cluster = ClusterRow {
-        name: manifest.cluster.clone(),
-        mode: manifest.mode.clone(),
-        engine: manifest.engine.clone(),
-        engine_version: manifest.engine_version.clone(),
-        repository_url,
-        last_seen_ms: now_ms,
-    };
-    catalog.upsert_cluster(&cluster).await?;
+    catalog.upsert_cluster(&cluster_row(manifest, &repository_url, now_ms)).await?;
     let shards = manifest.shards.iter().map(shard_row).collect::<Result<Vec<_>>>()?;
     catalog.record_snapshot(&snapshot_row(repository.id(), manifest)?, &shards).await?;
     let capabilities: Vec<NodeCapabilityRow> =
@@ -48,6 +40,17 @@ pub async fn removed(path: &Path, repository_id: &str, snapshot_id: &str) -> Res
     Ok(())
 }
 
+pub(super) fn cluster_row(manifest: &Manifest, repository_url: &str, last_seen_ms: u64) -> ClusterRow {
+    ClusterRow {
+        name: manifest.cluster.clone(),
+        mode: manifest.mode.clone(),
+        engine: manifest.engine.clone(),
+        engine_version: manifest.engine_version.clone(),
+        repository_url: repository_url.to_owned(),
+        last_seen_ms,
+    }
+}
+
 fn capability(shard: &Shard, method: &str, seen_ms: u64) -> NodeCapabilityRow {
     NodeCapabilityRow {
         node_id: shard.node.id.clone(),
@@ -64,7 +67,7 @@ fn unix_ms(text: &str) -> Result<u64> {
     Ok(clock::unix_ms(time.to_utc()))
 }
 
-fn snapshot_row(repository_id: &str, manifest: &Manifest) -> Result<SnapshotRow> {
+pub(super) fn snapshot_row(repository_id: &str, manifest: &Manifest) -> Result<SnapshotRow> {
     let tags = serde_json::to_string(&manifest.tags)
         .map_err(|error| Error::new(Class::Unforeseen, format!("tags cannot be written: {error}")))?;
     Ok(SnapshotRow {
@@ -89,7 +92,7 @@ fn snapshot_row(repository_id: &str, manifest: &Manifest) -> Result<SnapshotRow>
     })
 }
 
-fn shard_row(shard: &Shard) -> Result<ShardRow> {
+pub(super) fn shard_row(shard: &Shard) -> Result<ShardRow> {
     Ok(ShardRow {
         shard_index: shard.index,
         slots: shard.slots.as_ref().map(ToString::to_string),
