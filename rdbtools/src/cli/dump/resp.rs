@@ -14,6 +14,9 @@ const BATCH_LEN_MAX: usize = 64 << 10;
 /// The most pending entries of a group that are held until its consumers come.
 const PENDING_MAX: usize = HELD_MAX / size_of::<Delivery>();
 
+/// The most ids of a stream's entries that are held to tell whether a pending entry is still there.
+const LIVE_MAX: usize = HELD_MAX / size_of::<StreamId>();
+
 /// A pending entry: its id, when it was delivered, how often.
 type Delivery = (StreamId, u64, u64);
 
@@ -25,6 +28,7 @@ struct Losses {
     metadata: u64,
     attributes: u64,
     idempotence: u64,
+    pending: u64,
 }
 
 /// What happens to the string that is passing.
@@ -61,6 +65,8 @@ pub(super) struct Resp {
     facts: StreamFacts,
     group: Vec<u8>,
     pending: Vec<Delivery>,
+    /// Entries of the stream, ascending; `None` where they are too many.
+    live: Option<Vec<StreamId>>,
 }
 
 fn bulk(out: &mut Vec<u8>, bytes: &[u8]) {
@@ -99,6 +105,7 @@ impl Resp {
             facts: StreamFacts::default(),
             group: Vec::new(),
             pending: Vec::new(),
+            live: None,
         }
     }
 
@@ -220,6 +227,10 @@ impl Resp {
         if deleted {
             return Ok(());
         }
+        self.live = self.live.take().filter(|live| live.len() < LIVE_MAX);
+        if let Some(live) = &mut self.live {
+            live.push(id);
+        }
         command(&mut self.out, &[b"XADD", &self.key, id.to_string().as_bytes()], fields.saturating_mul(2))
     }
 
@@ -276,6 +287,11 @@ impl Resp {
             let message = "an entry is pending with a consumer and not with its group".to_owned();
             return Err(ScanError { offset, kind: ErrorKind::Malformed, message });
         };
+        // no command makes one whose entry is gone
+        if self.live.as_ref().is_some_and(|live| live.binary_search(&id).is_err()) {
+            self.losses.pending += 1;
+            return Ok(());
+        }
         let (id, delivered, times) = (id.to_string(), delivered.to_string(), times.to_string());
         let claim: [&[u8]; 12] = [
             b"XCLAIM",
@@ -404,6 +420,9 @@ impl Sink for Resp {
         };
         self.is_discarded = false;
         self.is_made = false;
+        let mut live = self.live.take().unwrap_or_default();
+        live.clear();
+        self.live = Some(live);
         self.losses.metadata += u64::from(!key.meta.is_empty());
         self.losses.attributes += u64::from(key.idle_s.is_some() || key.frequency.is_some());
     }
@@ -434,6 +453,7 @@ impl Dumper for Resp {
             (self.losses.module_data, "records of modules that belong to no key were left out"),
             (self.losses.metadata, "keys were written without what modules noted of them"),
             (self.losses.attributes, "keys were written without their idle time or access frequency"),
+            (self.losses.pending, "pending entries were left out because the entry itself is gone"),
             (self.losses.idempotence, "streams were written without their ids of idempotent production"),
         ];
         let losses = losses.into_iter().filter(|(count, _)| *count > 0);
