@@ -126,6 +126,38 @@ pub(crate) fn three_lengths(bytes: &[u8]) -> Parsed<(u64, u64, u64)> {
     Ok(Some(((first, second, third), used + more)))
 }
 
+/// An element of an array (`AR_RDB_TAG_*` in the server's `array.h`).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum ArrayValue {
+    Integer(i64),
+    Float(f64),
+    String(StringHead),
+}
+
+/// The head of an array: how many elements, and where the next is inserted if there is such a place.
+pub(crate) fn array_head(bytes: &[u8]) -> Parsed<(u64, Option<u64>)> {
+    let Some(((count, has_place), used)) = two_lengths(bytes)? else { return Ok(None) };
+    match has_place {
+        0 => Ok(Some(((count, None), used))),
+        1 => Ok(length(bytes.get(used..).unwrap_or_default())?.map(|(at, more)| ((count, Some(at)), used + more))),
+        _ => Err(Defect::malformed(format!("{has_place} does not say whether an array has a place for insertion"))),
+    }
+}
+
+/// The index of an element of an array, and the element or its head.
+pub(crate) fn array_element(bytes: &[u8]) -> Parsed<(u64, ArrayValue)> {
+    let Some(((index, tag), used)) = two_lengths(bytes)? else { return Ok(None) };
+    let rest = bytes.get(used..).unwrap_or_default();
+    let number = rest.first_chunk::<8>();
+    let value = match tag {
+        0 | 3 => string_head(rest)?.map(|(head, more)| (ArrayValue::String(head), more)),
+        1 => number.map(|bytes| (ArrayValue::Integer(i64::from_le_bytes(*bytes)), 8)),
+        2 => number.map(|bytes| (ArrayValue::Float(f64::from_le_bytes(*bytes)), 8)),
+        _ => return Err(Defect::malformed(format!("{tag} is no kind of an array's element"))),
+    };
+    Ok(value.map(|(value, more)| ((index, value), used + more)))
+}
+
 /// A score in the old text form: a length, or 253 for NaN, 254 and 255 for the infinities.
 pub(crate) fn text_score(bytes: &[u8]) -> Parsed<()> {
     match bytes {

@@ -160,6 +160,12 @@ pub enum Part<'a> {
         /// When it read or claimed last; -1: never. `None` where the type does not hold it.
         active_ms: Option<i64>,
     },
+    /// An entry that is pending with the group and with no consumer: one gave it back (Redis 8.8).
+    Nacked(StreamId),
+    /// Where the next element of the array is inserted, if there is such a place.
+    ArrayInsert(Option<u64>),
+    /// The index of the item that follows, in an array.
+    ArrayIndex(u64),
     /// An entry that is pending with the consumer.
     ConsumerPending(StreamId),
     /// A number of idempotent production: a limit, or a counter (`role` tells).
@@ -210,6 +216,8 @@ pub struct Decoder<V> {
     group_last_id: StreamId,
     pending: (StreamId, u64),
     node_id: ([u8; 16], usize),
+    /// What is wrong with a template that was told.
+    template_defect: Option<ScanError>,
 }
 
 impl<V: Values> Decoder<V> {
@@ -229,6 +237,7 @@ impl<V: Values> Decoder<V> {
             group_last_id: StreamId::default(),
             pending: (StreamId::default(), 0),
             node_id: ([0; 16], 0),
+            template_defect: None,
         }
     }
 
@@ -264,6 +273,10 @@ impl<V: Values> Decoder<V> {
                 }
                 self.cells.begin(roles, offset, StreamId::read(&self.node_id.0).unwrap_or_default());
                 if roles.is_empty() { self.cells.begin_node(&mut self.values) } else { Ok(()) }
+            }
+            Role::FieldValue if self.cells.is_templated() => {
+                self.cells.field(&mut self.values)?;
+                self.values.part(offset, Part::Begin { role, length: head.length() })
             }
             Role::Packed => self.values.part(offset, Part::Begin { role: Role::Item, length: head.length() }),
             _ => self.values.part(offset, Part::Begin { role, length: head.length() }),
@@ -319,6 +332,12 @@ impl<V: Values> Decoder<V> {
                     return Ok(());
                 };
                 return self.id(role, offset, StreamId { ms, seq: number });
+            }
+            Role::Template => return self.cells.begin_templated(offset, number),
+            Role::ArrayIndex => return self.values.part(offset, Part::ArrayIndex(number)),
+            Role::ArrayInsert => {
+                let place = Some(number).filter(|number| *number != u64::MAX);
+                return self.values.part(offset, Part::ArrayInsert(place));
             }
             Role::EntriesRead => {
                 let entries_read = Some(number).filter(|number| *number != ENTRIES_READ_UNKNOWN);
@@ -387,6 +406,10 @@ impl<V: Values> Decoder<V> {
                 let part = Part::Consumer { seen_ms: signed(0).unwrap_or_default(), active_ms: signed(8) };
                 return self.values.part(offset, part);
             }
+            Role::Nacked => {
+                let id = StreamId::read(bytes).unwrap_or_default();
+                return self.values.part(offset, Part::Nacked(id));
+            }
             Role::ConsumerPending => {
                 let id = StreamId::read(bytes).unwrap_or_default();
                 return self.values.part(offset, Part::ConsumerPending(id));
@@ -421,7 +444,8 @@ fn packed(value_type: ValueType) -> Option<(Kind, &'static [Role])> {
         (18, _) => (Kind::Listpack, LIST),
         (20, _) => (Kind::Listpack, SET),
         (23 | 25, Magic::Redis) => (Kind::Listpack, &[Role::Field, Role::FieldValue, Role::FieldExpiry]),
-        (15 | 19 | 21, _) | (26, Magic::Redis) => (Kind::Listpack, &[]),
+        (30, Magic::Redis) => (Kind::Listpack, &[Role::Template]),
+        (15 | 19 | 21, _) | (26 | 27, Magic::Redis) => (Kind::Listpack, &[]),
         _ => return None,
     })
 }
@@ -440,6 +464,12 @@ fn flaw(error: &PackedError, offset: u64, plain_body: Option<u64>) -> ScanError 
 
 impl<V: Values> Sink for Decoder<V> {
     const STRUCTURE: bool = true;
+    const TEMPLATES: bool = true;
+
+    fn hash_template(&mut self, id: u64, fields: &[Vec<u8>]) {
+        // where it is refused, the next value is
+        self.template_defect = self.template_defect.take().or(self.cells.add_template(id, fields).err());
+    }
 
     fn header(&mut self, version: RdbVersion) {
         self.values.header(version);
@@ -487,6 +517,7 @@ impl<V: Values> Sink for Decoder<V> {
         self.is_item = false;
         self.held_expiry = None;
         self.half = None;
+        self.cells.end_templated();
         self.facts = StreamFacts::default();
         self.values.key(key);
     }
@@ -500,6 +531,9 @@ impl<V: Values> Sink for Decoder<V> {
     }
 
     fn structure(&mut self, role: Role, offset: u64, structure: Structure<'_>) -> Result<(), ScanError> {
+        if let Some(defect) = self.template_defect.take() {
+            return Err(ScanError { offset, ..defect });
+        }
         match structure {
             Structure::Begin { head, body } => self.begin(role, offset, head, body),
             Structure::Piece(bytes) => self.piece(role, offset, bytes),

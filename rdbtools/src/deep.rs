@@ -93,7 +93,7 @@ impl<K: Sink> DeepSink<K> {
     }
 
     fn is_stream(&self) -> bool {
-        matches!(self.value_type.map(ValueType::code), Some(15 | 19 | 21 | 26))
+        matches!(self.value_type.map(ValueType::code), Some(15 | 19 | 21 | 26 | 27))
     }
 
     fn begin(&mut self, role: Role) {
@@ -181,6 +181,7 @@ impl<K: Sink> Values for DeepSink<K> {
             Part::Score(score) => self.score(offset, score),
             Part::FieldExpiry(expiry) => self.expiry(offset, expiry),
             Part::ValueEnd => self.value_end(),
+            Part::ArrayIndex(_) | Part::ArrayInsert(_) => Ok(()),
             Part::Count { .. } | Part::ModuleNumber(_) | Part::ProducerEntry(_) | Part::Idempotence { .. } => Ok(()),
             _ => self.stream.part(offset, part),
         }

@@ -163,6 +163,8 @@ impl InfoSink {
 }
 
 impl Sink for InfoSink {
+    const TEMPLATES: bool = true;
+
     fn header(&mut self, version: RdbVersion) {
         self.report.header(version);
     }

@@ -17,8 +17,8 @@
 //! | [`crc64`] | the checksum at the end |
 //! | [`version`] | magic and version number |
 //!
-//! The library does no IO: it takes bytes and gives bytes. It reads every version of Redis from 1 to 13
-//! (Redis 8.6) and of Valkey from `REDIS0011` to `VALKEY080` (Valkey 9), with every value type but one: the
+//! The library does no IO: it takes bytes and gives bytes. It reads every version of Redis from 1 to 15
+//! (Redis 8.10) and of Valkey from `REDIS0011` to `VALKEY080` (Valkey 9), with every value type but one: the
 //! module values of the release candidates of Redis 4.0, which only the module can read. It checks framing,
 //! lengths, compressed strings and the checksum. What values hold, in packed encodings too, is checked by
 //! [`deep`]; a scan alone does not look there, and does not notice a key that occurs twice.

@@ -190,6 +190,8 @@ impl ReportSink {
 }
 
 impl Sink for ReportSink {
+    const TEMPLATES: bool = true;
+
     fn select_db(&mut self, db: u64) {
         self.close_db();
         self.current.0 = db;

@@ -9,6 +9,8 @@ mod opcode;
 mod record;
 mod told;
 
+use std::collections::HashMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::atom::{ATOM_MAX, Parsed};
@@ -30,6 +32,9 @@ pub(crate) use opcode::{WHEN_MARK, code};
 /// limit on a string from a client (`proto-max-bulk-len`) is the same by default. Memory grows with the bytes
 /// that arrive, not with the length that a file claims.
 pub const KEPT_LEN_MAX: u64 = 512 << 20;
+
+/// The most bytes of names that one template of hashes has.
+const TEMPLATE_LEN_MAX: usize = 16 << 20;
 
 /// Input is walked and summed in pieces of this size, so that the second look at a byte finds it in the cache.
 const PIECE_LEN: usize = 128 << 10;
@@ -120,6 +125,9 @@ pub struct Scanner<S> {
     /// What the string that is passing means and where it began, and what unpacks it, where its bytes are told.
     told: (Role, u64),
     unpack: lzf::Unpack,
+    /// How many fields each template of hashes has, and which was read last.
+    templates: HashMap<u64, u64>,
+    template: u64,
     /// Strings of the record that are needed when it ends.
     kept: Vec<Vec<u8>>,
     /// The string that is being collected, as it stands in the file.
@@ -146,6 +154,8 @@ impl<S: Sink> Scanner<S> {
             raw: Raw::Untold,
             told: (Role::Untold, 0),
             unpack: lzf::Unpack::default(),
+            templates: HashMap::new(),
+            template: 0,
             kept: Vec::new(),
             collected: Vec::new(),
             failed: None,

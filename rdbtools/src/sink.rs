@@ -39,6 +39,10 @@ pub trait Sink {
     /// Whether the pieces of values are told by [`Sink::structure`] too. It costs: strings are unpacked.
     const STRUCTURE: bool = false;
 
+    /// Whether templates of hashes (Redis 8.10) are understood. Values that refer to one mean nothing without it, so
+    /// where this is not set a file that has any is refused.
+    const TEMPLATES: bool = false;
+
     /// The header was read.
     #[inline]
     fn header(&mut self, version: RdbVersion) {
@@ -80,6 +84,13 @@ pub trait Sink {
     #[inline]
     fn function_pre_ga(&mut self, name: &[u8]) {
         let _ = name;
+    }
+
+    /// A template: the fields of all hashes that refer to it by `id`. Told only where [`Self::STRUCTURE`] and
+    /// [`Self::TEMPLATES`] ask for it.
+    #[inline]
+    fn hash_template(&mut self, id: u64, fields: &[Vec<u8>]) {
+        let _ = (id, fields);
     }
 
     /// An import of slots was under way when the file was written (Valkey 9).
@@ -135,4 +146,6 @@ pub trait Sink {
 }
 
 /// Takes nothing: for checking alone.
-impl Sink for () {}
+impl Sink for () {
+    const TEMPLATES: bool = true;
+}

@@ -59,6 +59,14 @@ pub enum Role {
     ConsumerTimes,
     /// Pending entries of a consumer: how many; then the id of one.
     ConsumerPending,
+    /// Pending entries of a group that no consumer has: how many; then the id of one.
+    Nacked,
+    /// Where the next element of an array is inserted; the greatest number where there is no such place.
+    ArrayInsert,
+    /// The index of an element of an array.
+    ArrayIndex,
+    /// The id of a template of hashes.
+    Template,
     /// How long ids of idempotent production are remembered, and how many of them.
     IdempotenceLimit,
     /// Producers: how many; then the name of one.

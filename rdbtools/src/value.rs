@@ -1,7 +1,7 @@
 //! Value types, and how the bytes of each are laid out.
 //!
 //! A layout is a list of [`Op`]s that the scanner follows; nothing else in this crate knows what a value
-//! looks like. Sources: `rdbLoadObject` in the `rdb.c` of Redis (all versions up to 8.6) and Valkey 9, and
+//! looks like. Sources: `rdbLoadObject` in the `rdb.c` of Redis (all versions up to 8.10) and Valkey 9, and
 //! the files those servers write.
 
 use std::fmt;
@@ -22,7 +22,7 @@ impl ValueType {
     #[inline]
     pub fn new(code: u8, magic: Magic) -> Option<Self> {
         let known = match magic {
-            Magic::Redis => matches!(code, 0..=7 | 9..=26),
+            Magic::Redis => matches!(code, 0..=7 | 9..=28 | 30 | 32),
             Magic::Valkey => matches!(code, 0..=7 | 9..=22),
         };
         known.then_some(Self { code, magic })
@@ -71,6 +71,10 @@ impl ValueType {
             (24, Magic::Redis) => "hash_metadata",
             (25, Magic::Redis) => "hash_listpack_ex",
             (26, Magic::Redis) => "stream_listpacks_4",
+            (27, Magic::Redis) => "stream_listpacks_5",
+            (28, Magic::Redis) => "array",
+            (30, Magic::Redis) => "hash_template_listpack",
+            (32, Magic::Redis) => "hash_template",
             // `new` lets no other code pass
             _ => "unknown",
         }
@@ -82,7 +86,7 @@ impl ValueType {
     pub(crate) const fn layout(self) -> Option<&'static [Op]> {
         Some(match (self.code, self.magic) {
             (0, _) => &[Op::String(Role::Text)],
-            (9..=13 | 16 | 17 | 20, _) | (23, Magic::Redis) => PACKED,
+            (9..=13 | 16 | 17 | 20, _) | (23 | 30, Magic::Redis) => PACKED,
             (1, _) => &[Op::Repeat(Role::Elements, &[Op::String(Role::Item)])],
             (2, _) => &[Op::Repeat(Role::Elements, &[Op::String(Role::Member)])],
             (3, _) => &[Op::Repeat(Role::Elements, &[Op::String(Role::Member), Op::TextScore])],
@@ -95,6 +99,9 @@ impl ValueType {
             (19, _) => STREAM_2,
             (21, _) => STREAM_3,
             (26, Magic::Redis) => STREAM_4,
+            (27, Magic::Redis) => STREAM_5,
+            (28, Magic::Redis) => &[Op::Array(&[Op::ArrayElement])],
+            (32, Magic::Redis) => &[Op::Template(&[Op::String(Role::FieldValue)])],
             // the expiry in ms or -1
             (22, Magic::Valkey) => &[Op::Repeat(
                 Role::Elements,
@@ -135,6 +142,12 @@ pub(crate) enum Op {
     Container,
     /// A number, then the steps that many times.
     Repeat(Role, &'static [Op]),
+    /// How many elements an array has, whether it has a place for insertion, that place, then the steps for each.
+    Array(&'static [Op]),
+    /// The index of an element of an array, how it is kept, and the element.
+    ArrayElement,
+    /// The id of a template of hashes, then the steps as many times as that has fields.
+    Template(&'static [Op]),
     /// The id of a module type.
     ModuleId,
     /// The self-describing parts of a module's value, up to their end mark.
@@ -175,6 +188,19 @@ const GROUPS_3: Op = Op::Repeat(
     Role::Group,
     &[Op::String(Role::Group), GROUP_LAST_ID, GROUP_LAST_ID, Op::Number(Role::EntriesRead), PENDING, CONSUMERS_3],
 );
+/// With the pending entries that no consumer has (Redis 8.8).
+const GROUPS_5: Op = Op::Repeat(
+    Role::Group,
+    &[
+        Op::String(Role::Group),
+        GROUP_LAST_ID,
+        GROUP_LAST_ID,
+        Op::Number(Role::EntriesRead),
+        PENDING,
+        CONSUMERS_3,
+        Op::Repeat(Role::Nacked, &[Op::Raw(Role::Nacked, 16)]),
+    ],
+);
 const PRODUCER_ENTRY: Op = Op::Number(Role::ProducerEntry);
 /// Producer, then its idempotency ids with the entry id of each.
 const PRODUCERS: Op = Op::Repeat(
@@ -214,6 +240,14 @@ const STREAM_4: &[Op] = stream!(
     Op::Number(Role::IdempotenceCount),
     Op::Number(Role::IdempotenceCount)
 );
+const STREAM_5: &[Op] = stream!(
+    GROUPS_5,
+    Op::Number(Role::IdempotenceLimit),
+    Op::Number(Role::IdempotenceLimit),
+    PRODUCERS,
+    Op::Number(Role::IdempotenceCount),
+    Op::Number(Role::IdempotenceCount)
+);
 
 /// Name and value.
 pub(crate) const AUX: &[Op] = &[Op::Keep, Op::Keep];
@@ -229,6 +263,10 @@ pub(crate) const SLOT_IMPORT: &[Op] =
 pub(crate) const MODULE_AUX: &[Op] = &[Op::ModuleParts];
 /// For each class of metadata: four bytes that name it, parts.
 pub(crate) const KEY_META: &[Op] = &[Op::Repeat(Role::Untold, &[Op::Raw(Role::Untold, 4), Op::ModuleParts])];
+
+/// One field of a template of hashes, kept and not kept.
+pub(crate) const TEMPLATE_FIELD: &[Op] = &[Op::Keep];
+pub(crate) const TEMPLATE_FIELD_UNTOLD: &[Op] = STRING;
 
 /// The id of a module type: nine characters and a version of its encoding, packed into 64 bits
 /// (`moduleTypeEncodeId` in the server's `module.c`).
@@ -258,7 +296,16 @@ mod tests {
     use super::*;
 
     fn depth(ops: &[Op]) -> usize {
-        ops.iter().map(|op| if let Op::Repeat(_, inner) = op { 1 + depth(inner) } else { 0 }).max().unwrap_or(0)
+        ops.iter()
+            .map(|op| {
+                if let Op::Repeat(_, inner) | Op::Array(inner) | Op::Template(inner) = op {
+                    1 + depth(inner)
+                } else {
+                    0
+                }
+            })
+            .max()
+            .unwrap_or(0)
     }
 
     #[test]
@@ -274,7 +321,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!(known, 26 + 22);
+        assert_eq!(known, 30 + 22);
         assert!([AUX, FUNCTION, FUNCTION_PRE_GA, SLOT_IMPORT, MODULE_AUX, KEY_META].iter().all(|o| depth(o) <= 2));
     }
 

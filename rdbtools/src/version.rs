@@ -8,8 +8,8 @@ use crate::error::{Defect, ErrorKind};
 
 /// Length of the header: `REDIS` and four digits, or `VALKEY` and three.
 pub const HEADER_LEN: usize = 9;
-/// The newest version under the magic `REDIS` that is understood (Redis 8.6).
-pub const REDIS_VERSION_MAX: u16 = 13;
+/// The newest version under the magic `REDIS` that is understood (Redis 8.10).
+pub const REDIS_VERSION_MAX: u16 = 15;
 /// The version that Valkey 9 writes; below it, Valkey writes `REDIS0011`.
 pub const VALKEY_VERSION_MIN: u16 = 80;
 /// The newest version under the magic `VALKEY` that is understood (Valkey 9).
@@ -136,12 +136,12 @@ mod tests {
 
     #[test]
     fn headers_round_trip_and_strangers_are_told_apart() {
-        for version in [RdbVersion::redis(1), RdbVersion::redis(13), RdbVersion::valkey(80)] {
+        for version in [RdbVersion::redis(1), RdbVersion::redis(15), RdbVersion::valkey(80)] {
             let header: [u8; HEADER_LEN] = version.header().try_into().unwrap();
             assert_eq!(RdbVersion::parse(&header), Ok(version));
         }
         let kind = |header: &[u8; HEADER_LEN]| RdbVersion::parse(header).unwrap_err().kind;
-        for header in [b"REDIS0000", b"REDIS0014", b"REDIS0099", b"VALKEY011", b"VALKEY987"] {
+        for header in [b"REDIS0000", b"REDIS0016", b"REDIS0099", b"VALKEY011", b"VALKEY987"] {
             assert_eq!(kind(header), ErrorKind::Unsupported);
         }
         for header in [b"REDIX0006", b"REDIS-001", b"REDIS00x9", b"\x1f\x8b\x08\0\0\0\0\0\x02"] {

@@ -177,6 +177,8 @@ struct KeyAt {
 }
 
 impl Sink for KeyAt {
+    const TEMPLATES: bool = true;
+
     fn key(&mut self, key: &Key<'_>) {
         if key.offset == self.offset {
             let name = key.name.get(..NAME_SHOWN_MAX).unwrap_or(key.name);

@@ -293,7 +293,8 @@ mod tests {
         for (value_type, target) in types.flat_map(|value_type| Target::all().map(move |target| (value_type, target))) {
             match plan(value_type, target) {
                 Plan::Pass => assert!(target.reads(value_type)),
-                Plan::Unknown => panic!("{value_type} for {target}"),
+                // values of Redis 8.8 and 8.10, which no target reads, are refused
+                Plan::Unknown => assert!(value_type.code() >= 27, "{value_type} for {target}"),
                 Plan::Rewrite { code, steps } => {
                     let to = ValueType::new(code, target.version().magic).unwrap();
                     assert!(target.reads(to) && depth(steps) <= DEPTH_MAX, "{value_type} for {target}");

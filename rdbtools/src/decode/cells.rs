@@ -1,9 +1,11 @@
 //! The elements of a packed value, each by what it is.
 
+use std::collections::HashMap;
 use std::io::Write;
+use std::sync::Arc;
 
 use crate::atom;
-use crate::error::ScanError;
+use crate::error::{ErrorKind, ScanError};
 use crate::packed::Element;
 use crate::structure::Role;
 
@@ -14,6 +16,9 @@ use super::{FIELD_EXPIRY_MAX, Part, StreamId, Values};
 const NUMBER_TEXT_MAX: usize = 127;
 /// The longest text of an integer of 64 bits.
 const INTEGER_TEXT_MAX: usize = 20;
+
+/// The most bytes of templates that are held.
+const TEMPLATES_LEN_MAX: usize = 64 << 20;
 
 /// What the string that is passing is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -36,6 +41,16 @@ pub(super) struct Cells {
     passing: Passing,
     number: [u8; NUMBER_TEXT_MAX],
     filled: usize,
+    templates: Templates,
+    /// The fields of the hash that is passing, and which of them is next.
+    fields: Option<(Arc<[Vec<u8>]>, usize)>,
+}
+
+/// Templates of hashes by their ids (`hashTemplate` of Redis 8.10).
+#[derive(Debug, Default)]
+struct Templates {
+    fields: HashMap<u64, Arc<[Vec<u8>]>>,
+    length: usize,
 }
 
 impl Default for Cells {
@@ -48,6 +63,8 @@ impl Default for Cells {
             passing: Passing::Text,
             number: [0; NUMBER_TEXT_MAX],
             filled: 0,
+            templates: Templates::default(),
+            fields: None,
         }
     }
 }
@@ -58,6 +75,52 @@ impl Cells {
         self.turn = 0;
         self.offset = offset;
         self.node = Node::new(node_id);
+        self.fields = None;
+    }
+
+    /// Takes a template. Its fields ascend, shorter ones first (`sdscmplen`).
+    pub(super) fn add_template(&mut self, id: u64, fields: &[Vec<u8>]) -> Result<(), ScanError> {
+        let order = |field: &Vec<u8>| (field.len(), field.clone());
+        if !fields.is_sorted_by(|a, b| order(a) < order(b)) {
+            return Err(self.defect(format!("the fields of the template {id} of hashes do not ascend")));
+        }
+        self.templates.length += fields.iter().map(|field| field.len() + size_of::<Vec<u8>>()).sum::<usize>();
+        if self.templates.length > TEMPLATES_LEN_MAX {
+            let message = format!("templates of hashes of more than {TEMPLATES_LEN_MAX} bytes together");
+            return Err(ScanError { offset: 0, kind: ErrorKind::Unsupported, message });
+        }
+        self.templates.fields.insert(id, fields.into());
+        Ok(())
+    }
+
+    /// The values that follow belong to the fields of a template.
+    pub(super) fn begin_templated(&mut self, offset: u64, id: u64) -> Result<(), ScanError> {
+        self.offset = offset;
+        let Some(fields) = self.templates.fields.get(&id) else {
+            return Err(self.defect(format!("a hash refers to the template {id}, which there is not")));
+        };
+        self.fields = Some((Arc::clone(fields), 0));
+        Ok(())
+    }
+
+    pub(super) fn end_templated(&mut self) {
+        self.fields = None;
+    }
+
+    pub(super) fn is_templated(&self) -> bool {
+        self.fields.is_some()
+    }
+
+    /// Tells the field whose value comes next.
+    pub(super) fn field(&mut self, values: &mut impl Values) -> Result<(), ScanError> {
+        let Some((fields, next)) = &mut self.fields else { return Ok(()) };
+        let Some(field) = fields.get(*next) else {
+            return Err(self.defect("a hash has more values than its template has fields"));
+        };
+        *next += 1;
+        values.part(self.offset, Part::Begin { role: Role::Field, length: field.len() as u64 })?;
+        values.part(self.offset, Part::Piece(field))?;
+        values.part(self.offset, Part::End)
     }
 
     pub(super) fn begin_node(&mut self, values: &mut impl Values) -> Result<(), ScanError> {
@@ -70,6 +133,7 @@ impl Cells {
             Element::Begin(length) => match self.text_role() {
                 Some(role) => {
                     self.passing = Passing::Text;
+                    self.field(values)?;
                     values.part(self.offset, Part::Begin { role, length })
                 }
                 None if length > NUMBER_TEXT_MAX as u64 => {
@@ -100,6 +164,8 @@ impl Cells {
     /// The role of the element that comes next, if it may be a text.
     fn text_role(&self) -> Option<Role> {
         let role = match self.roles.get(self.turn) {
+            // the id of the template comes first
+            Some(Role::Template) => self.fields.as_ref().map(|_| Role::FieldValue),
             Some(role) => Some(*role),
             None => self.node.text_role(),
         };
@@ -113,6 +179,7 @@ impl Cells {
         // every integer of 64 bits fits
         let written = write!(rest, "{number}").map(|()| INTEGER_TEXT_MAX - rest.len()).unwrap_or(0);
         let text = text.get(..written).unwrap_or_default();
+        self.field(values)?;
         values.part(self.offset, Part::Begin { role, length: text.len() as u64 })?;
         values.part(self.offset, Part::Piece(text))?;
         values.part(self.offset, Part::End)?;
@@ -140,6 +207,10 @@ impl Cells {
             }
             #[expect(clippy::cast_precision_loss, reason = "the server reads it as a double too")]
             Some(Role::Score) => self.score(number as f64, values),
+            Some(Role::Template) => match u64::try_from(number) {
+                Ok(id) => self.begin_templated(self.offset, id),
+                Err(_) => Err(self.defect(format!("{number} is no id of a template of hashes"))),
+            },
             Some(_) => {
                 let at = u64::try_from(number).ok().filter(|at| *at <= FIELD_EXPIRY_MAX);
                 let Some(at) = at else {
@@ -176,6 +247,14 @@ impl Cells {
         if self.roles.is_empty() {
             self.node.end().map_err(|flaw| self.defect(flaw))?;
             return values.part(self.offset, Part::NodeEnd);
+        }
+        if self.roles == [Role::Template] {
+            let is_whole = self.fields.take().is_some_and(|(fields, next)| next == fields.len());
+            return if is_whole {
+                Ok(())
+            } else {
+                Err(self.defect("a hash has fewer values than its template has fields"))
+            };
         }
         if self.turn != 0 {
             let message = format!("the number of its elements is no multiple of {}", self.roles.len());

@@ -95,7 +95,7 @@ impl Stream {
                 }
             }
             Part::Pending { id, .. } => self.pending.add(id),
-            Part::ConsumerPending(id) => return self.pending.take(id).or_else(refuse),
+            Part::ConsumerPending(id) | Part::Nacked(id) => return self.pending.take(id).or_else(refuse),
             _ => {}
         }
         Ok(())

@@ -12,11 +12,16 @@ use super::{Cursor, KEPT_LEN_MAX, Phase, Raw, Scanner};
 
 /// From this version of Redis on opcode 243 is metadata of keys; before, it is nothing.
 const KEY_META_VERSION_MIN: u16 = 13;
+/// From this version of Redis on (8.10) opcode 242 is a template of hashes; before, it is nothing.
+const TEMPLATE_VERSION_MIN: u16 = 15;
+/// The most templates of one file.
+const TEMPLATES_MAX: usize = 1 << 20;
 /// The mark before the number that says when module data is loaded (`RDB_MODULE_OPCODE_UINT`).
 pub(crate) const WHEN_MARK: u64 = 2;
 
 /// The opcodes (`rdb.h` of Redis and Valkey).
 pub(crate) mod code {
+    pub(crate) const HASH_TEMPLATE: u8 = 242;
     pub(crate) const EXTENSION: u8 = 243;
     pub(crate) const SLOT_INFO: u8 = 244;
     pub(crate) const FUNCTION: u8 = 245;
@@ -43,6 +48,7 @@ enum Opcode {
     ResizeDb(u64, u64),
     SlotInfo(u64, u64, u64),
     ModuleAux { module: ModuleId, when: u64 },
+    HashTemplate { id: u64, fields: u64 },
     Record(Record),
     End,
 }
@@ -86,6 +92,9 @@ fn parse_special(first: u8, rest: &[u8], version: RdbVersion) -> Parsed<Opcode> 
         code::FUNCTION_PRE_GA => Some((Opcode::Record(Record::FunctionPreGa), 0)),
         code::EXTENSION if version.magic == Magic::Valkey => Some((Opcode::Record(Record::SlotImport), 0)),
         code::EXTENSION if version.number >= KEY_META_VERSION_MIN => Some((Opcode::Record(Record::KeyMeta), 0)),
+        code::HASH_TEMPLATE if version.magic == Magic::Redis && version.number >= TEMPLATE_VERSION_MIN => {
+            atom::two_lengths(rest)?.map(|((id, fields), used)| (Opcode::HashTemplate { id, fields }, used))
+        }
         code::END => Some((Opcode::End, 0)),
         _ => return Err(unknown(first, version)),
     };
@@ -132,6 +141,9 @@ impl<S: Sink> Scanner<S> {
                 self.begin_record(Record::ModuleAux, value::MODULE_AUX);
                 self.begin_raw(cursor, Raw::ToSink);
             }
+            Opcode::HashTemplate { id, fields } => {
+                self.begin_template(id, fields).map_err(|defect| defect.at(start))?;
+            }
             Opcode::Record(record) => self.begin_opcode_record(cursor, record, start),
             Opcode::End => self.end(cursor),
         }
@@ -145,8 +157,8 @@ impl<S: Sink> Scanner<S> {
             Record::FunctionPreGa => value::FUNCTION_PRE_GA,
             Record::SlotImport => value::SLOT_IMPORT,
             Record::KeyMeta => value::KEY_META,
-            // these two have numbers or a name before their layout begins
-            Record::ModuleAux | Record::Value => value::MODULE_AUX,
+            // these have numbers or a name before their layout begins
+            Record::ModuleAux | Record::Value | Record::HashTemplate => value::MODULE_AUX,
         };
         self.begin_record(record, layout);
         if record == Record::KeyMeta {
@@ -155,6 +167,27 @@ impl<S: Sink> Scanner<S> {
             entry.meta.push(code::EXTENSION);
             self.begin_raw(cursor, Raw::ToMeta);
         }
+    }
+
+    /// A template, which every hash that refers to it needs.
+    fn begin_template(&mut self, id: u64, fields: u64) -> Result<(), Defect> {
+        if !S::TEMPLATES {
+            return Err(Defect::unsupported("the file has templates of hashes (Redis 8.10), which are only read here"));
+        }
+        if fields == 0 {
+            return Err(Defect::malformed(format!("the template {id} of hashes has no fields")));
+        }
+        if self.templates.len() >= TEMPLATES_MAX {
+            return Err(Defect::unsupported(format!("more than {TEMPLATES_MAX} templates of hashes")));
+        }
+        if self.templates.insert(id, fields).is_some() {
+            return Err(Defect::malformed(format!("the template {id} of hashes occurs twice")));
+        }
+        self.begin_record(Record::HashTemplate, &[]);
+        let field = if S::STRUCTURE { value::TEMPLATE_FIELD } else { value::TEMPLATE_FIELD_UNTOLD };
+        self.machine.repeat(field, fields);
+        self.template = id;
+        Ok(())
     }
 
     fn attribute(&mut self, start: u64) -> &mut Entry {

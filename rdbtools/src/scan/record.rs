@@ -1,13 +1,13 @@
 //! Walks values and other records along their layouts.
 
-use crate::atom::{self, Parsed, StringHead};
+use crate::atom::{self, ArrayValue, Parsed, StringHead};
 use crate::error::{Defect, ScanError};
 use crate::lzf;
 use crate::sink::Sink;
 use crate::structure::ModuleNumber;
 use crate::value::{ModuleId, Op};
 
-use super::{Cursor, Phase, Scanner};
+use super::{Cursor, Phase, Scanner, TEMPLATE_LEN_MAX};
 
 /// Length of the id of a stream's node: two numbers of 64 bits.
 const NODE_ID_LEN: u64 = 16;
@@ -22,6 +22,7 @@ pub(super) enum Record {
     SlotImport,
     ModuleAux,
     KeyMeta,
+    HashTemplate,
 }
 
 /// The bytes of a string that have not arrived yet.
@@ -145,6 +146,24 @@ impl<S: Sink> Scanner<S> {
                 self.collected.clear();
                 self.body = Body::Keep { head, start };
             }
+            Op::Array(steps) => {
+                let Some((count, _)) = self.atom(cursor, atom::array_head)? else { return Ok(false) };
+                self.machine.repeat(steps, count);
+                return Ok(true);
+            }
+            Op::ArrayElement => {
+                let Some((_, value)) = self.atom(cursor, atom::array_element)? else { return Ok(false) };
+                if let ArrayValue::String(head) = value {
+                    self.begin_string(cursor, head);
+                }
+            }
+            Op::Template(steps) => {
+                let start = self.atom_start(cursor);
+                let Some(id) = self.atom(cursor, atom::length)? else { return Ok(false) };
+                let fields = self.fields_of(id).map_err(|defect| defect.at(start))?;
+                self.machine.repeat(steps, fields);
+                return Ok(true);
+            }
             Op::ModuleId => {
                 let Some(id) = self.atom(cursor, atom::length)? else { return Ok(false) };
                 self.sink.module_value(ModuleId(id));
@@ -153,6 +172,12 @@ impl<S: Sink> Scanner<S> {
         }
         self.machine.advance();
         Ok(true)
+    }
+
+    /// How many fields a template has.
+    pub(super) fn fields_of(&self, id: u64) -> Result<u64, Defect> {
+        let fields = self.templates.get(&id).copied();
+        fields.ok_or_else(|| Defect::malformed(format!("a hash refers to the template {id}, which there is not")))
     }
 
     #[inline]
@@ -230,6 +255,10 @@ impl<S: Sink> Scanner<S> {
 
     fn keep(&mut self, head: StringHead) -> Result<(), Defect> {
         let mut collected = std::mem::take(&mut self.collected);
+        let kept: usize = if self.record == Record::HashTemplate { self.kept.iter().map(Vec::len).sum() } else { 0 };
+        if kept > TEMPLATE_LEN_MAX {
+            return Err(Defect::unsupported(format!("a template of hashes of more than {TEMPLATE_LEN_MAX} bytes")));
+        }
         match head {
             StringHead::Plain(_) => self.kept.push(collected),
             StringHead::Int { value, .. } => self.kept.push(decimal(value).into_bytes()),
@@ -260,6 +289,7 @@ impl<S: Sink> Scanner<S> {
             (Record::Aux, [name, value]) => self.sink.aux(name, value),
             (Record::Function, [source]) => self.sink.function(source),
             (Record::FunctionPreGa, [name]) => self.sink.function_pre_ga(name),
+            (Record::HashTemplate, fields) if S::STRUCTURE => self.sink.hash_template(self.template, fields),
             (Record::ModuleAux, _) => self.sink.module_aux_end(),
             (Record::SlotImport, _) => self.sink.slot_import(),
             _ => {}

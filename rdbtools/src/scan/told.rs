@@ -1,6 +1,6 @@
 //! Walks values for sinks that want their pieces told. Where a sink does not, none of this is compiled.
 
-use crate::atom::{self, Parsed, StringHead};
+use crate::atom::{self, ArrayValue, Parsed, StringHead};
 use crate::error::ScanError;
 use crate::lzf;
 use crate::sink::Sink;
@@ -18,6 +18,13 @@ fn fixed(count: u8) -> impl Fn(&[u8]) -> Parsed<[u8; RAW_MAX]> {
         to.copy_from_slice(from);
         Ok(Some((taken, count)))
     }
+}
+
+/// The text of a number in an array, which always has a point. Where two shortest texts read as the same number, the
+/// server may have had the other.
+fn array_float(number: f64) -> String {
+    let text = number.to_string();
+    if text.contains('.') || !number.is_finite() { text } else { text + ".0" }
 }
 
 impl<S: Sink> Scanner<S> {
@@ -58,6 +65,29 @@ impl<S: Sink> Scanner<S> {
             Op::Container => {
                 let Some(kind) = self.atom(cursor, container)? else { return Ok(false) };
                 self.sink.structure(Role::Container, start, Structure::Number(kind))?;
+            }
+            Op::Array(steps) => {
+                let Some((count, insert)) = self.atom(cursor, atom::array_head)? else { return Ok(false) };
+                self.machine.repeat(steps, count);
+                self.sink.structure(Role::ArrayInsert, start, Structure::Number(insert.unwrap_or(u64::MAX)))?;
+                self.sink.structure(Role::Elements, start, Structure::Count(count))?;
+                return Ok(true);
+            }
+            Op::ArrayElement => {
+                let Some((index, value)) = self.atom(cursor, atom::array_element)? else { return Ok(false) };
+                self.sink.structure(Role::ArrayIndex, start, Structure::Number(index))?;
+                match value {
+                    ArrayValue::String(head) => self.tell_string(cursor, Role::Item, start, head)?,
+                    ArrayValue::Integer(number) => self.tell_text(Role::Item, start, number.to_string().as_bytes())?,
+                    ArrayValue::Float(number) => self.tell_text(Role::Item, start, array_float(number).as_bytes())?,
+                }
+            }
+            Op::Template(steps) => {
+                let Some(id) = self.atom(cursor, atom::length)? else { return Ok(false) };
+                let fields = self.fields_of(id).map_err(|defect| defect.at(start))?;
+                self.machine.repeat(steps, fields);
+                self.sink.structure(Role::Template, start, Structure::Number(id))?;
+                return Ok(true);
             }
             Op::ModuleParts => return self.tell_module_part(cursor, start),
             Op::Keep | Op::ModuleId => return self.pass_step(cursor, op),
@@ -101,6 +131,14 @@ impl<S: Sink> Scanner<S> {
             }
         }
         Ok(())
+    }
+
+    /// Tells a text that does not stand in the file as it is.
+    fn tell_text(&mut self, role: Role, start: u64, text: &[u8]) -> Result<(), ScanError> {
+        let head = StringHead::Plain(text.len() as u64);
+        self.sink.structure(role, start, Structure::Begin { head, body: start })?;
+        self.sink.structure(role, start, Structure::Piece(text))?;
+        self.sink.structure(role, start, Structure::End)
     }
 
     fn is_told(&self) -> bool {

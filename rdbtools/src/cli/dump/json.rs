@@ -19,6 +19,7 @@ enum Shape {
     Hash { expires: bool },
     Stream,
     Module,
+    Array,
 }
 
 impl Shape {
@@ -28,7 +29,8 @@ impl Shape {
             (1 | 10 | 14 | 18, _) => Self::List,
             (2 | 11 | 20, _) => Self::Set,
             (3 | 5 | 12 | 17, _) => Self::Zset,
-            (4 | 9 | 13 | 16, _) => Self::Hash { expires: false },
+            (28, _) => Self::Array,
+            (4 | 9 | 13 | 16 | 30 | 32, _) => Self::Hash { expires: false },
             (_, name) if name.starts_with("stream") => Self::Stream,
             (_, name) if name.starts_with("module") => Self::Module,
             _ => Self::Hash { expires: true },
@@ -44,6 +46,7 @@ impl Shape {
             Self::Hash { .. } => "hash",
             Self::Stream => "stream",
             Self::Module => "module",
+            Self::Array => "array",
         }
     }
 
@@ -53,6 +56,7 @@ impl Shape {
             Self::Text => ("", ""),
             Self::List | Self::Set | Self::Zset | Self::Hash { .. } => ("[", "]"),
             Self::Stream => ("{\"entries\":[", "}"),
+            Self::Array => ("{", "]}"),
             // its beginning is written when the name of the module is told
             Self::Module => ("", "]}"),
         }
@@ -158,6 +162,8 @@ impl Json {
                 self.put(comma)?;
             }
             Role::FieldValue if is_stream => self.begin_stream_value()?,
+            // its index stands before it
+            Role::Item if self.shape == Shape::Array => self.put("\"value\":")?,
             Role::Item => self.comma()?,
             Role::Member => {
                 self.comma()?;
@@ -205,6 +211,7 @@ impl Json {
         }
         match (self.role, self.shape) {
             (Role::FieldValue, Shape::Stream) => self.put("]"),
+            (Role::Item, Shape::Array) => self.put("}"),
             (Role::FieldValue, Shape::Hash { expires: false }) | (Role::Module, _) => self.put("}"),
             _ => Ok(()),
         }
@@ -233,6 +240,11 @@ impl Json {
                 self.open("],\"consumers\":[")
             }
             Role::ConsumerPending => self.open(",\"pending\":["),
+            Role::Nacked => {
+                self.close_to(2)?;
+                self.level = 1;
+                self.open("],\"nacked\":[")
+            }
             Role::Producer => self.open(",\"producers\":["),
             Role::ProducerId => self.open(",\"ids\":["),
             _ => Ok(()),
@@ -344,7 +356,12 @@ impl Values for Json {
             Part::Consumer { seen_ms, active_ms } => {
                 self.put(&format!(",\"seen_at_ms\":{seen_ms},\"active_at_ms\":{}", json!(active_ms)))
             }
-            Part::ConsumerPending(id) => {
+            Part::ArrayInsert(place) => self.put(&format!("\"insert_index\":{},\"elements\":[", json!(place))),
+            Part::ArrayIndex(index) => {
+                self.comma()?;
+                self.put(&format!("{{\"index\":{index},"))
+            }
+            Part::ConsumerPending(id) | Part::Nacked(id) => {
                 self.comma()?;
                 self.put(&format!("\"{id}\""))
             }

@@ -16,6 +16,9 @@ use super::super::failure::{Class, Failure};
 use super::super::input::{Input, trailing};
 use super::{Out, written};
 
+/// The newest version that the crate reads.
+const CRATE_VERSION_MAX: u16 = 13;
+
 /// Notices what the crate does not show.
 #[derive(Debug, Default)]
 struct Watch {
@@ -30,7 +33,7 @@ impl Watch {
 
 impl Sink for Watch {
     fn header(&mut self, version: RdbVersion) {
-        if version.magic == Magic::Valkey || version.number > 13 {
+        if version.magic == Magic::Valkey || version.number > CRATE_VERSION_MAX {
             self.find(format!("a file of version {version}"));
         }
     }

@@ -29,6 +29,7 @@ struct Losses {
     attributes: u64,
     idempotence: u64,
     pending: u64,
+    nacked: u64,
 }
 
 /// What happens to the string that is passing.
@@ -367,6 +368,18 @@ impl Values for Resp {
             Part::Group { last_id, entries_read } => self.group(last_id, entries_read),
             Part::Pending { id, delivered_ms, deliveries } => self.delivery(offset, (id, delivered_ms, deliveries)),
             Part::ConsumerPending(id) => self.claim(offset, id),
+            Part::Nacked(_) => {
+                self.losses.nacked += 1;
+                Ok(())
+            }
+            Part::ArrayIndex(_) | Part::ArrayInsert(_) => {
+                let message = format!(
+                    "key \"{}\" is an array (Redis 8.8), for which no command is known here",
+                    self.key.escape_ascii()
+                );
+                self.out.refuse(message, "use --format json");
+                self.out.check()
+            }
             Part::Count { role: Role::Producer, count } => {
                 self.losses.idempotence += u64::from(count > 0);
                 Ok(())
@@ -454,6 +467,7 @@ impl Dumper for Resp {
             (self.losses.metadata, "keys were written without what modules noted of them"),
             (self.losses.attributes, "keys were written without their idle time or access frequency"),
             (self.losses.pending, "pending entries were left out because the entry itself is gone"),
+            (self.losses.nacked, "pending entries that consumers gave back were left out"),
             (self.losses.idempotence, "streams were written without their ids of idempotent production"),
         ];
         let losses = losses.into_iter().filter(|(count, _)| *count > 0);
