@@ -58,7 +58,7 @@ enum Command {
     Snapshot(snapshot::Command),
     /// Restore a snapshot, or RDB files of other tools, into a new cluster.
     Restore(Box<restore::Args>),
-    /// Make and list master keys.
+    /// Make, list, rotate and remove master keys.
     #[command(subcommand)]
     Key(key::Command),
     /// Find and remove what no snapshot needs.
@@ -129,7 +129,7 @@ fn run(cli: Cli, output: Output) -> Result<()> {
         match cli.command {
             Command::Snapshot(command) => Box::pin(snapshot::run(command, &reach, output, cancel)).await,
             Command::Restore(args) => Box::pin(restore::run(*args, &reach, output, cancel)).await,
-            Command::Key(command) => key::run(command, output),
+            Command::Key(command) => Box::pin(key::run(command, &reach, output)).await,
             Command::Catalog(command) => Box::pin(catalog::run(command, &reach, output)).await,
             Command::Gc(command) => Box::pin(gc::run(command, &reach, output)).await,
         }

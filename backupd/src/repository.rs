@@ -18,6 +18,7 @@ pub mod gc;
 pub mod lease;
 pub mod listing;
 pub mod removal;
+pub mod rewrap;
 
 use std::sync::Arc;
 
@@ -245,10 +246,7 @@ impl Repository {
             )
             .hint("give the key file that made the snapshot"));
         };
-        let key = place.wrap_key(&master.id);
-        let file = self.store.read(&key, SMALL_BYTES_MAX).await?;
-        let wrap = wrap::parse(&key, &file, &place.snapshot_id, &master.id)?;
-        wrap::open(&key, &wrap, master).map(Some)
+        self.unwrap(place, master).await.map(Some)
     }
 
     /// The ids of the master keys that a snapshot's data key is wrapped for.

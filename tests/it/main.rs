@@ -8,6 +8,7 @@ mod fixture;
 mod format;
 mod harness;
 mod harness_checks;
+mod keys;
 mod readme;
 mod redis_capture;
 mod redis_choice;

@@ -74,6 +74,12 @@ impl Reached {
 }
 
 impl RepositoryArgs {
+    /// The repository of this URL or name, opened with this key file.
+    #[must_use]
+    pub fn with_key_file(repository: String, key_file: PathBuf) -> Self {
+        Self { repository: Some(repository), key_file: Some(key_file), no_encryption: false }
+    }
+
     /// The repository and keys of these flags.
     ///
     /// # Errors

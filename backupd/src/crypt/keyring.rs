@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::io::Write as _;
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use base64::Engine as _;
@@ -84,6 +84,78 @@ impl Keyring {
         let keyring = Self { active: key.id.clone(), keys: vec![key] };
         keyring.write_new(path)?;
         Ok(keyring)
+    }
+
+    /// Adds a new key to a keyring file and makes it the active one. Returns the keyring as it is now.
+    ///
+    /// # Errors
+    /// `Key` when the file cannot be used, `Config` when it cannot be written; it is then as it was.
+    pub fn add_active(path: &Path) -> Result<Self> {
+        let key = MasterKey::generate()?;
+        Self::update(path, |keyring| {
+            keyring.active.clone_from(&key.id);
+            keyring.keys.push(key);
+            Ok(())
+        })
+    }
+
+    /// Removes a key from a keyring file. Whether a snapshot still needs it must be known before.
+    ///
+    /// # Errors
+    /// `NotFound` when it is not there, `Refused` when it is the active one, and as [`Keyring::add_active`].
+    pub fn remove(path: &Path, id: &str) -> Result<Self> {
+        Self::update(path, |keyring| {
+            keyring.check_removable(id)?;
+            keyring.keys.retain(|key| key.id != id);
+            Ok(())
+        })
+    }
+
+    /// Whether a key may be removed as far as the file is concerned.
+    ///
+    /// # Errors
+    /// `NotFound` when it is not there, `Refused` when it is the active one.
+    pub fn check_removable(&self, id: &str) -> Result<()> {
+        if self.find(id).is_none() {
+            return Err(Error::new(Class::NotFound, format!("the key file holds no key {id}")));
+        }
+        if id == self.active {
+            return Err(Error::new(Class::Refused, format!("{id} is the active key"))
+                .hint("`backupd key rotate` makes another one active"));
+        }
+        Ok(())
+    }
+
+    /// Changes a keyring file: the new one is durable aside before it takes the place of the old one, and of several
+    /// processes one goes after the other.
+    fn update(path: &Path, change: impl FnOnce(&mut Self) -> Result<()>) -> Result<Self> {
+        let fail = |error: std::io::Error| {
+            Error::new(Class::Config, format!("{}: the key file cannot be changed: {error}", path.display()))
+        };
+        // a link is followed, so that the file behind it changes and not the link
+        let path = std::fs::canonicalize(path).map_err(|error| {
+            Error::new(Class::Key, format!("{}: the key file cannot be used: {error}", path.display()))
+        })?;
+        let _locked = loop {
+            let file = std::fs::File::open(&path).map_err(fail)?;
+            file.lock().map_err(fail)?;
+            // the one before us may have put another file in its place
+            if file.metadata().map_err(fail)?.ino() == std::fs::metadata(&path).map_err(fail)?.ino() {
+                break file;
+            }
+        };
+        let mut keyring = Self::read(&path)?;
+        change(&mut keyring)?;
+        let aside = path.with_extension(format!("new-{}", hex::encode(random::<8>()?)));
+        let written = keyring.write_new(&aside).and_then(|()| {
+            let folder = path.parent().unwrap_or(Path::new("/"));
+            std::fs::rename(&aside, &path).and_then(|()| std::fs::File::open(folder)?.sync_all()).map_err(fail)
+        });
+        if written.is_err() {
+            // what was not renamed must not stay: it holds keys
+            let _gone_already_is_fine = std::fs::remove_file(&aside);
+        }
+        written.map(|()| keyring)
     }
 
     fn write_new(&self, path: &Path) -> Result<()> {
@@ -203,6 +275,30 @@ mod tests {
         let read = Keyring::read(&path).unwrap();
         assert_eq!(read.active().unwrap().expose(), made.active().unwrap().expose());
         assert_eq!(Keyring::generate(&path).unwrap_err().class(), Class::Refused);
+    }
+
+    #[test]
+    fn keys_are_added_and_removed_by_many_at_once_and_none_is_lost() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("keys.json");
+        let first = Keyring::generate(&path).unwrap();
+        let link = dir.path().join("link.json");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        std::thread::scope(|scope| {
+            for index in 0..8 {
+                let path = if index % 2 == 0 { &path } else { &link };
+                scope.spawn(move || Keyring::add_active(path).unwrap());
+            }
+        });
+        let now = Keyring::read(&link).unwrap();
+        assert_eq!(now.keys().len(), 9);
+        assert!(now.active_id() != first.active_id() && link.is_symlink());
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(Keyring::remove(&path, now.active_id()).unwrap_err().class(), Class::Refused);
+        assert_eq!(Keyring::remove(&path, "k-none").unwrap_err().class(), Class::NotFound);
+        let left = Keyring::remove(&path, first.active_id()).unwrap();
+        assert!(left.keys().len() == 8 && left.find(first.active_id()).is_none());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2, "no copy of the keys is left behind");
     }
 
     #[test]

@@ -1,0 +1,170 @@
+//! Which master keys the snapshots of a repository refer to, wrapping them for another, and letting one go.
+//!
+//! Data is never touched: a wrap is an object of its own. A new wrap is read again and opened before it counts, and an old one goes
+//! only when another was proven to open its snapshot.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::listing::Status;
+use super::{Keys, Place, Repository, SMALL_BYTES_MAX};
+use crate::crypt::keyring::{Keyring, MasterKey};
+use crate::crypt::{DataKey, wrap};
+use crate::error::{Class, Error, Result};
+
+/// What was done to the wraps of a repository.
+#[derive(Debug, Default, Serialize)]
+pub struct Rewrapped {
+    /// Where the repository is.
+    pub url: String,
+    /// Encrypted snapshots.
+    pub snapshots: usize,
+    /// The names of those that have a new wrap now.
+    pub wrapped: Vec<String>,
+    /// The names of those that could not be wrapped, and why.
+    pub failed: Vec<(String, String)>,
+}
+
+/// The snapshots that refer to each key, by key id, as names.
+pub type References = BTreeMap<String, Vec<String>>;
+
+/// An encrypted snapshot.
+struct Sealed {
+    name: String,
+    place: Place,
+}
+
+impl Repository {
+    /// Wraps every encrypted snapshot for the active key of `ring`. One that cannot be opened is told, and the others
+    /// are wrapped all the same.
+    ///
+    /// # Errors
+    /// What the store says. It can be run again, and goes on where it ended.
+    pub async fn rewrap(&self, ring: &Keyring) -> Result<Rewrapped> {
+        let active = ring.active()?;
+        let mut done = Rewrapped { url: self.store.url(), ..Rewrapped::default() };
+        for Sealed { name, place } in self.sealed(&mut done.failed).await? {
+            done.snapshots += 1;
+            if self.wraps(&place).await?.contains(&active.id) && self.opens(&place, active).await.is_ok() {
+                continue;
+            }
+            match self.wrap_for(&place, ring, active).await {
+                Ok(()) => done.wrapped.push(name),
+                // `Busy`: a wrap is there that cannot be opened
+                Err(error)
+                    if matches!(error.class(), Class::Key | Class::Verification | Class::Version | Class::Busy) =>
+                {
+                    done.failed.push((name, error.message().to_owned()));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(done)
+    }
+
+    async fn wrap_for(&self, place: &Place, ring: &Keyring, active: &MasterKey) -> Result<()> {
+        let unproven = self.manifest(place).await?;
+        let data_key = self.data_key(place, unproven.claimed(), &Keys::Keyring(ring.clone())).await?;
+        let Some(data_key) = data_key else { return Ok(()) };
+        // a data key that does not prove the manifest must not be given on
+        unproven.prove(Some(&data_key))?;
+        let file = wrap::seal(&place.snapshot_id, &data_key, active)?;
+        self.create_document(&place.wrap_key(&active.id), file).await?;
+        self.opens(place, active).await
+    }
+
+    /// Proves that a key opens a snapshot: its wrap, and with what is in it the manifest.
+    async fn opens(&self, place: &Place, master: &MasterKey) -> Result<()> {
+        let unproven = self.manifest(place).await?;
+        unproven.prove(Some(&self.unwrap(place, master).await?)).map(drop)
+    }
+
+    /// The data key of a snapshot from its wrap for this key.
+    pub(super) async fn unwrap(&self, place: &Place, master: &MasterKey) -> Result<DataKey> {
+        let key = place.wrap_key(&master.id);
+        let file = self.store.read(&key, SMALL_BYTES_MAX).await?;
+        let wrap = wrap::parse(&key, &file, &place.snapshot_id, &master.id)?;
+        wrap::open(&key, &wrap, master)
+    }
+
+    /// Which snapshots have a wrap for which key. Broken ones count: their wraps may be needed when they are mended.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn key_references(&self) -> Result<References> {
+        let mut references = References::new();
+        for entry in self.snapshots(None).await? {
+            if matches!(entry.status, Status::Available | Status::Broken) && entry.place.snapshot_id != "?" {
+                for key_id in self.wraps(&entry.place).await? {
+                    references.entry(key_id).or_default().push(entry.name.clone());
+                }
+            }
+        }
+        Ok(references)
+    }
+
+    /// Whether no snapshot needs a key: each that has a wrap for it has another one that a key of `ring` opens.
+    ///
+    /// # Errors
+    /// `Refused` when one needs it, naming it; `Busy` while a snapshot is being made, which may be wrapped for this key.
+    pub async fn check_unneeded(&self, ring: &Keyring, id: &str) -> Result<()> {
+        for entry in self.snapshots(None).await? {
+            if entry.status == Status::Creating {
+                let what = format!("snapshot {} is being made in {}", entry.name, self.store.url());
+                return Err(Error::new(Class::Busy, what).hint("it may be wrapped for this key: wait for its end"));
+            }
+            if !matches!(entry.status, Status::Available | Status::Broken) {
+                continue;
+            }
+            let wraps = self.wraps(&entry.place).await?;
+            if !wraps.iter().any(|wrap| wrap == id) {
+                continue;
+            }
+            let mut proven = false;
+            for master in ring.keys().iter().filter(|key| key.id != id && wraps.contains(&key.id)) {
+                proven |= self.opens(&entry.place, master).await.is_ok();
+            }
+            if !proven {
+                let what = format!("snapshot {} in {} needs the key {id}", entry.name, self.store.url());
+                return Err(Error::new(Class::Refused, what).hint(
+                    "`backupd key rotate --resume` wraps it for the active key; one that is broken can only be deleted",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the wraps for a key that no snapshot needs. Tells how many.
+    ///
+    /// # Errors
+    /// As [`Repository::check_unneeded`], and what the store says. It can be run again.
+    pub async fn remove_wraps(&self, ring: &Keyring, id: &str) -> Result<usize> {
+        self.check_unneeded(ring, id).await?;
+        let mut removed = 0;
+        for entry in self.snapshots(None).await? {
+            if matches!(entry.status, Status::Available | Status::Broken)
+                && self.wraps(&entry.place).await?.iter().any(|wrap| wrap == id)
+            {
+                self.store.delete(&entry.place.wrap_key(id)).await?;
+                removed += 1;
+            }
+        }
+        Ok(removed)
+    }
+
+    /// The encrypted snapshots; those whose manifest cannot be read go into `failed`.
+    async fn sealed(&self, failed: &mut Vec<(String, String)>) -> Result<Vec<Sealed>> {
+        let mut sealed = Vec::new();
+        for entry in self.snapshots(None).await? {
+            match (entry.status, entry.manifest) {
+                (Status::Available, Some(manifest)) if manifest.encryption.is_on() => {
+                    sealed.push(Sealed { name: entry.name, place: entry.place });
+                }
+                (Status::Broken, _) => failed.push((entry.name, entry.problem.unwrap_or_default())),
+                _ => {}
+            }
+        }
+        Ok(sealed)
+    }
+}
