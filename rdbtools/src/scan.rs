@@ -4,6 +4,7 @@
 //! length, a score, an opcode with its numbers), the state of the value that is passing, and strings that are
 //! needed whole: key names, aux fields, sources of functions. The bytes of values pass by and are never held.
 
+mod cursor;
 mod machine;
 mod opcode;
 mod record;
@@ -22,6 +23,7 @@ use crate::structure::Role;
 use crate::value::Op;
 use crate::version::{self, HEADER_LEN, RdbVersion};
 
+use cursor::Cursor;
 use opcode::Entry;
 use record::{Body, Record};
 
@@ -127,6 +129,7 @@ pub struct Scanner<S> {
     unpack: lzf::Unpack,
     /// How many fields each template of hashes has, and which was read last.
     templates: HashMap<u64, u64>,
+    takes_templates: bool,
     template: u64,
     /// Strings of the record that are needed when it ends.
     kept: Vec<Vec<u8>>,
@@ -155,11 +158,20 @@ impl<S: Sink> Scanner<S> {
             told: (Role::Untold, 0),
             unpack: lzf::Unpack::default(),
             templates: HashMap::new(),
+            takes_templates: S::TEMPLATES,
             template: 0,
             kept: Vec::new(),
             collected: Vec::new(),
             failed: None,
         }
+    }
+
+    /// Refuses a file that has templates of hashes, though the sink understands them: for whoever wants to split or
+    /// convert it later, which cannot be done.
+    #[must_use]
+    pub fn without_templates(mut self) -> Self {
+        self.takes_templates = false;
+        self
     }
 
     /// Takes in bytes and answers how many of them belonged to the RDB: all of them, or fewer when its end
@@ -406,53 +418,5 @@ impl<S: Sink> Scanner<S> {
     fn end_raw(&mut self, cursor: &mut Cursor<'_>) {
         self.tell_raw(cursor);
         self.raw = Raw::Untold;
-    }
-}
-
-/// A place in a piece of input.
-#[derive(Debug)]
-struct Cursor<'a> {
-    whole: &'a [u8],
-    rest: &'a [u8],
-    /// What was left when bytes were told last.
-    told: &'a [u8],
-}
-
-impl<'a> Cursor<'a> {
-    fn new(whole: &'a [u8]) -> Self {
-        Self { whole, rest: whole, told: whole }
-    }
-
-    #[inline]
-    fn position(&self) -> usize {
-        self.whole.len() - self.rest.len()
-    }
-
-    fn passed(&self) -> &'a [u8] {
-        self.whole.split_at_checked(self.position()).map_or(&[], |(passed, _)| passed)
-    }
-
-    /// Skips bytes that are there.
-    #[inline]
-    fn skip(&mut self, count: usize) {
-        self.rest = self.rest.get(count..).unwrap_or_default();
-    }
-
-    /// Takes up to `count` bytes, as many as are there.
-    #[inline]
-    fn take(&mut self, count: u64) -> &'a [u8] {
-        let count = usize::try_from(count).unwrap_or(usize::MAX);
-        match self.rest.split_at_checked(count) {
-            Some((taken, rest)) => {
-                self.rest = rest;
-                taken
-            }
-            None => self.take_all(),
-        }
-    }
-
-    #[inline]
-    fn take_all(&mut self) -> &'a [u8] {
-        std::mem::take(&mut self.rest)
     }
 }

@@ -172,6 +172,9 @@ fn what_cannot_be_carried_is_refused() {
         panic!("a split without its templates")
     };
     assert_eq!(error.kind, ErrorKind::Unsupported);
+    // and so does whoever says beforehand that it is to be carried
+    let mut scanner = Scanner::new(()).without_templates();
+    assert_eq!(scanner.feed(&templated).unwrap_err().kind, ErrorKind::Unsupported);
     for bytes in [templated, file(14, &key(28, "a", &array())), file(14, &key(27, "s", &stream(&[1], &[2])))] {
         for target in Target::all() {
             let mut converter = Converter::new(Vec::new(), ConvertOptions::new(target));

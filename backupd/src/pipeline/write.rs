@@ -75,7 +75,8 @@ pub async fn shard(
         Writer { upload, sha256: Sha256::new(), stored_bytes: 0, frames: Vec::new(), meter: Arc::clone(&meter) };
     let (sealed, mut frames) = mpsc::channel(FRAMES_IN_FLIGHT);
     let scan = Scan {
-        scanner: Scanner::new(ReportSink::new(true)),
+        // what could not be restored into another shape must not be shown as available
+        scanner: Scanner::new(ReportSink::new(true)).without_templates(),
         sha256: Sha256::new(),
         frame: BytesMut::new(),
         frame_bytes: usize::try_from(target.header.frame_bytes).unwrap_or(usize::MAX),

@@ -171,8 +171,10 @@ impl<S: Sink> Scanner<S> {
 
     /// A template, which every hash that refers to it needs.
     fn begin_template(&mut self, id: u64, fields: u64) -> Result<(), Defect> {
-        if !S::TEMPLATES {
-            return Err(Defect::unsupported("the file has templates of hashes (Redis 8.10), which are only read here"));
+        if !self.takes_templates {
+            return Err(Defect::unsupported(
+                "the file has templates of hashes (Redis 8.10), which can be read, but neither split nor converted",
+            ));
         }
         if fields == 0 {
             return Err(Defect::malformed(format!("the template {id} of hashes has no fields")));
