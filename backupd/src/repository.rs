@@ -240,7 +240,11 @@ impl Repository {
                 format!(
                     "snapshot {} is wrapped for {}, and the key file holds {}",
                     manifest.name,
-                    if wrapped_for.is_empty() { "no key at all".to_owned() } else { wrapped_for.join(", ") },
+                    if wrapped_for.is_empty() {
+                        "no key at all (its objects `wrap-…` are missing)".to_owned()
+                    } else {
+                        wrapped_for.join(", ")
+                    },
                     held.join(", ")
                 ),
             )

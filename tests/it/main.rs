@@ -2,6 +2,7 @@
 #![cfg(test)]
 
 mod configured;
+mod damage_matrix;
 mod dying;
 mod engines;
 mod fixture;
@@ -9,6 +10,7 @@ mod format;
 mod harness;
 mod harness_checks;
 mod keys;
+mod memory;
 mod readme;
 mod redis_capture;
 mod redis_choice;

@@ -175,7 +175,7 @@ fn cut_grown_missing_and_exchanged_objects_are_noticed() {
 }
 
 /// The places of the frames of a `.bkd` file, from its own heads (docs/format.md, section 4).
-fn frames(file: &[u8]) -> Vec<std::ops::Range<usize>> {
+pub(crate) fn frames(file: &[u8]) -> Vec<std::ops::Range<usize>> {
     let (mut frames, mut at) = (Vec::new(), 128);
     while at + 12 < file.len() - 16 {
         let stored = u32::from_le_bytes(file[at + 4..at + 8].try_into().unwrap());
