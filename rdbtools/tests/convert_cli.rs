@@ -1,6 +1,6 @@
 //! `convert`, run as a user runs it: what is refused, left out, carried and told.
 
-#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests fail by panic")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests fail by panic")]
 
 use std::fs;
 use std::io::Write;

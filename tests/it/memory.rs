@@ -62,7 +62,7 @@ impl Store for Memory {
         let mut page = Page::default();
         let after = after.unwrap_or_default();
         for (key, body) in self.objects().iter().filter(|(key, _)| key.starts_with(prefix)) {
-            let folder = key[prefix.len()..].split_once('/').map(|(name, _)| format!("{prefix}{name}/"));
+            let folder = key.strip_prefix(prefix).unwrap().split_once('/').map(|(name, _)| format!("{prefix}{name}/"));
             match folder.filter(|_| by_folder) {
                 Some(folder) if *folder > *after && page.folders.last() != Some(&folder) => page.folders.push(folder),
                 None if **key > *after => {
