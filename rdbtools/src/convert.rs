@@ -27,6 +27,7 @@
 //! ```
 
 mod loss;
+mod noted;
 mod packed;
 mod plan;
 mod rewriter;

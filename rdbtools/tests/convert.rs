@@ -19,7 +19,8 @@ use std::path::Path;
 use engines::{ENGINES, Engine};
 use keyspace::{Content, assert_same, attributes, content, fill};
 use rdbtools::convert::{ConvertError, ConvertOptions, Converted, Converter, Loss, LossKind, Target};
-use rdbtools::{ReportSink, Scanner};
+use rdbtools::write::{self, put_length, put_string};
+use rdbtools::{RdbVersion, ReportSink, Scanner};
 use server::{Reply, Server};
 
 fn save(server: &mut Server, dir: &Path) -> Vec<u8> {
@@ -140,6 +141,68 @@ fn prove_all(engines: &[Engine]) -> String {
         rows.push(std::iter::once(first).chain(cells).collect());
     }
     rows.iter().map(|row| format!("| {} |\n", row.join(" | "))).collect()
+}
+
+/// A file of Redis 8.8, of which no server is here: the stream `s` with one entry that the group `g` has given back, and
+/// one that its consumer `given-back` has.
+fn stream_with_an_entry_given_back() -> Vec<u8> {
+    let version = RdbVersion::redis(14);
+    let mut out = version.header();
+    out.push(27);
+    put_string(&mut out, b"s");
+    put_length(&mut out, 1);
+    put_string(&mut out, &[1_u64.to_be_bytes(), 0_u64.to_be_bytes()].concat());
+    // two entries, none deleted, the shared field "f"; ids 1-0 and 1-1, values "a" and "b"
+    let elements: &[&[u8]] = &[&[2, 1], &[0, 1], &[1, 1], b"\x81f\x02", &[0, 1]];
+    let entries: &[&[u8]] =
+        &[&[2, 1], &[0, 1], &[0, 1], b"\x81a\x02", &[4, 1], &[2, 1], &[0, 1], &[1, 1], b"\x81b\x02", &[4, 1]];
+    let body = [elements.concat(), entries.concat()].concat();
+    let mut node = u32::try_from(body.len() + 7).unwrap().to_le_bytes().to_vec();
+    node.extend([15, 0]);
+    node.extend(body);
+    node.push(0xff);
+    put_string(&mut out, &node);
+    // length, last id, first id, greatest deleted id, entries added; one group
+    [2, 1, 1, 1, 0, 0, 0, 2, 1].iter().for_each(|number| put_length(&mut out, *number));
+    put_string(&mut out, b"g");
+    [1, 1, 2, 2].iter().for_each(|number| put_length(&mut out, *number));
+    for seq in [0_u64, 1] {
+        out.extend([1_u64.to_be_bytes(), seq.to_be_bytes(), 1000_u64.to_le_bytes()].concat());
+        put_length(&mut out, 7);
+    }
+    put_length(&mut out, 1);
+    put_string(&mut out, b"given-back");
+    out.extend([1000_u64.to_le_bytes(), 1000_u64.to_le_bytes()].concat());
+    put_length(&mut out, 1);
+    out.extend([1_u64.to_be_bytes(), 0_u64.to_be_bytes()].concat());
+    put_length(&mut out, 1);
+    out.extend([1_u64.to_be_bytes(), 1_u64.to_be_bytes()].concat());
+    [100, 100, 0, 0, 0].iter().for_each(|number| put_length(&mut out, *number));
+    write::finish(&mut out, version);
+    out
+}
+
+#[test]
+fn entries_that_were_given_back_stay_pending() {
+    let rdb = stream_with_an_entry_given_back();
+    for engine in ENGINES.into_iter().filter(|engine| engine.is_in_ci()) {
+        let converted = convert(&rdb, engine.target, &[]).unwrap();
+        assert!(kinds(&converted.losses).contains(&LossKind::GivenBack));
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("dump.rdb"), &converted.writer).unwrap();
+        let Some(mut server) = engine.start(dir.path()) else { continue };
+        let pending = server.one(&["XPENDING", "s", "g", "-", "+", "10"]);
+        let pending: Vec<(&[u8], &[u8], &Reply)> = pending
+            .list()
+            .iter()
+            .map(|entry| (entry.list()[0].bytes(), entry.list()[1].bytes(), &entry.list()[3]))
+            .collect();
+        let seven = Reply::Int(7);
+        assert_eq!(pending, [(&b"1-0"[..], &b"given-back"[..], &seven), (&b"1-1"[..], &b"given-back+"[..], &seven)]);
+        // somebody else can have it
+        let claimed = server.one(&["XAUTOCLAIM", "s", "g", "other", "0", "1-1"]);
+        assert_eq!(claimed.list()[1].list().len(), 1, "{claimed:?}");
+    }
 }
 
 #[test]

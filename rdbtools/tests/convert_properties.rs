@@ -181,8 +181,12 @@ fn put_stream(code: u8, nodes: &[(u64, Vec<Packed>, bool)], groups: &[Group], nu
             put_length(&mut out, owned.len() as u64);
             owned.iter().for_each(|id| out.extend(id.to_be_bytes().repeat(2)));
         }
+        if code == 27 {
+            // all pending entries have a consumer
+            put_length(&mut out, 0);
+        }
     }
-    if code == 26 {
+    if code > 21 {
         [100, 100, 1].iter().for_each(|number| put_length(&mut out, *number));
         put_string(&mut out, b"producer");
         put_length(&mut out, 1);
@@ -192,9 +196,9 @@ fn put_stream(code: u8, nodes: &[(u64, Vec<Packed>, bool)], groups: &[Group], nu
     out
 }
 
-/// A whole RDB of Redis 8.6, or of Valkey 9.
+/// A whole RDB of Redis 8.8, or of Valkey 9.
 fn rdb() -> impl Strategy<Value = Vec<u8>> {
-    let redis = prop_oneof![3 => collections(), 2 => expiring(&[22, 23, 24, 25]), 2 => streams(&[15, 19, 21, 26])];
+    let redis = prop_oneof![3 => collections(), 2 => expiring(&[22, 23, 24, 25]), 2 => streams(&[15, 19, 21, 26, 27])];
     let valkey = prop_oneof![2 => collections(), 2 => expiring(&[122]), 1 => streams(&[15, 19, 21])];
     let file = |version: RdbVersion| {
         move |values: Vec<(Option<u32>, Value)>| {
@@ -214,7 +218,7 @@ fn rdb() -> impl Strategy<Value = Vec<u8>> {
         }
     };
     prop_oneof![
-        2 => proptest::collection::vec((any::<Option<u32>>(), redis), 1..6).prop_map(file(RdbVersion::redis(13))),
+        2 => proptest::collection::vec((any::<Option<u32>>(), redis), 1..6).prop_map(file(RdbVersion::redis(14))),
         1 => proptest::collection::vec((any::<Option<u32>>(), valkey), 1..6).prop_map(file(RdbVersion::valkey(80))),
     ]
 }

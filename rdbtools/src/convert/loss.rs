@@ -31,6 +31,9 @@ pub enum LossKind {
     ConsumerActivity,
     /// What streams know of producers that may send an entry twice. The entries stay.
     StreamProducers,
+    /// That pending entries of a group were given back and belong to no consumer (Redis 8.8). They stay pending, with a
+    /// consumer that is made for them.
+    GivenBack,
     /// Imports of slots that were under way in the cluster when the file was written. The keys stay.
     SlotImports,
 }
@@ -58,6 +61,7 @@ impl LossKind {
             Self::StreamCounters => "stream-counters",
             Self::ConsumerActivity => "consumer-activity",
             Self::StreamProducers => "stream-producers",
+            Self::GivenBack => "given-back",
             Self::SlotImports => "slot-imports",
         }
     }
@@ -74,6 +78,7 @@ impl LossKind {
             Self::StreamCounters => "counters of streams",
             Self::ConsumerActivity => "times of activity",
             Self::StreamProducers => "facts of producers",
+            Self::GivenBack => "entries without a consumer",
             Self::SlotImports => "imports of slots",
         }
     }

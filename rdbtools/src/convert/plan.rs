@@ -8,7 +8,7 @@ use crate::version::Magic;
 use super::Target;
 
 use Atom::{Fixed, Number, Text};
-use Step::{Collect, Do, Element, Node, Note, Pass, Repeat, Rest, Skip, SkipRepeat, Take};
+use Step::{Collect, Do, Element, Node, Note, Pass, Repeat, Rest, Skip, SkipRepeat, Take, TakeRepeat};
 
 /// What becomes of a value.
 #[derive(Debug, Clone, Copy)]
@@ -51,6 +51,8 @@ pub(super) enum Step {
     Repeat(&'static [Self]),
     /// A number, which is left out, then the steps that many times.
     SkipRepeat(&'static [Self]),
+    /// A number, which is left out but of interest, then the steps that many times.
+    TakeRepeat(Mark, &'static [Self]),
     /// The string of a stream's node, which is written as it stands; its entries are counted.
     Node,
     /// All that is left of the value, which is written as it stands.
@@ -116,6 +118,16 @@ pub(super) enum Mark {
     Seen,
     /// When it last got an entry.
     Active,
+    /// What follows is held until it is known whether the group has pending entries that no consumer has.
+    HoldConsumers,
+    /// Of a group: how many consumers.
+    Consumers,
+    /// The id of a pending entry that no consumer has.
+    GivenBack,
+    /// The consumers are due, with the time of activity or without.
+    PutConsumers {
+        active: bool,
+    },
     /// Of a stream's producers: how long and how many ids are kept, for each.
     ProducerDuration,
     ProducerLimit,
@@ -152,6 +164,8 @@ const OWNED: Step = Repeat(&[Pass(Fixed(16))]);
 const CONSUMERS_1: Step = Repeat(&[Pass(Text), Pass(Fixed(8)), OWNED]);
 const CONSUMERS_3: Step = Repeat(&[Pass(Text), Pass(Fixed(16)), OWNED]);
 const CONSUMERS_3_TO_1: Step = Repeat(&[Pass(Text), Note(Fixed(8), Mark::Seen), Take(Fixed(8), Mark::Active), OWNED]);
+/// The ids of pending entries that no consumer has.
+const GIVEN_BACK: Step = SkipRepeat(&[Take(Fixed(16), Mark::GivenBack)]);
 /// How long ids of producers are kept, how many, the producers, two counts.
 const PRODUCERS: [Step; 5] = [
     Take(Number, Mark::ProducerDuration),
@@ -164,7 +178,7 @@ const PRODUCERS: [Step; 5] = [
 /// A stream's nodes, length and last id; then its first id, greatest deleted id, count of entries added, and groups,
 /// either as they are or without what type 1 lacks.
 macro_rules! stream {
-    (to_1, $consumers:expr $(, $after:expr)*) => {
+    (to_1, [$($group:expr),+] $(, $after:expr)*) => {
         &[
             Repeat(&[Pass(Text), Pass(Text)]),
             Note(Number, Mark::Length), Note(Number, Mark::LastMs), Note(Number, Mark::LastSeq),
@@ -173,56 +187,55 @@ macro_rules! stream {
             Repeat(&[
                 Pass(Text),
                 Note(Number, Mark::GroupMs), Note(Number, Mark::GroupSeq), Take(Number, Mark::Read),
-                PENDING, $consumers,
+                PENDING, $($group),+
             ])
             $(, $after)*
         ]
     };
-    (as_is, $consumers:expr $(, $after:expr)*) => {
+    (as_is, $nodes:expr, $length:expr, [$($group:expr),+] $(, $after:expr)*) => {
         &[
-            Repeat(&[Pass(Text), Pass(Text)]),
-            Pass(Number), Pass(Number), Pass(Number),
+            $nodes, $length,
+            Pass(Number), Pass(Number),
             Pass(Number), Pass(Number), Pass(Number), Pass(Number), Pass(Number),
-            Repeat(&[Pass(Text), Pass(Number), Pass(Number), Pass(Number), PENDING, $consumers])
+            Repeat(&[Pass(Text), Pass(Number), Pass(Number), Pass(Number), PENDING, $($group),+])
             $(, $after)*
         ]
     };
+    (as_is, [$($group:expr),+] $(, $after:expr)*) => {
+        stream!(as_is, Repeat(&[Pass(Text), Pass(Text)]), Pass(Number), [$($group),+] $(, $after)*)
+    };
+    // with producers behind the groups, which are left out
+    (without_producers, $($stream:tt)+) => {
+        stream!($($stream)+, PRODUCERS[0], PRODUCERS[1], PRODUCERS[2], PRODUCERS[3], PRODUCERS[4])
+    };
 }
 
-const STREAM_2_TO_1: &[Step] = stream!(to_1, CONSUMERS_1);
-const STREAM_3_TO_1: &[Step] = stream!(to_1, CONSUMERS_3_TO_1);
-const STREAM_3_TO_2: &[Step] = stream!(as_is, CONSUMERS_3_TO_1);
-const STREAM_4_TO_1: &[Step] =
-    stream!(to_1, CONSUMERS_3_TO_1, PRODUCERS[0], PRODUCERS[1], PRODUCERS[2], PRODUCERS[3], PRODUCERS[4]);
-const STREAM_4_TO_2: &[Step] =
-    stream!(as_is, CONSUMERS_3_TO_1, PRODUCERS[0], PRODUCERS[1], PRODUCERS[2], PRODUCERS[3], PRODUCERS[4]);
-const STREAM_4_TO_3: &[Step] =
-    stream!(as_is, CONSUMERS_3, PRODUCERS[0], PRODUCERS[1], PRODUCERS[2], PRODUCERS[3], PRODUCERS[4]);
-
 const NODES_COUNTED: Step = Repeat(&[Pass(Text), Node]);
-const COUNTED_LENGTH: Step = Take(Number, Mark::CountedLength);
-const STREAM_COUNTED: &[Step] = &[NODES_COUNTED, COUNTED_LENGTH, Rest];
-const STREAM_4_TO_3_COUNTED: &[Step] = &[
-    NODES_COUNTED,
-    COUNTED_LENGTH,
-    Pass(Number),
-    Pass(Number),
-    Pass(Number),
-    Pass(Number),
-    Pass(Number),
-    Pass(Number),
-    Pass(Number),
-    Repeat(&[Pass(Text), Pass(Number), Pass(Number), Pass(Number), PENDING, CONSUMERS_3]),
-    PRODUCERS[0],
-    PRODUCERS[1],
-    PRODUCERS[2],
-    PRODUCERS[3],
-    PRODUCERS[4],
-];
+const COUNTED: Step = Take(Number, Mark::CountedLength);
+const HOLD: Step = Do(Mark::HoldConsumers);
+const PUT_1: Step = Do(Mark::PutConsumers { active: false });
+const PUT_3: Step = Do(Mark::PutConsumers { active: true });
+const HELD_3: Step = TakeRepeat(Mark::Consumers, &[Pass(Text), Pass(Fixed(16)), OWNED]);
+const HELD_3_TO_1: Step =
+    TakeRepeat(Mark::Consumers, &[Pass(Text), Note(Fixed(8), Mark::Seen), Take(Fixed(8), Mark::Active), OWNED]);
+
+const STREAM_COUNTED: &[Step] = &[NODES_COUNTED, COUNTED, Rest];
+const STREAM_2_TO_1: &[Step] = stream!(to_1, [CONSUMERS_1]);
+const STREAM_3_TO_1: &[Step] = stream!(to_1, [CONSUMERS_3_TO_1]);
+const STREAM_3_TO_2: &[Step] = stream!(as_is, [CONSUMERS_3_TO_1]);
+const STREAM_4_TO_1: &[Step] = stream!(without_producers, to_1, [CONSUMERS_3_TO_1]);
+const STREAM_4_TO_2: &[Step] = stream!(without_producers, as_is, [CONSUMERS_3_TO_1]);
+const STREAM_4_TO_3: &[Step] = stream!(without_producers, as_is, [CONSUMERS_3]);
+const STREAM_4_TO_3_COUNTED: &[Step] = stream!(without_producers, as_is, NODES_COUNTED, COUNTED, [CONSUMERS_3]);
+const STREAM_5_TO_1: &[Step] = stream!(without_producers, to_1, [HOLD, HELD_3_TO_1, GIVEN_BACK, PUT_1]);
+const STREAM_5_TO_2: &[Step] = stream!(without_producers, as_is, [HOLD, HELD_3_TO_1, GIVEN_BACK, PUT_1]);
+const STREAM_5_TO_3: &[Step] = stream!(without_producers, as_is, [HOLD, HELD_3, GIVEN_BACK, PUT_3]);
+const STREAM_5_TO_3_COUNTED: &[Step] =
+    stream!(without_producers, as_is, NODES_COUNTED, COUNTED, [HOLD, HELD_3, GIVEN_BACK, PUT_3]);
 
 /// What becomes of a value of this type on its way to the target.
 pub(super) fn plan(value_type: ValueType, target: Target) -> Plan {
-    let is_stream = matches!((value_type.code(), value_type.magic()), (15 | 19 | 21, _) | (26, Magic::Redis));
+    let is_stream = matches!((value_type.code(), value_type.magic()), (15 | 19 | 21, _) | (26 | 27, Magic::Redis));
     if is_stream {
         return stream_plan(value_type.code(), target);
     }
@@ -243,6 +256,7 @@ fn stream_plan(from: u8, target: Target) -> Plan {
     let to = from.min(target.stream_code());
     let steps = match (from, to) {
         (26, 21) if target.counts_entries() => STREAM_4_TO_3_COUNTED,
+        (27, 21) if target.counts_entries() => STREAM_5_TO_3_COUNTED,
         _ if from == to && target.counts_entries() => STREAM_COUNTED,
         _ if from == to => return Plan::Pass,
         (19, 15) => STREAM_2_TO_1,
@@ -251,6 +265,9 @@ fn stream_plan(from: u8, target: Target) -> Plan {
         (26, 15) => STREAM_4_TO_1,
         (26, 19) => STREAM_4_TO_2,
         (26, 21) => STREAM_4_TO_3,
+        (27, 15) => STREAM_5_TO_1,
+        (27, 19) => STREAM_5_TO_2,
+        (27, 21) => STREAM_5_TO_3,
         _ => return Plan::Unknown,
     };
     Plan::Rewrite { code: to, steps }
@@ -281,7 +298,9 @@ mod tests {
     use crate::value::DEPTH_MAX;
 
     fn depth(steps: &[Step]) -> usize {
-        let of = |step: &Step| if let Repeat(inner) | SkipRepeat(inner) = step { 1 + depth(inner) } else { 0 };
+        let of = |step: &Step| {
+            if let Repeat(inner) | SkipRepeat(inner) | TakeRepeat(_, inner) = step { 1 + depth(inner) } else { 0 }
+        };
         steps.iter().map(of).max().unwrap_or(0)
     }
 

@@ -9,16 +9,20 @@ use crate::lzf;
 use crate::scan::{KEPT_LEN_MAX, Machine};
 use crate::write;
 
+use super::NO_EXPIRY;
+use super::noted::{Lacks, Noted};
 use super::packed::{self, Flaw};
 use super::plan::{Atom, Held, Mark, Step};
-use super::{NO_EXPIRY, loss::LossKind};
 
 /// The longest packed value that is held. Servers make none longer than 1 GiB (`LISTPACK_MAX_SAFETY_LIMIT`).
 const HELD_LEN_MAX: u64 = (1 << 30) + (1 << 20);
 /// How a node of a quicklist is kept that is one string (`QUICKLIST_NODE_CONTAINER_PLAIN`).
 const PLAIN: u64 = 1;
-/// What `stream-idmp-duration` and `stream-idmp-maxsize` are unless they are set.
-const PRODUCER_DEFAULT: u64 = 100;
+/// The consumer that is made for pending entries that no consumer has.
+const GIVEN_BACK_NAME: &[u8] = b"given-back";
+const STREAM_ID_LEN: usize = 16;
+/// As much of the string of a stream's node, compressed or not, as holds its header and the number of its entries.
+const NODE_START_LEN: usize = 64;
 
 /// Why a value cannot be rewritten.
 #[derive(Debug)]
@@ -46,46 +50,6 @@ enum Body {
     Node { head: StringHead, left: u64 },
 }
 
-/// As much of the string of a stream's node, compressed or not, as holds its header and the number of its entries.
-const NODE_START_LEN: usize = 64;
-
-/// What a value had that its new type lacks.
-#[derive(Debug, Default)]
-pub(super) struct Lacks {
-    pub(super) field_ttls: u64,
-    stream_counters: u64,
-    activity: u64,
-    producers: u64,
-}
-
-impl Lacks {
-    /// Kinds and how many of each, none of which is 0.
-    pub(super) fn kinds(&self) -> impl Iterator<Item = (LossKind, u64)> {
-        let kinds = [
-            (LossKind::FieldTtls, self.field_ttls),
-            (LossKind::StreamCounters, self.stream_counters),
-            (LossKind::ConsumerActivity, self.activity),
-            (LossKind::StreamProducers, self.producers),
-        ];
-        kinds.into_iter().filter(|(_, items)| *items > 0)
-    }
-}
-
-/// Numbers that were read and are needed further on.
-#[derive(Debug, Default)]
-struct Numbers {
-    least_expiry: u64,
-    expiry: Option<i64>,
-    container: u64,
-    length: u64,
-    counted: u64,
-    last: (u64, u64),
-    deleted: (u64, u64),
-    added: u64,
-    group: (u64, u64),
-    seen: u64,
-}
-
 /// Rewrites one value after another.
 #[derive(Debug)]
 pub(super) struct Rewriter {
@@ -97,11 +61,12 @@ pub(super) struct Rewriter {
     collected: Vec<u8>,
     /// Unpacks a list element that is not held.
     unpack: lzf::Unpack,
-    /// A field and its value, until its expiry is known.
-    field: Vec<u8>,
-    holds_field: bool,
-    numbers: Numbers,
-    lacks: Lacks,
+    /// A field and its value, until its expiry is known; or the consumers of a group.
+    held: Vec<u8>,
+    /// Ids of pending entries of a group that no consumer has.
+    given_back: Vec<u8>,
+    holds: bool,
+    noted: Noted,
 }
 
 impl Rewriter {
@@ -113,10 +78,10 @@ impl Rewriter {
             body: Body::None,
             collected: Vec::new(),
             unpack: lzf::Unpack::default(),
-            field: Vec::new(),
-            holds_field: false,
-            numbers: Numbers::default(),
-            lacks: Lacks::default(),
+            held: Vec::new(),
+            given_back: Vec::new(),
+            holds: false,
+            noted: Noted::default(),
         }
     }
 
@@ -125,14 +90,13 @@ impl Rewriter {
         self.machine.start(steps);
         self.carry.clear();
         self.body = Body::None;
-        self.holds_field = false;
-        self.numbers = Numbers::default();
-        self.lacks = Lacks::default();
+        self.holds = false;
+        self.noted = Noted::default();
     }
 
     /// What the value that passed had and lost.
     pub(super) fn lacks(&self) -> &Lacks {
-        &self.lacks
+        &self.noted.lacks
     }
 
     /// Takes in bytes of the value and appends what becomes of them.
@@ -140,6 +104,7 @@ impl Rewriter {
         let mut rest = bytes;
         while self.pass_body(&mut rest, out)? {
             let Some(step) = self.machine.step() else { return Ok(()) };
+            self.check_held()?;
             if !self.pass_step(step, &mut rest, out)? {
                 return Ok(());
             }
@@ -157,10 +122,12 @@ impl Rewriter {
                 out.extend_from_slice(rest);
                 return Ok(false);
             }
-            Step::Repeat(steps) | Step::SkipRepeat(steps) => {
+            Step::Repeat(steps) | Step::SkipRepeat(steps) | Step::TakeRepeat(_, steps) => {
                 let Some(count) = self.atom(rest, atom::length)? else { return Ok(false) };
-                if matches!(step, Step::Repeat(_)) {
-                    self.put_last(out);
+                match step {
+                    Step::Repeat(_) => self.put_last(out),
+                    Step::TakeRepeat(mark, _) => self.visit(mark, count, out)?,
+                    _ => {}
                 }
                 self.machine.repeat(steps, count);
                 return Ok(true);
@@ -206,8 +173,17 @@ impl Rewriter {
         Ok(None)
     }
 
+    /// Fails where more is held than any server has in one field, or for its consumers.
+    fn check_held(&self) -> Result<(), Halt> {
+        let held = (self.held.len() + self.given_back.len()) as u64;
+        if self.holds && held > 2 * KEPT_LEN_MAX {
+            return Err(Halt::TooLarge(format!("{held} bytes or more would have to be held")));
+        }
+        Ok(())
+    }
+
     fn put(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
-        if self.holds_field { self.field.extend_from_slice(bytes) } else { out.extend_from_slice(bytes) }
+        if self.holds { self.held.extend_from_slice(bytes) } else { out.extend_from_slice(bytes) }
     }
 
     fn put_last(&mut self, out: &mut Vec<u8>) {
@@ -218,8 +194,8 @@ impl Rewriter {
 
     fn begin_string(&mut self, step: Step, head: StringHead, out: &mut Vec<u8>) -> Result<(), Halt> {
         let left = head.body_length();
-        let limit = if self.holds_field { KEPT_LEN_MAX } else { HELD_LEN_MAX };
-        if (self.holds_field || matches!(step, Step::Collect(_))) && head.length().max(left) > limit {
+        let limit = if self.holds { KEPT_LEN_MAX } else { HELD_LEN_MAX };
+        if (self.holds || matches!(step, Step::Collect(_))) && head.length().max(left) > limit {
             let length = head.length().max(left);
             return Err(Halt::TooLarge(format!("{length} bytes would have to be held, more than {limit}")));
         }
@@ -230,7 +206,7 @@ impl Rewriter {
                 self.put_last(out);
                 Body::Node { head, left }
             }
-            Step::Element if self.numbers.container == PLAIN => return self.begin_element(head, out),
+            Step::Element if self.noted.numbers.container == PLAIN => return self.begin_element(head, out),
             Step::Element => return self.begin_string(Step::Collect(Held::Node), head, out),
             _ => {
                 self.put_last(out);
@@ -315,7 +291,7 @@ impl Rewriter {
         let entries = packed::first_number(&start, head.length());
         let entries =
             entries.ok_or_else(|| Defect::malformed("a node of a stream does not say how many entries it has"))?;
-        self.numbers.counted = self.numbers.counted.saturating_add(entries);
+        self.noted.numbers.counted = self.noted.numbers.counted.saturating_add(entries);
         Ok(())
     }
 
@@ -330,7 +306,7 @@ impl Rewriter {
                 packed::put(held, &unpacked, out)
             }
         };
-        self.lacks.field_ttls += result.map_err(|flaw| match flaw {
+        self.noted.lacks.field_ttls += result.map_err(|flaw| match flaw {
             Flaw::Packed(error) => Defect::malformed(error.to_string()),
             Flaw::Other(message) => Defect::malformed(message),
         })?;
@@ -342,7 +318,7 @@ impl Rewriter {
     }
 
     fn visit(&mut self, mark: Mark, number: u64, out: &mut Vec<u8>) -> Result<(), Halt> {
-        let numbers = &mut self.numbers;
+        let numbers = &mut self.noted.numbers;
         match mark {
             Mark::LeastExpiry => numbers.least_expiry = number,
             Mark::ExpiryFromLeast => {
@@ -350,22 +326,26 @@ impl Rewriter {
                 numbers.expiry = expiry.map(field_expiry).transpose()?;
             }
             Mark::ExpiryOrZero => numbers.expiry = Some(number).filter(|at| *at > 0).map(field_expiry).transpose()?,
-            Mark::LostExpiryOrZero => self.lacks.field_ttls += u64::from(number > 0),
-            Mark::LostExpiry => self.lacks.field_ttls += u64::from(number != NO_EXPIRY.cast_unsigned()),
+            Mark::LostExpiryOrZero => self.noted.lacks.field_ttls += u64::from(number > 0),
+            Mark::LostExpiry => self.noted.lacks.field_ttls += u64::from(number != NO_EXPIRY.cast_unsigned()),
             Mark::PutExpiry => out.extend(numbers.expiry.unwrap_or(NO_EXPIRY).to_le_bytes()),
             // expiries are written from 0 on, because the least of them is known at the end only
             Mark::PutLeastExpiry => out.extend([0; 8]),
-            Mark::Hold => {
-                self.holds_field = true;
-                self.field.clear();
+            Mark::Hold | Mark::HoldConsumers => {
+                self.holds = true;
+                self.held.clear();
+                self.given_back.clear();
             }
+            Mark::Consumers => numbers.consumers = number,
+            Mark::GivenBack => self.given_back.extend_from_slice(&self.last),
+            Mark::PutConsumers { active } => self.put_consumers(active, out),
             Mark::Release => self.release(number, out),
             Mark::Container => numbers.container = number,
             Mark::CountedLength => {
-                self.lacks.stream_counters += u64::from(number != numbers.counted);
+                self.noted.lacks.stream_counters += u64::from(number != numbers.counted);
                 write::put_length(out, numbers.counted);
             }
-            _ => self.visit_stream(mark, number),
+            _ => self.noted.note_stream(mark, number),
         }
         Ok(())
     }
@@ -373,49 +353,38 @@ impl Rewriter {
     fn release(&mut self, expiry: u64, out: &mut Vec<u8>) {
         let kept = (expiry <= FIELD_EXPIRY_MAX).then_some(expiry);
         if kept.is_none() && expiry != NO_EXPIRY.cast_unsigned() {
-            self.lacks.field_ttls += 1;
+            self.noted.lacks.field_ttls += 1;
         }
         write::put_length(out, kept.map_or(0, |at| at + 1));
-        out.extend_from_slice(&self.field);
-        self.holds_field = false;
-        if self.field.capacity() > super::PIECE_LEN {
-            self.field = Vec::new();
+        out.extend_from_slice(&self.held);
+        self.holds = false;
+        if self.held.capacity() > super::PIECE_LEN {
+            self.held = Vec::new();
         }
     }
 
-    /// What is counted as lost is what the target, or a newer server after it, would not find out by itself.
-    fn visit_stream(&mut self, mark: Mark, number: u64) {
-        let numbers = &mut self.numbers;
-        match mark {
-            Mark::Length => numbers.length = number,
-            Mark::LastMs => numbers.last.0 = number,
-            Mark::LastSeq => numbers.last.1 = number,
-            Mark::DeletedMs => numbers.deleted.0 = number,
-            Mark::DeletedSeq => {
-                numbers.deleted.1 = number;
-                self.lacks.stream_counters += u64::from(numbers.deleted != (0, 0));
-            }
-            Mark::Added => {
-                numbers.added = number;
-                self.lacks.stream_counters += u64::from(number != numbers.length);
-            }
-            Mark::GroupMs => numbers.group.0 = number,
-            Mark::GroupSeq => numbers.group.1 = number,
-            Mark::Read => {
-                let unknown = number == u64::MAX;
-                let nothing = number == 0 && numbers.group == (0, 0);
-                let everything = number == numbers.added && numbers.group == numbers.last;
-                self.lacks.stream_counters += u64::from(!(unknown || nothing || everything));
-            }
-            Mark::Seen => numbers.seen = number,
-            Mark::Active => self.lacks.activity += u64::from(number != numbers.seen),
-            Mark::ProducerDuration | Mark::ProducerLimit => {
-                self.lacks.producers += u64::from(number != PRODUCER_DEFAULT);
-            }
-            Mark::ProducerId => self.lacks.producers += 1,
-            Mark::ProducerCount => self.lacks.producers += u64::from(number > 0),
-            _ => {}
+    /// Older servers know no pending entry without a consumer, and fall over one: a consumer is made for them.
+    fn put_consumers(&mut self, active: bool, out: &mut Vec<u8>) {
+        self.holds = false;
+        let given_back = (self.given_back.len() / STREAM_ID_LEN) as u64;
+        write::put_length(out, self.noted.numbers.consumers.saturating_add(u64::from(given_back > 0)));
+        out.extend_from_slice(&self.held);
+        if given_back == 0 {
+            return;
         }
+        let mut name = GIVEN_BACK_NAME.to_vec();
+        while self.held.windows(name.len()).any(|held| held == name) {
+            name.push(b'+');
+        }
+        write::put_string(out, &name);
+        // never seen, and never active
+        out.extend([0; 8]);
+        if active {
+            out.extend((-1_i64).to_le_bytes());
+        }
+        write::put_length(out, given_back);
+        out.extend_from_slice(&self.given_back);
+        self.noted.lacks.given_back += given_back;
     }
 }
 

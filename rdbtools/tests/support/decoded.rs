@@ -102,11 +102,11 @@ impl Values for Collect {
             Part::Group { last_id, .. } if old_counters => lines.push(format!("{last_id}")),
             Part::Consumer { seen_ms, .. } if old_consumers => lines.push(format!("{seen_ms}")),
             Part::FieldExpiry(_) | Part::Idempotence { .. } | Part::ProducerEntry(_) => {}
-            Part::Count { role: Role::Elements | Role::Producer | Role::ProducerId, .. } => {}
+            Part::Count { role: Role::Elements | Role::Producer | Role::ProducerId | Role::Nacked, .. } => {}
             Part::ValueEnd => {
                 let (name, mut decoded) = std::mem::take(&mut self.now);
                 // in lists and streams order means something
-                if !matches!(decoded.code, 1 | 10 | 14 | 15 | 18 | 19 | 21 | 26) {
+                if !matches!(decoded.code, 1 | 10 | 14 | 15 | 18 | 19 | 21 | 26 | 27) {
                     decoded.lines.sort();
                 }
                 let earlier =
