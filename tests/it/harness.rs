@@ -8,6 +8,7 @@
 //! | [`nodes`] | where the keys of a server or a cluster are, and connections to there |
 //! | [`keyspace`] | a seeded data set, and a writer that keeps changing known keys |
 //! | [`compare`] | what differs between two keyspaces |
+//! | [`faults`] | a proxy in front of the S3 server that does wrong what a script says |
 //! | [`s3`] | a fresh bucket on the S3 server of the tests |
 //! | [`cli`] | the `backupd` program, run as a user runs it |
 //!
@@ -23,6 +24,8 @@ pub(crate) mod cluster;
 pub(crate) mod compare;
 #[path = "harness/content.rs"]
 pub(crate) mod content;
+#[path = "harness/faults.rs"]
+pub(crate) mod faults;
 #[path = "harness/keyspace.rs"]
 pub(crate) mod keyspace;
 #[path = "harness/nodes.rs"]

@@ -28,6 +28,7 @@ mod snapshot_damage;
 mod snapshot_retake;
 mod snapshot_roundtrip;
 mod store_contract;
+mod store_faults;
 mod store_local;
 mod store_s3;
 mod tidy;
