@@ -7,7 +7,7 @@
 //!
 //! `docs/fuzzing.md` says how the two are run and what they found.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a finding is a panic")]
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a finding is a panic")]
 
 #[path = "../tests/support/arbitrary.rs"]
 #[expect(dead_code, reason = "the tests use more of it")]
@@ -15,6 +15,8 @@ mod arbitrary;
 #[path = "../tests/support/events.rs"]
 mod events;
 mod mutate;
+#[path = "../tests/support/pack.rs"]
+mod pack;
 mod seeds;
 mod targets;
 

@@ -5,9 +5,11 @@ use std::path::PathBuf;
 
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
+use rdbtools::{RdbVersion, write};
 
 use super::arbitrary::{part, rdb};
 use super::mutate::Random;
+use super::pack;
 
 /// How many seeds our own writer makes.
 const MADE: usize = 64;
@@ -31,6 +33,53 @@ fn corpus() -> Vec<Vec<u8>> {
     paths.sort();
     paths.retain(|path| fs::metadata(path).is_ok_and(|facts| facts.len() <= FILE_LEN_MAX));
     paths.iter().filter_map(|path| fs::read(path).ok()).collect()
+}
+
+/// Sound packed values, each behind the number of its encoding.
+pub(crate) fn packed() -> Vec<Vec<u8>> {
+    let mut runner = TestRunner::deterministic();
+    let elements = proptest::collection::vec(pack::element(), 0..12);
+    let made = (0..MADE).filter_map(|_| elements.new_tree(&mut runner).ok()).map(|tree| tree.current());
+    let encoded = made.enumerate().flat_map(|(index, elements)| {
+        let number = i64::try_from(index).unwrap_or(0) << (index % 40);
+        let pairs: Vec<_> = (0..index % 5).map(|pair| (vec![b'f'; pair], vec![b'v'; index * 9])).collect();
+        [
+            [&[0][..], &pack::listpack(&elements)].concat(),
+            [&[1][..], &pack::ziplist(&elements)].concat(),
+            [&[2][..], &pack::intset(&[-number - 1, number, number + 7])].concat(),
+            [&[3][..], &pack::zipmap(&pairs, 2)].concat(),
+        ]
+    });
+    encoded.collect()
+}
+
+/// Whole RDBs whose values are packed, and all others.
+pub(crate) fn deep() -> Vec<Vec<u8>> {
+    let file = |code: u8, value: &[u8]| {
+        let version = RdbVersion::redis(12);
+        let mut out = version.header();
+        out.extend([code, 1, b'k']);
+        // the expiry in front of packed fields, how a quicklist's node is kept
+        match code {
+            25 => out.extend([0; 8]),
+            18 => out.extend([1, 2]),
+            _ => {}
+        }
+        write::put_string(&mut out, value);
+        write::finish(&mut out, version);
+        out
+    };
+    let of = |kind: u8| match kind {
+        0 => &[16u8, 17, 18, 20, 25][..],
+        1 => &[10, 12, 13],
+        2 => &[11],
+        _ => &[9],
+    };
+    let files = packed().into_iter().flat_map(|seed| {
+        let (kind, value) = seed.split_first().map_or((0, &[][..]), |(kind, value)| (*kind, value));
+        of(kind).iter().map(|code| file(*code, value)).collect::<Vec<_>>()
+    });
+    files.chain(rdbs()).collect()
 }
 
 /// Sound compressed strings, each behind the length that it unpacks to.

@@ -1,6 +1,6 @@
 //! The short form of fuzzing: the same mutations every time, and the inputs that once broke a promise.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "tests fail by panic")]
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests fail by panic")]
 
 #[path = "support/arbitrary.rs"]
 #[expect(dead_code, reason = "other tests use more of it")]
@@ -9,6 +9,8 @@ mod arbitrary;
 mod events;
 #[path = "../fuzz/mutate.rs"]
 mod mutate;
+#[path = "support/pack.rs"]
+mod pack;
 #[path = "../fuzz/seeds.rs"]
 mod seeds;
 #[path = "../fuzz/targets.rs"]
