@@ -175,13 +175,19 @@ fn what_cannot_be_carried_is_refused() {
     // and so does whoever says beforehand that it is to be carried
     let mut scanner = Scanner::new(()).without_templates();
     assert_eq!(scanner.feed(&templated).unwrap_err().kind, ErrorKind::Unsupported);
-    for bytes in [templated, file(14, &key(28, "a", &array())), file(14, &key(27, "s", &stream(&[1], &[2])))] {
-        for target in Target::all() {
-            let mut converter = Converter::new(Vec::new(), ConvertOptions::new(target));
-            let fed = converter.feed(&bytes);
-            let converted = fed.and_then(|_| converter.finish());
+    let convert = |bytes: &[u8], target| {
+        let mut converter = Converter::new(Vec::new(), ConvertOptions::new(target));
+        let fed = converter.feed(bytes);
+        fed.and_then(|_| converter.finish())
+    };
+    for target in Target::all() {
+        for bytes in [&templated, &file(14, &key(28, "a", &array()))] {
+            let converted = convert(bytes, target);
             assert!(matches!(converted, Err(ConvertError::Scan { .. } | ConvertError::Refused { .. })), "{target}");
         }
+        // a stream is: what was given back gets a consumer
+        let converted = convert(&file(14, &key(27, "s", &stream(&[1], &[2]))), target).unwrap();
+        assert_eq!((converted.keys, converted.rewritten), (1, 1), "{target}");
     }
 }
 
