@@ -1,89 +1,142 @@
-//! How fast RDBs are scanned, checked, inspected and split, beside `redis-check-rdb` and memcpy.
+//! How fast RDBs are checked, inspected and split, beside `redis-check-rdb` and memcpy, and how much memory it takes.
 //!
-//! `cargo bench -p rdbtools` prints the table of `docs/performance.md`. `BENCH_MB` is the size of each
-//! shape (1000), `BENCH_RUNS` the runs whose median counts (5), `BENCH_DIR` a folder in memory (/dev/shm).
-//! With `BENCH_WRITE=DIR` the shapes are written there and nothing is measured.
+//! `cargo bench -p rdbtools --bench throughput` prints the tables of `docs/performance.md`. Words behind `--` pick
+//! some of it: shapes (`small`, `mixed`, `large`), and parts (`programs`, `library`, `memory`). `BENCH_MB` is the size
+//! of each shape (1000), `BENCH_GB` that of the long inputs of `memory` (20), `BENCH_RUNS` the runs whose median counts
+//! (5), `BENCH_DIR` a folder in memory (/dev/shm). With `BENCH_WRITE=DIR` the shapes are written there and nothing is
+//! measured.
 
+#[path = "throughput/child.rs"]
+mod child;
 #[path = "throughput/shapes.rs"]
 mod shapes;
 
-use std::fs;
+use std::fs::{self, File};
 use std::hint::black_box;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Instant;
 
+use child::{Taken, run, run_on};
 use rdbtools::info::InfoSink;
 use rdbtools::{ReportSink, Scanner, Sink};
+use shapes::Shape;
 
-type Failure = Box<dyn std::error::Error>;
+pub(crate) type Failure = Box<dyn std::error::Error>;
+
+const TOOL: &str = env!("CARGO_BIN_EXE_rdbtools");
 
 fn main() -> Result<(), Failure> {
-    let number = |name: &str, default: usize| std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default);
-    let (megabytes, runs) = (number("BENCH_MB", 1000), number("BENCH_RUNS", 5));
+    let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    // of shapes and of parts, those that are named, or all
+    let picked = |names: &[&str], name: &str| {
+        let named = |name: &str| words.iter().any(|word| word == name);
+        named(name) || !names.iter().any(|name| named(name))
+    };
+    let shape_names = shapes::ALL.map(Shape::name);
+    let shapes = shapes::ALL.into_iter().filter(|shape| picked(&shape_names, shape.name()));
+    let parts = ["programs", "library", "memory"];
+    let megabytes = number("BENCH_MB", 1000) * 1_000_000;
     if let Some(dir) = std::env::var_os("BENCH_WRITE") {
-        for shape in shapes::ALL {
-            fs::write(Path::new(&dir).join(format!("{shape:?}.rdb")), shape.generate(megabytes * 1_000_000))?;
-        }
-        return Ok(());
+        return shapes.into_iter().try_for_each(|shape| {
+            let mut file = File::create(Path::new(&dir).join(format!("{}.rdb", shape.name())))?;
+            Ok(shape.write(megabytes, &mut file)?)
+        });
     }
     let root = std::env::var_os("BENCH_DIR").map_or_else(|| PathBuf::from("/dev/shm"), PathBuf::from);
     let dir = tempfile::tempdir_in(root)?;
-    out(&format!("{:<28}{:>14}{:>14}{:>14}", "MB/s of RDB, median", "small", "mixed", "large"))?;
-    let mut rows: Vec<(String, Vec<f64>)> = Vec::new();
-    for shape in shapes::ALL {
+    for shape in shapes {
         let file = dir.path().join("shape.rdb");
-        fs::write(&file, shape.generate(megabytes * 1_000_000))?;
-        let measured = measure(&file, runs)?;
-        for (index, (name, rate)) in measured.into_iter().enumerate() {
-            match rows.get_mut(index) {
-                Some((_, rates)) => rates.push(rate),
-                None => rows.push((name, vec![rate])),
-            }
+        if picked(&parts, "programs") || picked(&parts, "library") {
+            shape.write(megabytes, &mut File::create(&file)?)?;
+            out(&format!("\n{}: {megabytes} bytes, medians", shape.name()))?;
         }
-        fs::remove_file(&file)?;
+        if picked(&parts, "programs") {
+            programs(&file)?;
+        }
+        if picked(&parts, "library") {
+            library(&file)?;
+        }
+        if picked(&parts, "memory") {
+            let size = number("BENCH_GB", 20) * 1_000_000_000;
+            memory(&format!("{}, {size} bytes", shape.name()), shape, size)?;
+        }
     }
-    for (name, rates) in rows {
-        let rates: String = rates.iter().map(|rate| format!("{rate:>14.0}")).collect();
-        out(&format!("{name:<28}{rates}"))?;
+    if picked(&parts, "memory") {
+        memory("one value of 4 GiB", Shape::Giant, 4 << 30)?;
     }
     Ok(())
 }
 
-/// Rates in MB/s of everything that is measured, on one file.
-fn measure(file: &Path, runs: usize) -> Result<Vec<(String, f64)>, Failure> {
-    let bytes = fs::read(file)?;
-    let mut copy = vec![0; bytes.len()];
-    let rate = |seconds: f64| bytes.len() as f64 / 1e6 / seconds;
-    let mut measured = Vec::new();
-    let mut add = |name: &str, seconds: Result<f64, Failure>| -> Result<(), Failure> {
-        measured.push((name.to_owned(), rate(seconds?)));
-        Ok(())
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
+}
+
+/// The programs, on a file in memory.
+fn programs(file: &Path) -> Result<(), Failure> {
+    let megabytes = fs::metadata(file)?.len() as f64 / 1e6;
+    let folder = file.parent().unwrap_or(Path::new("/"));
+    let check = median(|| run(Command::new("redis-check-rdb").arg(file)))?;
+    let row = |name: &str, bytes: f64, taken: Taken, yardstick: f64, of: &str| {
+        let rate = bytes / taken.seconds;
+        out(&format!("  {name:<34}{rate:>8.0} MB/s {:>7.2} x {of:<16}{:>6.1} MiB", rate / yardstick, taken.peak_mib))
     };
-    let memcpy = || {
+    let rate = megabytes / check.seconds;
+    row("redis-check-rdb", megabytes, check, rate, "redis-check-rdb")?;
+    let verify = median(|| run(Command::new(TOOL).arg("verify").arg(file)))?;
+    row("rdbtools verify", megabytes, verify, rate, "redis-check-rdb")?;
+    let two = median(|| run(Command::new(TOOL).arg("verify").args([file, file])))?;
+    row("rdbtools verify, two files", 2.0 * megabytes, two, rate, "redis-check-rdb")?;
+    let info = median(|| run(Command::new(TOOL).arg("info").arg(file)))?;
+    row("rdbtools info", megabytes, info, megabytes / verify.seconds, "verify")?;
+    let split = |files: &[&Path], rules: &[&str]| {
+        median(|| {
+            let target = tempfile::tempdir_in(folder)?;
+            let mut command = Command::new(TOOL);
+            command.arg("split").args(files).args(["--shards", "5", "--out"]).arg(target.path());
+            run(command.args(rules))
+        })
+    };
+    row("rdbtools split --shards 5", megabytes, split(&[file], &[])?, rate, "redis-check-rdb")?;
+    let checked = split(&[file], &["--on-duplicate", "fail"])?;
+    row("the same, every key compared first", megabytes, checked, rate, "redis-check-rdb")
+}
+
+/// The library on one core, its input in memory.
+fn library(file: &Path) -> Result<(), Failure> {
+    let bytes = fs::read(file)?;
+    // written once, so that no run pays for new pages
+    let mut copy = bytes.clone();
+    let memcpy = seconds(|| {
         copy.copy_from_slice(&bytes);
         black_box(copy.last());
         Ok(())
+    })?;
+    drop(copy);
+    let row = |name: &str, seconds: f64| {
+        let rate = bytes.len() as f64 / 1e6 / seconds;
+        out(&format!("  {name:<34}{rate:>8.0} MB/s {:>7.3} x memcpy", memcpy / seconds))
     };
-    add("memcpy", median(runs, memcpy))?;
-    add("crc alone", median(runs, || crc(&bytes)))?;
+    row("memcpy", memcpy)?;
+    row("checksum alone", seconds(|| crc(&bytes))?)?;
     let bare = without_checksum(&bytes);
-    add("scanner alone, no crc", median(runs, || scan(&bare, ())))?;
+    row("scanner, no checksum", seconds(|| scan(&bare, || ()))?)?;
     drop(bare);
-    add("scanner alone", median(runs, || scan(&bytes, ())))?;
-    add("scanner, report", median(runs, || scan(&bytes, ReportSink::new(false))))?;
-    add("scanner, report, slots", median(runs, || scan(&bytes, ReportSink::new(true))))?;
-    add("scanner, info", median(runs, || scan(&bytes, InfoSink::new(10, 0))))?;
-    add("redis-check-rdb", median(runs, || run(Command::new("redis-check-rdb").arg(file))))?;
-    let tool = env!("CARGO_BIN_EXE_rdbtools");
-    add("rdbtools verify", median(runs, || run(Command::new(tool).arg("verify").arg(file))))?;
-    add("rdbtools info", median(runs, || run(Command::new(tool).arg("info").arg(file))))?;
-    let split = || {
-        let target = tempfile::tempdir_in(file.parent().unwrap_or(Path::new("/")))?;
-        run(Command::new(tool).arg("split").arg(file).args(["--shards", "5", "--out"]).arg(target.path()))
-    };
-    add("rdbtools split --shards 5", median(runs, split))?;
-    Ok(measured)
+    row("scanner", seconds(|| scan(&bytes, || ()))?)?;
+    row("scanner, counts", seconds(|| scan(&bytes, || ReportSink::new(false)))?)?;
+    row("scanner, counts per slot", seconds(|| scan(&bytes, || ReportSink::new(true)))?)?;
+    row("scanner, info", seconds(|| scan(&bytes, || InfoSink::new(10, 0)))?)
+}
+
+/// Peak memory on long inputs, which come through a pipe while they are made.
+fn memory(name: &str, shape: Shape, size: u64) -> Result<(), Failure> {
+    out(&format!("\n{name}: through a pipe, once"))?;
+    for args in [&["verify", "-"][..], &["info", "-"], &["split", "-", "--shards", "1", "--out", "-"]] {
+        let taken = run_on(Command::new(TOOL).args(args).stderr(std::process::Stdio::null()), shape, size)?;
+        let rate = size as f64 / 1e6 / taken.seconds;
+        out(&format!("  rdbtools {:<34}{rate:>6.0} MB/s{:>8.1} MiB", args.join(" "), taken.peak_mib))?;
+    }
+    Ok(())
 }
 
 /// The same bytes under a version that has no checksum, so that the scanner computes none.
@@ -99,28 +152,29 @@ fn crc(bytes: &[u8]) -> Result<(), Failure> {
     Ok(())
 }
 
-fn scan<S: Sink>(bytes: &[u8], sink: S) -> Result<(), Failure> {
-    let mut scanner = Scanner::new(sink);
+fn scan<S: Sink>(bytes: &[u8], sink: impl Fn() -> S) -> Result<(), Failure> {
+    let mut scanner = Scanner::new(sink());
     scanner.feed(bytes)?;
     black_box(scanner.finish()?.0);
     Ok(())
 }
 
-fn run(command: &mut Command) -> Result<(), Failure> {
-    let status = command.stdout(Stdio::null()).status()?;
-    if status.success() { Ok(()) } else { Err(format!("{command:?}: {status}").into()) }
-}
-
 /// The median of the seconds that `work` takes.
-fn median(runs: usize, mut work: impl FnMut() -> Result<(), Failure>) -> Result<f64, Failure> {
-    let mut seconds = Vec::with_capacity(runs);
-    for _ in 0..runs.max(1) {
+fn seconds(mut work: impl FnMut() -> Result<(), Failure>) -> Result<f64, Failure> {
+    let taken = median(|| {
         let started = Instant::now();
         work()?;
-        seconds.push(started.elapsed().as_secs_f64());
-    }
-    seconds.sort_by(f64::total_cmp);
-    Ok(seconds.get(seconds.len() / 2).copied().unwrap_or(f64::NAN))
+        Ok(Taken { seconds: started.elapsed().as_secs_f64(), peak_mib: 0.0 })
+    })?;
+    Ok(taken.seconds)
+}
+
+/// The run with the median time; the most memory of all.
+fn median(mut work: impl FnMut() -> Result<Taken, Failure>) -> Result<Taken, Failure> {
+    let mut runs = (0..number("BENCH_RUNS", 5).max(1)).map(|_| work()).collect::<Result<Vec<_>, _>>()?;
+    runs.sort_by(|a, b| a.seconds.total_cmp(&b.seconds));
+    let peak_mib = runs.iter().map(|taken| taken.peak_mib).fold(0.0, f64::max);
+    Ok(Taken { peak_mib, ..runs.get(runs.len() / 2).copied().unwrap_or_default() })
 }
 
 #[expect(clippy::print_stdout, reason = "the table is what a benchmark is for")]

@@ -1,6 +1,9 @@
-//! The three shapes of RDBs that are measured, written without a server so that they are the same everywhere.
+//! The shapes of RDBs that are measured, written without a server so that they are the same everywhere.
+
+use std::io::{self, Write};
 
 use rdbtools::RdbVersion;
+use rdbtools::crc64::Crc64;
 use rdbtools::write::{self, put_length, put_string};
 
 /// A shape of keyspace.
@@ -12,17 +15,31 @@ pub(crate) enum Shape {
     Mixed,
     /// Strings of 64 KiB that do not compress.
     Large,
+    /// One string that takes it all.
+    Giant,
 }
 
-/// All shapes, in the order of the table.
+/// The shapes of the table, in its order.
 pub(crate) const ALL: [Shape; 3] = [Shape::Small, Shape::Mixed, Shape::Large];
 
+/// How much is made before it is written.
+const BUFFER_LEN: usize = 1 << 20;
+
 impl Shape {
-    /// An RDB of about `size` bytes.
-    pub(crate) fn generate(self, size: usize) -> Vec<u8> {
+    /// Its name on the command line.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Small => "small",
+            Self::Mixed => "mixed",
+            Self::Large => "large",
+            Self::Giant => "giant",
+        }
+    }
+
+    /// Writes an RDB of about `size` bytes; it is never held as a whole.
+    pub(crate) fn write(self, size: u64, to: &mut impl Write) -> io::Result<()> {
         let version = RdbVersion::redis(10);
-        let mut out = Vec::with_capacity(size + (1 << 20));
-        out.extend(version.header());
+        let mut out = version.header();
         write::put_aux(&mut out, b"redis-ver", b"7.0.15");
         write::put_select_db(&mut out, 0);
         let mut random = Random(0x9e37_79b9_7f4a_7c15);
@@ -30,17 +47,38 @@ impl Shape {
             documents: (0..64).map(|_| lzf(&text(&mut random))).collect(),
             nodes: (0..64).map(|_| lzf(&listpack(text(&mut random).chunks(60)))).collect(),
         };
-        let mut number = 0;
-        while out.len() < size {
-            match self {
-                Self::Small => small(&mut out, number, &mut random),
-                Self::Mixed => mixed(&mut out, number, &mut random, &texts),
-                Self::Large => large(&mut out, number, &mut random),
-            }
-            number += 1;
+        if let Self::Giant = self {
+            key(&mut out, 0, "giant");
+            put_length(&mut out, size / 8 * 8);
         }
-        write::finish(&mut out, version);
-        out
+        let (mut crc, mut written, mut number) = (Crc64::new(), 0, 0);
+        while written < size {
+            while out.len() < BUFFER_LEN && written + (out.len() as u64) < size {
+                match self {
+                    Self::Small => small(&mut out, number, &mut random),
+                    Self::Mixed => mixed(&mut out, number, &mut random, &texts),
+                    Self::Large => large(&mut out, number, &mut random),
+                    Self::Giant => break,
+                }
+                number += 1;
+            }
+            if let Self::Giant = self {
+                let left = (size / 8 * 8).saturating_sub(number * BUFFER_LEN as u64);
+                random.bytes(&mut out, left.min(BUFFER_LEN as u64));
+                number += 1;
+                if left <= BUFFER_LEN as u64 {
+                    written = size;
+                }
+            }
+            crc.update(&out);
+            to.write_all(&out)?;
+            written += out.len() as u64;
+            out.clear();
+        }
+        write::put_end(&mut out);
+        crc.update(&out);
+        out.extend(crc.value().to_le_bytes());
+        to.write_all(&out)
     }
 }
 
