@@ -2,6 +2,7 @@
 //! [`crate::error::Class`]; `-o json` prints one document on standard output and errors as JSON on standard error.
 
 pub mod catalog;
+pub mod check;
 pub mod export;
 pub mod gc;
 pub mod key;
@@ -58,6 +59,8 @@ enum Command {
     Snapshot(snapshot::Command),
     /// Restore a snapshot, or RDB files of other tools, into a new cluster.
     Restore(Box<restore::Args>),
+    /// Say whether a backup would work now, and name what is missing; one line and an exit code for monitoring.
+    Check(Box<check::Args>),
     /// Make, list, rotate and remove master keys.
     #[command(subcommand)]
     Key(key::Command),
@@ -132,6 +135,7 @@ fn run(cli: Cli, output: Output) -> Result<()> {
             Command::Key(command) => Box::pin(key::run(command, &reach, output)).await,
             Command::Catalog(command) => Box::pin(catalog::run(command, &reach, output)).await,
             Command::Gc(command) => Box::pin(gc::run(command, &reach, output)).await,
+            Command::Check(args) => Box::pin(check::run(*args, &reach, output)).await,
         }
     })
 }

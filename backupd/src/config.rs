@@ -82,6 +82,8 @@ pub struct Cluster {
     pub password: Option<Password>,
     /// How servers that speak TLS are recognised, and how we are.
     pub tls: Tls,
+    /// The primary to take from a Sentinel that watches several.
+    pub sentinel_master: Option<String>,
     /// The name of the repository for its snapshots, which exists.
     pub repository: String,
     /// What its snapshots are tagged with.
@@ -249,6 +251,7 @@ fn cluster(text: Text<'_>, folder: &Path, name: &Spanned<String>, section: &file
         username: section.username.clone(),
         password,
         tls,
+        sentinel_master: section.sentinel_master.clone(),
         repository: section.repository.get_ref().clone(),
         tags: section.tags.clone(),
         primary_use: section.primary,

@@ -13,6 +13,8 @@
 //! | `cluster` | `CLUSTER NODES` and `CLUSTER SLOTS` |
 //! | `migrations` | migrations of slots that leave no marker there |
 //! | `node` | one node as it was seen |
+//! | `sentinel` | the servers that a Sentinel watches |
+//! | `probe` | what a node would refuse a capture |
 //! | `topology` | which nodes and shards there are |
 //! | `tls` | certificates, and what is wrong with them |
 //! | `wire` | a raw connection: commands out, lines and bytes in |
@@ -25,8 +27,10 @@ mod end;
 mod info;
 mod migrations;
 mod node;
+mod probe;
 mod refusal;
 mod replication;
+mod sentinel;
 mod source;
 mod tls;
 mod topology;
@@ -38,6 +42,7 @@ pub use end::{EndVerdict, check_end};
 pub(crate) use info::Info;
 pub use node::{Node, Role};
 pub(crate) use node::{Seen, connect, observe};
+pub use probe::refusals;
 pub(crate) use refusal::refusal;
 pub use replication::{Framing, MARK_LEN, Payload, Replication, Started};
 pub use source::{Address, Credentials, Secret, SourceOptions, SourceUrl};

@@ -1,6 +1,7 @@
 //! Tests of backupd against real servers. `tests/run.sh` installs and starts what they need.
 #![cfg(test)]
 
+mod check;
 mod configured;
 mod damage_matrix;
 mod dying;
@@ -16,6 +17,7 @@ mod redis_capture;
 mod redis_choice;
 mod redis_launch;
 mod redis_nodes;
+mod redis_sentinel;
 mod redis_server;
 mod redis_tls;
 mod redis_topology;

@@ -146,6 +146,9 @@ pub struct SourceArgs {
     /// The key of our certificate (PEM).
     #[arg(long, value_name = "FILE", requires = "source_cert")]
     source_key: Option<PathBuf>,
+    /// The primary to take from a Sentinel that watches several.
+    #[arg(long, value_name = "NAME")]
+    sentinel_master: Option<String>,
     /// The name in the certificates of the source [default: each server's host].
     #[arg(long, value_name = "NAME")]
     source_server_name: Option<String>,
@@ -176,6 +179,7 @@ impl SourceArgs {
     pub fn reach(&self, context: &Context, name: Option<&str>, repository: &RepositoryArgs) -> Result<ReachedSource> {
         let Some(name) = name else {
             let mut source = self.options(self.source.clone(), Tls::default())?;
+            source.sentinel_master.clone_from(&self.sentinel_master);
             source.username = self.source_username.clone();
             source.password = match &self.source_password_file {
                 Some(path) => Some(password(path)?),
@@ -197,6 +201,7 @@ impl SourceArgs {
             None => repository.configured(&config, &cluster.repository)?,
         };
         let mut source = self.options(cluster.sources.clone(), cluster.tls.clone())?;
+        source.sentinel_master = self.sentinel_master.clone().or_else(|| cluster.sentinel_master.clone());
         source.username = self.source_username.clone().or_else(|| cluster.username.clone());
         source.password = match (&self.source_password_file, &cluster.password) {
             (Some(path), _) | (None, Some(Password::File(path))) => Some(password(path)?),
@@ -213,6 +218,12 @@ impl SourceArgs {
             zone: cluster.zone.clone(),
             catalog: Some(config.catalog_path.clone()),
         })
+    }
+
+    /// Whether `--source` was given.
+    #[must_use]
+    pub fn is_given(&self) -> bool {
+        !self.source.is_empty()
     }
 
     /// How these seeds are reached; flags override the TLS files of the configuration.

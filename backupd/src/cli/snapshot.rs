@@ -122,7 +122,7 @@ enum Method {
 
 /// When a primary may serve.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Primary {
+pub enum Primary {
     /// Only in a shard without any replica, and only where a failed save cannot stop its writes.
     Lone,
     /// When no replica can serve.

@@ -53,6 +53,7 @@ pub(super) struct Cluster {
     pub(super) tls_cert: Option<PathBuf>,
     pub(super) tls_key: Option<PathBuf>,
     pub(super) tls_server_name: Option<String>,
+    pub(super) sentinel_master: Option<String>,
     pub(super) repository: Spanned<String>,
     #[serde(default)]
     pub(super) tags: BTreeMap<String, String>,

@@ -181,6 +181,8 @@ pub struct SourceOptions {
     pub password: Option<Secret>,
     /// How servers that speak TLS are recognised, and how we are.
     pub tls: Tls,
+    /// The primary to take from a Sentinel that watches several.
+    pub sentinel_master: Option<String>,
     /// For resolving a name, connecting and sending a command.
     pub connect_timeout: Duration,
     /// For one reply to an ordinary command.
@@ -201,6 +203,7 @@ impl SourceOptions {
             username: None,
             password: None,
             tls: Tls::default(),
+            sentinel_master: None,
             connect_timeout: Duration::from_secs(5),
             reply_timeout: Duration::from_secs(15),
             payload_wait: Duration::from_secs(30 * 60),

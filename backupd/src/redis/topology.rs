@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use super::cluster::{Member, parse_nodes, parse_slots};
 use super::info::Info;
 use super::node::{Node, Role, Seen, connect, observe};
+use super::sentinel;
 use super::source::{Address, SourceOptions};
 use crate::error::{Class, Error, Result};
 
@@ -129,13 +130,13 @@ impl Topology {
     }
 }
 
-/// Finds the nodes and shards of a source, beginning at any seed that answers.
+/// Finds the nodes and shards of a source, beginning at any seed that answers; a Sentinel leads to what it watches.
 ///
 /// A node that cannot be asked becomes [`Node::unreachable`], not a failure.
 ///
 /// # Errors
 /// `SourceUnavailable` when no seed answers; `SourceAuth` when credentials or a command are refused; `Refused` when
-/// a cluster does not cover every slot or the seeds name several primaries; `Config` for a Sentinel.
+/// a cluster does not cover every slot or the seeds name several primaries; `Usage` for a Sentinel that watches several.
 pub async fn discover(options: &SourceOptions) -> Result<Topology> {
     let options = Arc::new(options.clone());
     let mut worst: Option<Error> = None;
@@ -153,11 +154,11 @@ pub async fn discover(options: &SourceOptions) -> Result<Topology> {
 }
 
 async fn discover_from(seed: &Address, options: &Arc<SourceOptions>) -> Result<Topology> {
-    let seen = observe(seed, options).await?;
-    if seen.info.is_sentinel() {
-        return Err(Error::new(Class::Config, format!("{seed}: this is a Sentinel, not a data node"))
-            .hint("give the address of any data node that it watches"));
-    }
+    let seen = match observe(seed, options).await {
+        Ok(seen) if !seen.info.is_sentinel() => seen,
+        Err(error) if error.class() != Class::SourceAuth || !sentinel::is_at(seed, options).await => return Err(error),
+        Ok(_) | Err(_) => return standalone(&Arc::new(sentinel::resolve(seed, options).await?)).await,
+    };
     if seen.info.is_cluster() { cluster(seed, &seen.info, options).await } else { standalone(options).await }
 }
 

@@ -90,6 +90,7 @@ fn extra_program(name: &str) -> PathBuf {
 pub(crate) struct Options {
     engine: Engine,
     cluster: bool,
+    sentinel: bool,
     password: Option<String>,
     /// PEM files: authority, certificate, key.
     tls: Option<[PathBuf; 3]>,
@@ -99,7 +100,7 @@ pub(crate) struct Options {
 impl Options {
     /// Redis 7.0, standalone, no password, no persistence, diskless replication without delay.
     pub(crate) fn new() -> Self {
-        Self { engine: Engine::Redis, cluster: false, password: None, tls: None, lines: Vec::new() }
+        Self { engine: Engine::Redis, cluster: false, sentinel: false, password: None, tls: None, lines: Vec::new() }
     }
 
     /// Another program.
@@ -111,6 +112,12 @@ impl Options {
     /// Cluster mode (without slots; see [`super::cluster::Cluster`]).
     pub(crate) fn cluster(mut self) -> Self {
         self.cluster = true;
+        self
+    }
+
+    /// A Sentinel: what it watches is said by lines.
+    pub(crate) fn sentinel(mut self) -> Self {
+        self.sentinel = true;
         self
     }
 
@@ -138,12 +145,18 @@ impl Options {
             "bind 127.0.0.1".to_owned(),
             format!("dir {}", dir.display()),
             format!("logfile {}", dir.join("log").display()),
+        ];
+        if self.sentinel {
+            lines.extend(self.lines.iter().cloned());
+            return lines.join("\n") + "\n";
+        }
+        lines.extend([
             "save \"\"".to_owned(),
             "appendonly no".to_owned(),
             "repl-diskless-sync yes".to_owned(),
             "repl-diskless-sync-delay 0".to_owned(),
             "enable-debug-command local".to_owned(),
-        ];
+        ]);
         if self.cluster {
             lines.push("cluster-enabled yes".to_owned());
             // a busy machine must not cause failovers
@@ -228,7 +241,7 @@ impl Server {
     fn launch(options: &Options, port: u16, tls_port: Option<u16>, dir: &Path) -> Running {
         fs::write(dir.join("server.conf"), options.config(port, tls_port, dir)).unwrap();
         let mut command = process::command(options.engine.program());
-        command.arg(dir.join("server.conf")).current_dir(dir);
+        command.arg(dir.join("server.conf")).args(options.sentinel.then_some("--sentinel")).current_dir(dir);
         let console = File::create(dir.join("console")).unwrap();
         command.stdin(Stdio::null()).stdout(console.try_clone().unwrap()).stderr(console);
         process::spawn_group(command)

@@ -1,0 +1,101 @@
+//! `backupd check …`
+
+use std::fmt::Write as _;
+
+use clap::Args as ClapArgs;
+use policies::replica::{PrimaryUse, Wishes};
+use serde::Serialize;
+
+use super::output::Output;
+use super::reach::{Context, RepositoryArgs, SourceArgs};
+use super::snapshot::Primary;
+use crate::error::{Class, Error, Result};
+use crate::snapshot::check::{self, Report, Severity};
+
+/// What to check.
+#[derive(Debug, ClapArgs)]
+pub struct Args {
+    /// A cluster of the configuration [default: all of them, unless --source is given].
+    #[arg(value_name = "CLUSTER", conflicts_with = "source")]
+    cluster_name: Option<String>,
+    #[command(flatten)]
+    source: SourceArgs,
+    #[command(flatten)]
+    repository: RepositoryArgs,
+    /// Use this node (its id, or host:port) for its shard.
+    #[arg(long, value_name = "ID")]
+    node: Option<String>,
+    /// When a primary may serve.
+    #[arg(long, value_enum)]
+    primary: Option<Primary>,
+}
+
+/// What is printed as JSON.
+#[derive(Debug, Serialize)]
+struct Reports {
+    ok: bool,
+    clusters: Vec<Report>,
+}
+
+/// Runs a check. The first line of the result is for monitoring; the exit code is that of the first error found.
+///
+/// # Errors
+/// Every class; see [`Class`].
+pub async fn run(args: Args, context: &Context, output: Output) -> Result<()> {
+    let names: Vec<Option<String>> = match (&args.cluster_name, args.source.is_given()) {
+        (Some(name), _) => vec![Some(name.clone())],
+        (None, true) => vec![None],
+        (None, false) => context.load()?.clusters().map(|cluster| Some(cluster.name.clone())).collect(),
+    };
+    if names.is_empty() {
+        return Err(Error::new(Class::Usage, "there is nothing to check: the configuration has no cluster")
+            .hint("name one, or give --source URL and --repository URL"));
+    }
+    let mut clusters = Vec::new();
+    for name in names {
+        let reached = args.source.reach(context, name.as_deref(), &args.repository)?;
+        let primary_use = args.primary.map_or(reached.primary_use, PrimaryUse::from);
+        let wishes = Wishes { primary_use, node: args.node.clone(), zone: reached.zone };
+        let (store, keys) = (reached.repository.store().await, &reached.repository.keys);
+        let cluster = name.unwrap_or_else(|| "default".to_owned());
+        clusters.push(Box::pin(check::check(&cluster, &reached.source, &wishes, store, keys)).await);
+    }
+    let reports = Reports { ok: clusters.iter().all(|report| report.ok), clusters };
+    output.result(&reports, text)?;
+    let failed = reports.clusters.iter().flat_map(|report| report.findings.iter().map(move |it| (report, it)));
+    match failed.into_iter().find(|(_, finding)| finding.severity == Severity::Error) {
+        None => Ok(()),
+        Some((report, finding)) => {
+            let message = format!("a backup of {} would fail now: {}", report.cluster, finding.message);
+            let error = Error::new(finding.of, message);
+            Err(match &finding.hint {
+                Some(hint) => error.hint(hint),
+                None => error,
+            })
+        }
+    }
+}
+
+fn text(reports: &Reports) -> String {
+    let lines = reports.clusters.iter().map(|report| {
+        let errors = report.findings.iter().filter(|finding| finding.severity == Severity::Error).count();
+        let warnings = report.findings.len() - errors;
+        let state = if report.ok { "ok" } else { "FAILED" };
+        let nodes: Vec<String> =
+            report.shards.iter().map(|shard| format!("{} {}", shard.role, shard.address)).collect();
+        let mut text = format!(
+            "{state}: {}: {} shards from {}; {errors} errors, {warnings} warnings",
+            report.cluster,
+            report.shards.len(),
+            if nodes.is_empty() { "no node".to_owned() } else { nodes.join(", ") }
+        );
+        for finding in &report.findings {
+            let kind = if finding.severity == Severity::Error { "error" } else { "warning" };
+            let hint = finding.hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default();
+            // writing to a String cannot fail
+            let _infallible = write!(text, "\n  {kind}: {}{hint}", finding.message);
+        }
+        text
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}

@@ -1,0 +1,220 @@
+//! Whether a backup would work now: everything is looked at, and nothing is taken.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use policies::replica::{Verdict, Wishes};
+use serde::Serialize;
+use tokio::task::JoinSet;
+
+use super::choice::{check_named, choose_node};
+use super::settle::settled;
+use crate::clock;
+use crate::error::{Class, Error, Result};
+use crate::redis::{self, Address, SourceOptions, Topology, refusals};
+use crate::repository::{Keys, Repository, new_snapshot_id};
+use crate::store::Store;
+
+/// A check is impatient: a node that needs longer for a reply is in trouble.
+const REPLY_WAIT: Duration = Duration::from_secs(5);
+
+/// How many nodes are asked at the same time.
+const ASKED_AT_ONCE: usize = 32;
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// A backup would fail.
+    Error,
+    /// A backup would work, but not as well as it could.
+    Warning,
+}
+
+/// One thing that is not as it should be.
+#[derive(Debug, Clone, Serialize)]
+pub struct Finding {
+    /// How bad it is.
+    pub severity: Severity,
+    /// The text code of the class of the error, as in the command-line contract.
+    pub class: &'static str,
+    /// What and where.
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+    /// The class itself, which decides the exit code.
+    #[serde(skip)]
+    pub of: Class,
+}
+
+/// The node that would serve a shard.
+#[derive(Debug, Clone, Serialize)]
+pub struct Serving {
+    /// Index of the shard.
+    pub index: usize,
+    /// Its slots.
+    pub slots: Option<policies::slot::SlotSet>,
+    /// The node's id.
+    pub node: String,
+    /// Where it listens.
+    pub address: String,
+    /// `primary` or `replica`.
+    pub role: &'static str,
+    /// How far it is behind its primary.
+    pub lag_bytes: u64,
+    /// Why it, and why not the others.
+    pub choice: Vec<Verdict>,
+}
+
+/// What was found about one cluster.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// The cluster.
+    pub cluster: String,
+    /// Whether a backup would work now.
+    pub ok: bool,
+    /// The shards that a node can serve.
+    pub shards: Vec<Serving>,
+    /// What is not as it should be, the worst first.
+    pub findings: Vec<Finding>,
+}
+
+impl Report {
+    fn add(&mut self, severity: Severity, error: &Error) {
+        let finding = Finding {
+            severity,
+            class: error.class().code(),
+            message: error.message().to_owned(),
+            hint: error.advice().map(ToOwned::to_owned),
+            of: error.class(),
+        };
+        if !self.findings.iter().any(|known| known.message == finding.message) {
+            self.findings.push(finding);
+        }
+    }
+}
+
+/// Checks source and repository of a cluster.
+pub async fn check(
+    cluster: &str,
+    source: &SourceOptions,
+    wishes: &Wishes,
+    store: Result<Arc<dyn Store>>,
+    keys: &Keys,
+) -> Report {
+    let mut report = Report { cluster: cluster.to_owned(), ok: false, shards: Vec::new(), findings: Vec::new() };
+    let options = SourceOptions { reply_timeout: REPLY_WAIT.min(source.reply_timeout), ..source.clone() };
+    check_source(&options, wishes, &mut report).await;
+    if matches!(keys, Keys::Unsaid) {
+        let error = Error::new(Class::Key, "no key was given, and a snapshot without encryption must be asked for");
+        report.add(Severity::Error, &error.hint("give --key-file FILE, or --no-encryption"));
+    }
+    let writable = async { check_repository(store?).await };
+    if let Err(error) = writable.await {
+        report.add(Severity::Error, &error.at("repository"));
+    }
+    report.findings.sort_by_key(|finding| finding.severity);
+    report.ok = report.findings.iter().all(|finding| finding.severity != Severity::Error);
+    report
+}
+
+async fn check_source(options: &SourceOptions, wishes: &Wishes, report: &mut Report) {
+    let topology = match redis::discover(options).await {
+        Ok(topology) => topology,
+        Err(error) => {
+            report.add(Severity::Error, &error);
+            // which commands are refused besides the one that ended the search
+            if error.class() == Class::SourceAuth {
+                for address in options.seeds.iter().map(|seed| &seed.address) {
+                    refusals(address, options).await.iter().for_each(|error| report.add(Severity::Error, error));
+                }
+            }
+            return;
+        }
+    };
+    if let Err(error) = check_named(&topology, wishes) {
+        report.add(Severity::Error, &error);
+    }
+    choose(&topology, wishes, report);
+    probe(&topology, options, report).await;
+    if let Err(error) = settled(topology) {
+        report.add(Severity::Warning, &error.at("a backup would have to wait"));
+    }
+}
+
+fn choose(topology: &Topology, wishes: &Wishes, report: &mut Report) {
+    for (index, shard) in topology.shards.iter().enumerate() {
+        match choose_node(index, shard, wishes, &HashMap::new()) {
+            Ok(chosen) => report.shards.push(Serving {
+                index,
+                slots: shard.slots.clone(),
+                node: chosen.node.id,
+                address: chosen.node.address.to_string(),
+                role: chosen.node.role.as_str(),
+                lag_bytes: chosen.lag_bytes,
+                choice: chosen.choice.verdicts,
+            }),
+            Err(error) => report.add(Severity::Error, &error),
+        }
+        for node in &shard.nodes {
+            if let Some(why) = &node.unreachable {
+                let message =
+                    format!("shard {index}: the {} {} is unreachable: {why}", node.role.as_str(), node.address);
+                report.add(Severity::Warning, &Error::new(Class::SourceUnavailable, message));
+            }
+        }
+    }
+}
+
+/// Asks all nodes what they would refuse: an error of those that would serve, a warning of the others, which would
+/// have to serve when those fail.
+async fn probe(topology: &Topology, options: &SourceOptions, report: &mut Report) {
+    let nodes = topology.shards.iter().flat_map(|shard| &shard.nodes).filter(|node| node.unreachable.is_none());
+    let addresses: Vec<Address> = nodes.map(|node| node.address.clone()).collect();
+    for some in addresses.chunks(ASKED_AT_ONCE) {
+        let mut tasks = JoinSet::new();
+        for address in some {
+            let (address, options) = (address.clone(), options.clone());
+            tasks.spawn(async move { (address.to_string(), refusals(&address, &options).await) });
+        }
+        let mut answers: Vec<(String, Vec<Error>)> = Vec::new();
+        while let Some(done) = tasks.join_next().await {
+            match done {
+                Ok(answer) => answers.push(answer),
+                Err(error) => report.add(Severity::Error, &crate::task_failed(error)),
+            }
+        }
+        answers.sort_by(|a, b| a.0.cmp(&b.0));
+        for (address, errors) in answers {
+            let serves = report.shards.iter().any(|shard| shard.address == address);
+            for error in errors {
+                // a cluster is found by CLUSTER SLOTS where CLUSTER NODES is refused
+                let grave = serves && !error.message().contains("CLUSTER NODES");
+                report.add(if grave { Severity::Error } else { Severity::Warning }, &error);
+            }
+        }
+    }
+}
+
+/// Writes an object, sees that it cannot be written again, and removes it.
+async fn check_repository(store: Arc<dyn Store>) -> Result<()> {
+    match Repository::open(Arc::clone(&store)).await {
+        // it is made by the first snapshot
+        Ok(_) => {}
+        Err(error) if error.class() == Class::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let key = format!("backupd-check-{}", new_snapshot_id(clock::now())?);
+    let body = Bytes::from_static(b"written by backupd check; it may be removed\n");
+    store.create(&key, body.clone()).await?;
+    let again = store.create(&key, body).await;
+    store.delete(&key).await?;
+    match again {
+        Err(error) if error.class() == Class::Busy => Ok(()),
+        Err(error) => Err(error),
+        Ok(()) => Err(Error::new(Class::Refused, format!("{} lets an object be overwritten", store.url()))
+            .hint("the store must honour If-None-Match: * (docs/config.md)")),
+    }
+}
