@@ -71,7 +71,8 @@ struct Source {
 impl Source {
     fn launch(asked: &Asked, shards: usize) -> Self {
         let file = asked.dir.join("source.rdb");
-        std::fs::write(&file, shapes::Shape::Mixed.generate(asked.shard_bytes * shards)).unwrap();
+        let size = (asked.shard_bytes * shards) as u64;
+        shapes::Shape::Mixed.write(size, &mut std::fs::File::create(&file).unwrap()).unwrap();
         let source = Self::launch_from(&asked.dir.join("source"), &["--rdb", file.to_str().unwrap()], shards);
         std::fs::remove_file(&file).unwrap();
         source
