@@ -185,10 +185,11 @@ impl Walk {
     /// # Errors
     /// The first flaw. A walk that has failed is of no more use.
     pub fn push(&mut self, bytes: &[u8], mut tell: impl FnMut(Element<'_>)) -> Result<(), PackedError> {
-        let given = self.at + (self.carried + bytes.len()) as u64;
-        if given > self.length {
-            return Err(self.flaw(self.length, "more bytes are given than the value has".into()));
-        }
+        let before = self.at + self.carried as u64;
+        let room = usize::try_from(self.length - before).unwrap_or(usize::MAX);
+        // bytes beyond the end are an error, but what is wrong before it comes first, however the bytes are cut
+        let (bytes, beyond) = bytes.split_at_checked(room).unwrap_or((bytes, &[]));
+        let given = before + bytes.len() as u64;
         match &mut self.state {
             // one copy of the machine for each, so that the format is known in it
             State::Listpack(format) => {
@@ -218,6 +219,9 @@ impl Walk {
         }?;
         if given == self.length && self.body != Body::Ended {
             return Err(self.flaw(self.length, "the value ends before its end mark".into()));
+        }
+        if !beyond.is_empty() {
+            return Err(self.flaw(self.length, "more bytes are given than the value has".into()));
         }
         Ok(())
     }

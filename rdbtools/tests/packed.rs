@@ -126,6 +126,25 @@ fn a_claim_of_gigabytes_is_refused_at_once() {
     assert_eq!(refused(Kind::Listpack, &value).offset, 6);
 }
 
+/// A compressed value may unpack to more than it declares, which shows only at its end.
+#[test]
+fn what_is_wrong_comes_before_bytes_beyond_the_end() {
+    let sound = listpack(&[Packed::text("ab"), Packed::Integer(7)]);
+    let mut broken = sound.clone();
+    broken[9] = 9;
+    for (value, word) in [(&sound, "more bytes"), (&broken, "back length")] {
+        for cut in [usize::MAX, 1, 5] {
+            let (mut walk, mut elements) = (Walk::new(Kind::Listpack, value.len() as u64), 0);
+            let bytes = [&value[..], b"beyond"].concat();
+            let walked = bytes.chunks(cut).try_for_each(|piece| {
+                walk.push(piece, |element| elements += u64::from(!matches!(element, Element::Piece(_))))
+            });
+            assert!(walked.unwrap_err().message.contains(word));
+            assert_eq!(elements, if word == "more bytes" { 3 } else { 2 });
+        }
+    }
+}
+
 #[test]
 fn walks_of_many_elements_say_nothing_of_their_number() {
     let many = vec![Packed::Integer(5); 70_000];
