@@ -48,6 +48,22 @@ async fn open(store: Arc<dyn Store>) -> Repository {
 }
 
 #[test]
+fn a_note_that_cannot_be_read_may_say_that_a_snapshot_is_kept() {
+    let server = loaded();
+    let repo = Repo::folder();
+    repo.create(&server.url(), "one");
+    repo.json(&["snapshot", "keep", "one"]);
+    let is_note = |path: &std::path::Path| path.to_string_lossy().contains("fact-kept-");
+    let (path, mut note) = repo.files().into_iter().find(|(path, _)| is_note(path)).unwrap();
+    note[20] ^= 1;
+    std::fs::write(path, note).unwrap();
+    repo.run(&["snapshot", "delete", "one"]).exits(17).says("fact-kept-").says("--broken");
+    repo.run(&["snapshot", "verify", "one"]).ok();
+    repo.run(&["snapshot", "delete", "one", "--broken"]).ok();
+    repo.run(&["snapshot", "show", "one"]).exits(10);
+}
+
+#[test]
 fn a_deleted_snapshot_is_gone_its_name_is_free_and_the_others_stay() {
     let server = loaded();
     for repo in [Repo::folder(), Repo::bucket("delete")] {

@@ -49,7 +49,7 @@ pub enum Command {
     Delete {
         /// Its name; with --broken also its id.
         name: String,
-        /// Delete it although its manifest cannot be read.
+        /// Delete it although its manifest, or a note that may say that it is kept, cannot be read.
         #[arg(long)]
         broken: bool,
         /// Where it is.

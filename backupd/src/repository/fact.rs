@@ -115,6 +115,29 @@ impl Repository {
         Ok(facts)
     }
 
+    /// Whether a snapshot is kept; no key is needed.
+    ///
+    /// # Errors
+    /// `Verification` when a fact about it cannot be read, since it may say so, unless `broken` is set; what the store says.
+    pub(super) async fn is_kept(&self, place: &Place, broken: bool) -> Result<bool> {
+        let mut facts = Vec::new();
+        for key in self.keys_below(&place.key("fact-kept-")).await? {
+            match self.fact(place, &key, None).await {
+                Ok(fact) => facts.push(fact),
+                Err(error) if error.class() == Class::NotFound => {}
+                Err(error) if error.class() == Class::Verification && broken => {
+                    tracing::warn!(key, error = %error, "a fact is left out");
+                }
+                Err(error) => {
+                    return Err(error.hint("it may say that the snapshot is kept; --broken deletes it all the same"));
+                }
+            }
+        }
+        facts.sort_by(|a, b| (&a.at, &a.fact_id).cmp(&(&b.at, &b.fact_id)));
+        let newest = facts.last();
+        Ok(newest.is_some_and(|fact| fact.says.get("kept") == Some(&Value::Bool(true))))
+    }
+
     async fn fact(&self, place: &Place, key: &str, data_key: Option<&DataKey>) -> Result<Fact> {
         let object = canonical::parse(key, &self.store.read(key, SMALL_BYTES_MAX).await?)?;
         let fact: Fact = match data_key {
@@ -136,11 +159,4 @@ impl Repository {
     pub(crate) async fn keys_below(&self, prefix: &str) -> Result<Vec<String>> {
         Ok(self.entries(prefix).await?.into_iter().map(|object| object.key).collect())
     }
-}
-
-/// Whether the newest fact about it says that the snapshot is kept.
-#[must_use]
-pub fn is_kept(facts: &[Fact]) -> bool {
-    let newest = facts.iter().rev().find(|fact| fact.kind == Kind::Kept);
-    newest.is_some_and(|fact| fact.says.get("kept") == Some(&Value::Bool(true)))
 }

@@ -12,7 +12,7 @@
 use policies::garbage::{Kind, kind_of};
 use serde::Serialize;
 
-use super::fact::{self, is_kept};
+use super::fact;
 use super::lease::tombstone;
 use super::{Place, Repository};
 use crate::clock;
@@ -43,8 +43,8 @@ struct Target {
 }
 
 impl Repository {
-    /// Removes a snapshot. `broken` says that one whose manifest cannot be read may go too; it is then named by its
-    /// name, or by its id as a listing shows it. No key is needed.
+    /// Removes a snapshot. `broken` says that one whose manifest cannot be read may go too, named by its name or by its
+    /// id as a listing shows it, and one whose note that it is kept cannot be read. No key is needed.
     ///
     /// # Errors
     /// `NotFound`, `Refused` when it is kept, `Busy` while it is being made or read, `Verification` when it is broken, and what the
@@ -52,7 +52,7 @@ impl Repository {
     pub async fn delete(&self, name: &str, broken: bool) -> Result<Removal> {
         let target = self.target(name, broken).await?;
         let place = &target.place;
-        if is_kept(&self.facts(place, None).await?) {
+        if self.is_kept(place, broken).await? {
             return Err(Error::new(Class::Refused, format!("snapshot {name} is kept"))
                 .hint(format!("`backupd snapshot keep {name} --release` lets it go")));
         }
