@@ -143,6 +143,7 @@ fn a_server_whose_saves_fail_is_captured_without_its_disk_and_keeps_what_it_may_
     start(&repo, &server, &[]).wait(PATIENCE).ok();
     server.run(&["SET", "writes", "go on"]);
     // and once its own save has failed, captures still work, and do not mend what is not theirs
+    wait_until("its child is gone", || server.info("rdb_bgsave_in_progress").as_deref() == Some("0"));
     server.run(&["BGSAVE"]);
     wait_until("its save failed", || server.info("rdb_last_bgsave_status").as_deref() == Some("err"));
     let write = crate::harness::nodes::command(&["SET", "a", "1"]).query::<String>(&mut server.connect());

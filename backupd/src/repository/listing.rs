@@ -53,6 +53,13 @@ pub struct Entry {
     pub problem: Option<String>,
 }
 
+/// What puts entries in the order of their making: an id begins with its second, the manifest has the millisecond.
+fn age(entry: &Entry) -> (&str, &str, &str) {
+    let id = entry.place.snapshot_id.as_str();
+    let begun_at = entry.manifest.as_ref().map_or("", |manifest| manifest.begun_at.as_str());
+    (id.split('-').next().unwrap_or(id), begun_at, id)
+}
+
 impl Repository {
     /// All snapshots, oldest first, of one cluster or of all.
     ///
@@ -85,7 +92,7 @@ impl Repository {
                 );
             }
         }
-        entries.sort_by(|a, b| a.place.snapshot_id.cmp(&b.place.snapshot_id));
+        entries.sort_by(|a, b| age(a).cmp(&age(b)));
         Ok(entries)
     }
 
