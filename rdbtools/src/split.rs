@@ -29,6 +29,7 @@
 //! # Ok::<(), rdbtools::split::SplitError>(())
 //! ```
 
+mod left_out;
 mod router;
 
 use std::collections::BTreeMap;

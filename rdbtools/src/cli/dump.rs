@@ -1,6 +1,7 @@
 //! `dump`: writes everything that a file holds, checking it at the same time.
 
 mod json;
+mod losses;
 mod plain;
 mod resp;
 mod text;

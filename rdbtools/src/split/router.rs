@@ -1,17 +1,17 @@
 //! Decides for every key, function and fact where it goes, and appends it to the buffers of outputs.
 
 use std::collections::{BTreeMap, HashMap};
-use std::{fmt, io};
+use std::io;
 
 use policies::slot::{SLOT_COUNT, SlotSet, key_slot};
 
-use crate::duplicates::Place;
 use crate::report::{DATABASES_MAX, DbCounts, ReportSink};
 use crate::sink::{Key, Sink};
 use crate::value::ModuleId;
 use crate::version::{Magic, RdbVersion};
 use crate::write;
 
+use super::left_out::{LeftOut, Places};
 use super::{SplitOptions, Ttl, preamble};
 
 /// The most bytes of functions, and of module data that belongs to no key. They go to every output and are held
@@ -43,42 +43,6 @@ enum Passing {
     Nowhere,
     Value(usize),
     ModuleData,
-}
-
-/// Places in order, from wherever they are kept.
-pub(super) type Places = Box<dyn Iterator<Item = io::Result<Place>> + Send>;
-
-/// The keys that are left out because others of the same name stay.
-#[derive(Default)]
-struct LeftOut {
-    places: Option<Places>,
-    next: Option<Place>,
-    failed: Option<io::Error>,
-    count: u64,
-}
-
-impl fmt::Debug for LeftOut {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LeftOut").field("next", &self.next).field("count", &self.count).finish_non_exhaustive()
-    }
-}
-
-impl LeftOut {
-    fn advance(&mut self) -> io::Result<()> {
-        self.next = self.places.as_mut().and_then(Iterator::next).transpose()?;
-        Ok(())
-    }
-
-    /// Whether the key at this place is left out.
-    #[inline]
-    fn holds(&mut self, input: u32, offset: u64) -> bool {
-        let held = self.next == Some(Place { input, offset });
-        if held {
-            self.count += 1;
-            self.failed = self.advance().err();
-        }
-        held
-    }
 }
 
 /// The sink of a splitter.
@@ -141,8 +105,7 @@ impl Router {
     }
 
     pub(super) fn leave_out(&mut self, places: Places) -> io::Result<()> {
-        self.left_out.places = Some(places);
-        self.left_out.advance()
+        self.left_out.begin(places)
     }
 
     pub(super) fn take_left_out_error(&mut self) -> Option<io::Error> {

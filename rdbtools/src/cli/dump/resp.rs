@@ -5,6 +5,7 @@ use rdbtools::decode::{Part, StreamFacts, StreamId, Values};
 use rdbtools::structure::Role;
 use rdbtools::{ErrorKind, Key, ModuleId, ScanError, Sink};
 
+use super::losses::Losses;
 use super::{Dumper, HELD_MAX, Held, Out};
 
 /// The most arguments of one command that adds elements, and about the most bytes of it. A longer element has a
@@ -19,18 +20,6 @@ const LIVE_MAX: usize = HELD_MAX / size_of::<StreamId>();
 
 /// A pending entry: its id, when it was delivered, how often.
 type Delivery = (StreamId, u64, u64);
-
-/// What was left out, and how often.
-#[derive(Debug, Default)]
-struct Losses {
-    modules: u64,
-    module_data: u64,
-    metadata: u64,
-    attributes: u64,
-    idempotence: u64,
-    pending: u64,
-    nacked: u64,
-}
 
 /// What happens to the string that is passing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -461,16 +450,6 @@ impl Dumper for Resp {
     }
 
     fn losses(&self) -> Vec<String> {
-        let losses = [
-            (self.losses.modules, "keys of modules were left out"),
-            (self.losses.module_data, "records of modules that belong to no key were left out"),
-            (self.losses.metadata, "keys were written without what modules noted of them"),
-            (self.losses.attributes, "keys were written without their idle time or access frequency"),
-            (self.losses.pending, "pending entries were left out because the entry itself is gone"),
-            (self.losses.nacked, "pending entries that consumers gave back were left out"),
-            (self.losses.idempotence, "streams were written without their ids of idempotent production"),
-        ];
-        let losses = losses.into_iter().filter(|(count, _)| *count > 0);
-        losses.map(|(count, what)| format!("{count} {what}")).collect()
+        self.losses.told()
     }
 }
