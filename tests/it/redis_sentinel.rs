@@ -56,6 +56,7 @@ fn a_sentinel_leads_to_the_replica_and_never_sees_a_ghost() {
 fn a_failover_by_the_sentinel_in_the_middle_is_survived() {
     let (primary, replica, sentinel) = replicated(&[], |primary| sentinel(&[("orders", primary)], &[]));
     Keyspace::new(61, 2000).load(&primary.nodes());
+    replica.wait_caught_up(&primary);
     replica.run(&["CONFIG", "SET", "rdb-key-save-delay", "2000"]);
     let repo = Repo::folder();
     let words = ["snapshot", "create", "--source", &sentinel.url(), "--name", "one"];
