@@ -57,7 +57,8 @@ fn a_failover_by_the_sentinel_in_the_middle_is_survived() {
     let (primary, replica, sentinel) = replicated(&[], |primary| sentinel(&[("orders", primary)], &[]));
     Keyspace::new(61, 2000).load(&primary.nodes());
     replica.wait_caught_up(&primary);
-    replica.run(&["CONFIG", "SET", "rdb-key-save-delay", "2000"]);
+    // ten seconds: longer than the Sentinel takes to hear from the replica
+    replica.run(&["CONFIG", "SET", "rdb-key-save-delay", "5000"]);
     let repo = Repo::folder();
     let words = ["snapshot", "create", "--source", &sentinel.url(), "--name", "one"];
     let job = repo.cli.spawn(&repo.args(&words));
@@ -65,7 +66,11 @@ fn a_failover_by_the_sentinel_in_the_middle_is_survived() {
         let saving = replica.info("rdb_bgsave_in_progress");
         if saving.as_deref() == Some("1") { Ok(()) } else { Err(format!("{saving:?}")) }
     });
-    sentinel.run(&["SENTINEL", "FAILOVER", "orders"]);
+    // refused until the Sentinel has heard from the replica
+    process::wait_for("the failover", Duration::from_secs(60), || {
+        let failover = crate::harness::nodes::command(&["SENTINEL", "FAILOVER", "orders"]);
+        failover.query::<String>(&mut sentinel.connect()).map_err(|error| error.to_string())
+    });
     let made = job.wait(PATIENCE).ok().says("retaken").json();
     let shard = &made["shards"][0];
     assert!(shard["attempt"].as_u64().unwrap() > 1, "{shard}");
