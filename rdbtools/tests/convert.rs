@@ -11,6 +11,8 @@ mod engines;
 mod keyspace;
 #[path = "support/server.rs"]
 mod server;
+#[path = "support/words.rs"]
+mod words;
 
 use std::fs;
 use std::io::Write;

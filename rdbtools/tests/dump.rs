@@ -9,6 +9,8 @@ mod engines;
 mod keyspace;
 #[path = "support/server.rs"]
 mod server;
+#[path = "support/words.rs"]
+mod words;
 
 use std::collections::BTreeMap;
 use std::fs;

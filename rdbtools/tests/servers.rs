@@ -4,6 +4,8 @@
 
 #[path = "support/server.rs"]
 mod server;
+#[path = "support/words.rs"]
+mod words;
 
 use std::fs;
 use std::path::Path;
@@ -13,12 +15,7 @@ use policies::slot::{SlotSet, key_slot};
 use rdbtools::split::{SplitOptions, Splitter};
 use rdbtools::{RdbVersion, Report, ReportSink, Scanner, Sink};
 use server::{Engine, Reply, Server};
-
-const FUNCTION: &str = "#!lua name=mylib\nredis.register_function('f', function(keys, args) return 42 end)";
-
-fn words(line: &str) -> Vec<Vec<u8>> {
-    line.split(' ').map(|word| word.as_bytes().to_vec()).collect()
-}
+use words::{FUNCTION, noise, words};
 
 /// Keys of every type and size that 7.0 writes, with names and values of all kinds.
 fn fill(server: &mut Server) {
@@ -54,18 +51,6 @@ fn fill(server: &mut Server) {
     commands.push(words("GEOADD geo 13.361389 38.115556 Palermo"));
     commands.push(vec![b"FUNCTION".to_vec(), b"LOAD".to_vec(), FUNCTION.into()]);
     server.must(&commands);
-}
-
-/// Bytes that do not compress.
-fn noise(length: usize) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()[0]
-    };
-    std::iter::repeat_with(next).take(length).collect()
 }
 
 /// Compares a key on two servers: expiry, and the value by its dump. Where a dump may differ in order alone,

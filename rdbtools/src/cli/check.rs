@@ -10,7 +10,8 @@ use rdbtools::{Key, Scanner, Sink, Summary};
 use serde::Serialize;
 
 use super::failure::{Class, Failure};
-use super::input::{Input, is_standard_input, trailing};
+use super::input::{Input, is_standard_input};
+use super::survey::read;
 use super::{OnDuplicate, Rules, parallel};
 
 /// How much of a key's name a message shows.
@@ -83,19 +84,12 @@ fn must_be_readable_twice(file: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Scans a whole file, which must be sound.
 fn scan<S: Sink>(file: &Path, sink: S) -> Result<(Summary, S), Failure> {
-    let defect = |error| Failure::defect(file, &error);
-    let mut input = Input::open(file)?;
     let mut scanner = Scanner::new(sink);
-    loop {
-        let bytes = input.next()?;
-        if bytes.is_empty() {
-            return scanner.finish().map_err(defect);
-        }
-        if scanner.feed(bytes).map_err(defect)? < bytes.len() {
-            return Err(defect(trailing(scanner.offset())));
-        }
-    }
+    let trailing = read(&mut scanner, file)?;
+    let scanned = trailing.map_or(Ok(()), Err).and_then(|()| scanner.finish());
+    scanned.map_err(|error| Failure::defect(file, &error))
 }
 
 fn rule(rules: &Rules, inputs: usize, census: &SlotCensus) -> Result<Rule, Failure> {

@@ -198,13 +198,17 @@ fn table<const N: usize>(header: [&str; N], rows: impl Iterator<Item = [String; 
     if table.row_count() == 0 { String::new() } else { format!("\n{}\n", table.trim_fmt()) }
 }
 
+/// One JSON document.
+fn pretty(done: &impl Serialize) -> Result<String, Failure> {
+    let document = serde_json::to_string_pretty(done);
+    Ok(document.map_err(|error| Failure::new(Class::Unforeseen, format!("cannot print: {error}")))? + "\n")
+}
+
 /// What a split or merge did. Where the RDB itself went to the standard output, this goes to the standard error.
 pub(crate) fn split(done: &Done, format: Format, aside: bool) -> Result<(), Failure> {
     let out = |text: &str| if aside { write(&mut io::stderr(), text) } else { out(text) };
     if format == Format::Json {
-        let document = serde_json::to_string_pretty(done)
-            .map_err(|error| Failure::new(Class::Unforeseen, format!("cannot print: {error}")))?;
-        return out(&format!("{document}\n"));
+        return out(&pretty(done)?);
     }
     let inputs = done.inputs.iter();
     let rows = inputs.map(|input| [input.file.clone(), input.report.keys.to_string(), input.report.bytes.to_string()]);
@@ -223,8 +227,7 @@ pub(crate) fn split(done: &Done, format: Format, aside: bool) -> Result<(), Fail
 /// What a conversion did; on stderr where the output went to stdout.
 pub(crate) fn converted(done: &convert::Done, format: Format, to_stderr: bool) -> Result<(), Failure> {
     let text = if format == Format::Json {
-        let document = serde_json::to_string_pretty(done);
-        document.map_err(|error| Failure::new(Class::Unforeseen, format!("cannot print: {error}")))? + "\n"
+        pretty(done)?
     } else {
         let (read, made) = (&done.input, &done.output);
         let read = [read.file.clone(), read.report.keys.to_string(), read.report.bytes.to_string()];

@@ -155,7 +155,7 @@ fn survey_one<S: Survey>(survey: &S, file: &Path) -> Outcome<S::Made> {
 }
 
 /// Feeds a whole file up to its first defect, and answers with what is wrong behind its end.
-fn read<S: Sink>(scanner: &mut Scanner<S>, file: &Path) -> Result<Option<ScanError>, Failure> {
+pub(super) fn read<S: Sink>(scanner: &mut Scanner<S>, file: &Path) -> Result<Option<ScanError>, Failure> {
     let mut input = Input::open(file)?;
     loop {
         let bytes = input.next()?;

@@ -6,29 +6,13 @@ use rdbtools::{Key, Scanner, Sink};
 
 use crate::engines::Engine;
 use crate::server::{Reply, Server};
+use crate::words::{FUNCTION, noise, words};
 
 type Words = Vec<Vec<u8>>;
 
 pub(crate) const DATABASES: [u64; 2] = [0, 3];
-const FUNCTION: &str = "#!lua name=mylib\nredis.register_function('f', function(keys, args) return 42 end)";
 /// Years from now, in ms since 1970.
 const FUTURE_MS: u64 = 4_102_444_800_000;
-
-fn words(line: &str) -> Words {
-    line.split(' ').map(|word| word.as_bytes().to_vec()).collect()
-}
-
-/// Bytes that do not compress.
-fn noise(length: usize) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()[0]
-    };
-    std::iter::repeat_with(next).take(length).collect()
-}
 
 /// Fills a server.
 pub(crate) fn fill(engine: Engine, server: &mut Server) {
