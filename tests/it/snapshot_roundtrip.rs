@@ -188,3 +188,13 @@ fn running_nodes_take_a_snapshot_when_they_are_empty() {
     repo.json(&words);
     compare(&cluster.nodes(), &alone.nodes()).assert_equal();
 }
+
+#[test]
+fn snapshots_are_listed_in_the_order_of_their_making() {
+    let server = Server::standalone();
+    let repo = Repo::folder();
+    // most of them are made in one second
+    let names: Vec<String> = (0..8).map(|index| format!("number-{index}")).collect();
+    names.iter().for_each(|name| drop(repo.create(&server.url(), name)));
+    assert_eq!(repo.list().into_iter().map(|(name, _)| name).collect::<Vec<_>>(), names);
+}

@@ -266,3 +266,50 @@ impl Writer {
         Ok(Written { object, report: scanned.report, slots: scanned.slots })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rdbtools::RdbVersion;
+    use rdbtools::write::{finish, put_length, put_string};
+
+    use super::*;
+    use crate::bkd::{Cipher, Compression};
+    use crate::store::LocalStore;
+
+    /// Stores an RDB of version 15 that holds `body`; answers with its keys and how many objects there are then.
+    async fn store(body: &[u8]) -> (Result<u64>, usize) {
+        let dir = tempfile::tempdir().unwrap();
+        let store: Arc<dyn Store> = Arc::new(LocalStore::new(dir.path()));
+        let target = Target {
+            store: Arc::clone(&store),
+            key: "shard.bkd".to_owned(),
+            file: "shard.bkd".to_owned(),
+            header: Header::new(Cipher::None, Compression::Zstd, "20261125T000000Z-00000000", 0, 1).unwrap(),
+            data_key: None,
+            level: 1,
+            size_hint_bytes: 0,
+        };
+        let mut rdb = RdbVersion::redis(15).header();
+        rdb.extend(body);
+        finish(&mut rdb, RdbVersion::redis(15));
+        let (sender, chunks) = mpsc::channel(1);
+        sender.send(Bytes::from(rdb)).await.unwrap();
+        drop(sender);
+        let written = shard(target, chunks, 0, Box::new(|_, _| Ok(())), Arc::default()).await;
+        let objects = store.list("", false, None).await.map_or(0, |page| page.objects.len());
+        (written.map(|written| written.report.keys), objects)
+    }
+
+    #[tokio::test]
+    async fn what_no_restore_could_split_is_refused_and_leaves_nothing() {
+        let (stored, objects) = store(b"\xfe\x00\x00\x01a\x01b").await;
+        assert_eq!((stored.unwrap(), objects), (1, 1));
+        // a template of hashes with one field (Redis 8.10)
+        let mut template = vec![242];
+        put_length(&mut template, 5);
+        put_length(&mut template, 1);
+        put_string(&mut template, b"field");
+        let (refused, objects) = store(&template).await;
+        assert_eq!((refused.unwrap_err().class(), objects), (Class::Version, 0));
+    }
+}
