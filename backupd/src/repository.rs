@@ -101,6 +101,22 @@ pub enum Keys {
     Keyring(Keyring),
 }
 
+impl Keys {
+    /// Refuses to make a snapshot of which nobody said how it is sealed.
+    ///
+    /// # Errors
+    /// `Key`.
+    pub fn check_said(&self) -> Result<()> {
+        match self {
+            Self::Unsaid => {
+                Err(Error::new(Class::Key, "no key was given, and a snapshot without encryption must be asked for")
+                    .hint("`backupd key generate FILE` and then --key-file FILE, or --no-encryption"))
+            }
+            Self::NoEncryption | Self::Keyring(_) => Ok(()),
+        }
+    }
+}
+
 /// A snapshot whose manifest is proven, with the key to its data.
 #[derive(Debug, Clone)]
 pub struct Opened {

@@ -161,13 +161,11 @@ pub async fn plan(options: &Options) -> Result<Plan> {
     Plan::make(options).await
 }
 
-/// Plans and runs a restore.
+/// Runs a restore as [`plan()`] planned it for the same options.
 ///
 /// # Errors
 /// As [`plan()`]; `Verification` and `Key` for the inputs; nothing is started or named unless all inputs were whole.
-pub async fn run(options: Options, progress: Arc<Progress>, cancel: CancellationToken) -> Result<Outcome> {
-    progress.phase("planning");
-    let plan = Plan::make(&options).await?;
+pub async fn run(options: Options, plan: Plan, progress: Arc<Progress>, cancel: CancellationToken) -> Result<Outcome> {
     let Input::Snapshot { repository, opened } = &options.input else {
         return target::run(options, plan, &progress, &cancel).await;
     };

@@ -99,7 +99,8 @@ impl Reader {
                 names: Names::Shards,
                 drop: Vec::new(),
             };
-            restore::run(options, Arc::new(Progress::default()), CancellationToken::new()).await.map(drop)
+            let plan = restore::plan(&options).await?;
+            restore::run(options, plan, Arc::new(Progress::default()), CancellationToken::new()).await.map(drop)
         })
     }
 }

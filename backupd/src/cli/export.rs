@@ -13,7 +13,6 @@ use super::restore::{SelectArgs, files_target};
 use super::watch::watched;
 use crate::error::Result;
 use crate::progress::Progress;
-use crate::repository::Repository;
 use crate::restore::input::Input;
 use crate::restore::{self, Names, Options, Outcome, Shape, Target, Ttl};
 
@@ -67,7 +66,7 @@ pub async fn export(args: ExportArgs, context: &Context, output: Output, cancel:
         Err(_) => Target::Out(PathBuf::from(&args.to)),
     };
     let reached = args.repository.reach(context)?;
-    let repository = Repository::open(reached.store().await?).await?;
+    let repository = reached.repository().await?;
     let opened = Box::new(repository.open_snapshot(&args.name, &reached.keys).await?);
     let options = Options {
         input: Input::Snapshot { repository, opened },
@@ -80,8 +79,9 @@ pub async fn export(args: ExportArgs, context: &Context, output: Output, cancel:
         names: Names::Export(args.name.clone()),
         drop: Vec::new(),
     };
+    let plan = restore::plan(&options).await?;
     let progress = Arc::new(Progress::default());
-    let job = Box::pin(restore::run(options, Arc::clone(&progress), cancel));
+    let job = Box::pin(restore::run(options, plan, Arc::clone(&progress), cancel));
     let outcome: Outcome = watched(&progress, output, job).await?;
     let file = |node: restore::target::NodeReport| ExportedFile {
         file: node.file.unwrap_or_default(),

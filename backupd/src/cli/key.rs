@@ -67,7 +67,7 @@ impl Where {
         let mut repositories = Vec::new();
         for name in names {
             let reached = RepositoryArgs::with_key_file(name, self.key_file.clone()).reach(context)?;
-            repositories.push(Repository::open(reached.store().await?).await?);
+            repositories.push(reached.repository().await?);
         }
         Ok(repositories)
     }

@@ -12,7 +12,7 @@ use crate::config::{Config, Encryption, Password};
 use crate::crypt::keyring::Keyring;
 use crate::error::{Class, Error, Result};
 use crate::redis::{Secret, SourceOptions, SourceUrl, Tls};
-use crate::repository::Keys;
+use crate::repository::{Keys, Repository};
 use crate::store::{self, RepositoryUrl, Store};
 
 /// The variable with the password of a source that is not in the configuration.
@@ -70,6 +70,14 @@ impl Reached {
     /// What the store says.
     pub async fn store(&self) -> Result<Arc<dyn Store>> {
         store::open(&self.url).await
+    }
+
+    /// Opens the repository.
+    ///
+    /// # Errors
+    /// As [`Repository::open`].
+    pub async fn repository(&self) -> Result<Repository> {
+        Repository::open(self.store().await?).await
     }
 }
 

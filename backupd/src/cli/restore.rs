@@ -19,7 +19,6 @@ use super::watch::watched;
 use crate::error::{Class, Error, Result};
 use crate::progress::Progress;
 use crate::redis::{SourceOptions, SourceUrl, Tls};
-use crate::repository::Repository;
 use crate::restore::input::{Foreign, Input};
 use crate::restore::plan::Plan;
 use crate::restore::target::NodeReport;
@@ -153,7 +152,7 @@ pub async fn run(args: Args, context: &Context, output: Output, cancel: Cancella
     }
     output.progress(&plan_text(&plan));
     let progress = Arc::new(Progress::default());
-    let job = Box::pin(restore::run(options, Arc::clone(&progress), cancel));
+    let job = Box::pin(restore::run(options, plan, Arc::clone(&progress), cancel));
     let outcome = watched(&progress, output, job).await?;
     output.result(&outcome, outcome_text)
 }
@@ -169,7 +168,7 @@ async fn options(args: Args, context: &Context) -> Result<Options> {
     let input = match args.name {
         Some(name) => {
             let reached = args.repository.reach(context)?;
-            let repository = Repository::open(reached.store().await?).await?;
+            let repository = reached.repository().await?;
             let opened = Box::new(repository.open_snapshot(&name, &reached.keys).await?);
             Input::Snapshot { repository, opened }
         }

@@ -174,14 +174,14 @@ pub async fn run(command: Command, context: &Context, output: Output, cancel: Ca
         Command::Create(args) => run_create(*args, context, output, cancel).await,
         Command::List { cluster, repository } => {
             let reached = repository.reach(context)?;
-            let repository = Repository::open(reached.store().await?).await?;
+            let repository = reached.repository().await?;
             let snapshots = repository.snapshots(cluster.as_deref()).await?;
             let list = List { snapshots: snapshots.into_iter().map(Into::into).collect() };
             output.result(&list, List::text)
         }
         Command::Show { name, repository } => {
             let reached = repository.reach(context)?;
-            let repository = Repository::open(reached.store().await?).await?;
+            let repository = reached.repository().await?;
             // with a key manifest and facts are proven; without one they are shown as they claim to be
             let (place, manifest, data_key) = match &reached.keys {
                 keys @ Keys::Keyring(_) => {
@@ -198,7 +198,7 @@ pub async fn run(command: Command, context: &Context, output: Output, cancel: Ca
         }
         Command::Delete { name, broken, repository } => {
             let reached = repository.reach(context)?;
-            let repository = Repository::open(reached.store().await?).await?;
+            let repository = reached.repository().await?;
             let removal = repository.delete(&name, broken).await?;
             if let Some(path) = reached.catalog
                 && let Err(error) = record::removed(&path, repository.id(), &removal.snapshot_id).await
@@ -209,13 +209,13 @@ pub async fn run(command: Command, context: &Context, output: Output, cancel: Ca
         }
         Command::Keep { name, release, repository } => {
             let reached = repository.reach(context)?;
-            let repository = Repository::open(reached.store().await?).await?;
+            let repository = reached.repository().await?;
             keep(&repository, &name, !release, &reached.keys, output).await
         }
         Command::Export(args) => export(*args, context, output, cancel).await,
         Command::Verify { name, repository } => {
             let reached = repository.reach(context)?;
-            let repository = Repository::open(reached.store().await?).await?;
+            let repository = reached.repository().await?;
             let progress = Arc::new(Progress::default());
             let job = verify::verify(&repository, &name, &reached.keys, &progress);
             let manifest = tokio::select! {

@@ -100,19 +100,7 @@ impl Repository {
     /// # Errors
     /// What the store says.
     pub async fn facts(&self, place: &Place, data_key: Option<&DataKey>) -> Result<Vec<Fact>> {
-        let mut facts = Vec::new();
-        for key in self.keys_below(&place.key("fact-")).await? {
-            match self.fact(place, &key, data_key).await {
-                Ok(fact) => facts.push(fact),
-                Err(error) if error.class() == Class::NotFound => {}
-                Err(error) if error.class() == Class::Verification => {
-                    tracing::warn!(key, error = %error, "a fact is left out");
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        facts.sort_by(|a, b| (&a.at, &a.fact_id).cmp(&(&b.at, &b.fact_id)));
-        Ok(facts)
+        self.facts_below(place, "fact-", data_key, true).await
     }
 
     /// Whether a snapshot is kept; no key is needed.
@@ -120,22 +108,34 @@ impl Repository {
     /// # Errors
     /// `Verification` when a fact about it cannot be read, since it may say so, unless `broken` is set; what the store says.
     pub(super) async fn is_kept(&self, place: &Place, broken: bool) -> Result<bool> {
+        let facts = self
+            .facts_below(place, "fact-kept-", None, broken)
+            .await
+            .map_err(|error| error.hint("it may say that the snapshot is kept; --broken deletes it all the same"))?;
+        Ok(facts.last().is_some_and(|fact| fact.says.get("kept") == Some(&Value::Bool(true))))
+    }
+
+    /// The facts whose file names begin with `prefix`, oldest first. `lenient`: those that cannot be read are left out.
+    async fn facts_below(
+        &self,
+        place: &Place,
+        prefix: &str,
+        data_key: Option<&DataKey>,
+        lenient: bool,
+    ) -> Result<Vec<Fact>> {
         let mut facts = Vec::new();
-        for key in self.keys_below(&place.key("fact-kept-")).await? {
-            match self.fact(place, &key, None).await {
+        for key in self.keys_below(&place.key(prefix)).await? {
+            match self.fact(place, &key, data_key).await {
                 Ok(fact) => facts.push(fact),
                 Err(error) if error.class() == Class::NotFound => {}
-                Err(error) if error.class() == Class::Verification && broken => {
+                Err(error) if error.class() == Class::Verification && lenient => {
                     tracing::warn!(key, error = %error, "a fact is left out");
                 }
-                Err(error) => {
-                    return Err(error.hint("it may say that the snapshot is kept; --broken deletes it all the same"));
-                }
+                Err(error) => return Err(error),
             }
         }
         facts.sort_by(|a, b| (&a.at, &a.fact_id).cmp(&(&b.at, &b.fact_id)));
-        let newest = facts.last();
-        Ok(newest.is_some_and(|fact| fact.says.get("kept") == Some(&Value::Bool(true))))
+        Ok(facts)
     }
 
     async fn fact(&self, place: &Place, key: &str, data_key: Option<&DataKey>) -> Result<Fact> {

@@ -107,9 +107,8 @@ pub async fn check(
     let mut report = Report { cluster: cluster.to_owned(), ok: false, shards: Vec::new(), findings: Vec::new() };
     let options = SourceOptions { reply_timeout: REPLY_WAIT.min(source.reply_timeout), ..source.clone() };
     check_source(&options, wishes, &mut report).await;
-    if matches!(keys, Keys::Unsaid) {
-        let error = Error::new(Class::Key, "no key was given, and a snapshot without encryption must be asked for");
-        report.add(Severity::Error, &error.hint("give --key-file FILE, or --no-encryption"));
+    if let Err(error) = keys.check_said() {
+        report.add(Severity::Error, &error);
     }
     let writable = async { check_repository(store?).await };
     if let Err(error) = writable.await {

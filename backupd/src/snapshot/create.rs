@@ -117,15 +117,9 @@ struct Sealing {
 
 impl Sealing {
     fn new(keys: &Keys) -> Result<Self> {
+        keys.check_said()?;
         let data_key = match keys {
-            Keys::Unsaid => {
-                return Err(Error::new(
-                    Class::Key,
-                    "no key was given, and a snapshot without encryption must be asked for",
-                )
-                .hint("`backupd key generate FILE` and then --key-file FILE, or --no-encryption"));
-            }
-            Keys::NoEncryption => None,
+            Keys::Unsaid | Keys::NoEncryption => None,
             Keys::Keyring(_) => Some(DataKey::random()?),
         };
         Ok(Self { data_key, keys: keys.clone() })
