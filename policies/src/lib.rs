@@ -14,8 +14,11 @@
 //! | [`claim`] | who owns the name of a snapshot when several claims were made |
 //! | [`garbage`] | what in a repository nobody needs any more, and what only looks so |
 //! | [`engine`] | which RDB formats an engine can load |
+//! | [`window`] | when an automated backup may start, and what to do about a window now |
+//! | [`duration`] | lengths of time as people write them |
 
 pub mod claim;
+pub mod duration;
 pub mod engine;
 pub mod garbage;
 pub mod names;
@@ -23,3 +26,4 @@ pub mod nodes;
 pub mod replica;
 pub mod shards;
 pub mod slot;
+pub mod window;
