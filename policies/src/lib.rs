@@ -13,6 +13,7 @@
 //! | [`replica`] | which node of a shard serves a capture, with a reason for every candidate |
 //! | [`claim`] | who owns the name of a snapshot when several claims were made |
 //! | [`garbage`] | what in a repository nobody needs any more, and what only looks so |
+//! | [`job`] | which state of a job follows which, and what becomes of one whose worker is gone |
 //! | [`engine`] | which RDB formats an engine can load |
 //! | [`window`] | when an automated backup may start, and what to do about a window now |
 //! | [`duration`] | lengths of time as people write them |
@@ -21,6 +22,7 @@ pub mod claim;
 pub mod duration;
 pub mod engine;
 pub mod garbage;
+pub mod job;
 pub mod names;
 pub mod nodes;
 pub mod replica;

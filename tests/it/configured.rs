@@ -31,7 +31,7 @@ fn a_cluster_of_the_configuration_is_snapshotted_and_noted() {
     assert_eq!(repo.list(), [("one".to_owned(), "available".to_owned())]);
 
     let rows = block_on(async {
-        let catalog = Catalog::open(&repo.path("catalog/c.sqlite")).await.unwrap();
+        let catalog = Catalog::open(&repo.path("catalog/c.sqlite").into()).await.unwrap();
         (catalog.snapshots(&SnapshotFilter::default()).await.unwrap(), catalog.clusters().await.unwrap())
     });
     assert_eq!((rows.0.len(), rows.0[0].name.as_str(), rows.0[0].cluster.as_str()), (1, "one", "orders"));
@@ -52,7 +52,7 @@ fn a_cluster_of_the_configuration_is_snapshotted_and_noted() {
     assert_eq!(rebuilt["repositories"][0]["missing"], missing["repositories"][0]["missing"]);
     assert_eq!(catalog("check").ok().json()["repositories"][0]["snapshots"], 2);
     let again = block_on(async {
-        let catalog = Catalog::open(&repo.path("catalog/c.sqlite")).await.unwrap();
+        let catalog = Catalog::open(&repo.path("catalog/c.sqlite").into()).await.unwrap();
         catalog
             .snapshots(&SnapshotFilter { cluster: Some("orders".into()), ..SnapshotFilter::default() })
             .await
@@ -68,7 +68,7 @@ fn a_cluster_of_the_configuration_is_snapshotted_and_noted() {
     assert_eq!(catalog("check").exits(17).json()["repositories"][0]["stale"], serde_json::json!(["three"]));
     let id = made["snapshot_id"].as_str().unwrap();
     block_on(async {
-        let catalog = Catalog::open(&repo.path("catalog/c.sqlite")).await.unwrap();
+        let catalog = Catalog::open(&repo.path("catalog/c.sqlite").into()).await.unwrap();
         assert!(catalog.mark_snapshot_removed(&again[0].repository_id, id, 1).await.unwrap());
     });
     assert_eq!(catalog("check").exits(17).json()["repositories"][0]["missing"], serde_json::json!(["one"]));

@@ -9,6 +9,7 @@
 //! | [`keyspace`] | a seeded data set, and a writer that keeps changing known keys |
 //! | [`compare`] | what differs between two keyspaces |
 //! | [`faults`] | a proxy in front of the S3 server that does wrong what a script says |
+//! | [`postgres`] | a PostgreSQL server |
 //! | [`s3`] | a fresh bucket on the S3 server of the tests |
 //! | [`cli`] | the `backupd` program, run as a user runs it |
 //!
@@ -30,6 +31,8 @@ pub(crate) mod faults;
 pub(crate) mod keyspace;
 #[path = "harness/nodes.rs"]
 pub(crate) mod nodes;
+#[path = "harness/postgres.rs"]
+pub(crate) mod postgres;
 #[path = "harness/process.rs"]
 pub(crate) mod process;
 #[path = "harness/s3.rs"]

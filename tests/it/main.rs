@@ -2,6 +2,7 @@
 #![cfg(test)]
 
 mod capture_faults;
+mod catalog;
 mod check;
 mod configured;
 mod damage_matrix;

@@ -51,7 +51,7 @@ const FORBIDDEN: [(&str, &[&str]); 14] = [
     ("pipeline", &["cli", "redis", "repository", "snapshot", "restore", "catalog", "config"]),
     ("repository", &["cli", "redis", "snapshot", "restore", "pipeline", "catalog", "config"]),
     ("catalog", &["cli", "redis", "store", "repository", "snapshot", "restore", "pipeline", "config", "manifest"]),
-    ("config", &["cli", "repository", "snapshot", "restore", "pipeline", "catalog"]),
+    ("config", &["cli", "repository", "snapshot", "restore", "pipeline"]),
     ("snapshot", &["cli", "restore", "config"]),
     ("restore", &["cli", "config", "catalog"]),
 ];

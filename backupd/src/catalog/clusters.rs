@@ -29,12 +29,24 @@ pub struct NodeCapabilityRow {
     /// What it is, one word.
     pub capability: String,
     /// Whether it can.
+    #[sqlx(try_from = "Flag")]
     pub available: bool,
     /// Why, in words for the operator; may be empty.
     pub reason: String,
     /// When somebody looked, ms since 1970.
     #[sqlx(try_from = "i64")]
     pub seen_ms: u64,
+}
+
+/// What both databases have for a truth: 0 or 1.
+#[derive(Debug, sqlx::Type)]
+#[sqlx(transparent)]
+struct Flag(i64);
+
+impl From<Flag> for bool {
+    fn from(flag: Flag) -> Self {
+        flag.0 != 0
+    }
 }
 
 impl Catalog {
@@ -127,59 +139,5 @@ impl Catalog {
         .fetch_all(&self.pool)
         .await
         .map_err(|e| self.error("list what nodes can do in", &e))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::tests::new;
-    use super::*;
-
-    fn cluster(name: &str, version: &str, last_seen_ms: u64) -> ClusterRow {
-        ClusterRow {
-            name: name.into(),
-            mode: "cluster".into(),
-            engine: "redis".into(),
-            engine_version: version.into(),
-            repository_url: "file:///x".into(),
-            last_seen_ms,
-        }
-    }
-
-    #[tokio::test]
-    async fn a_cluster_is_as_it_was_last_seen() {
-        let (catalog, folder) = new().await;
-        for row in [cluster("b", "7.0.1", 10), cluster("a", "8.0.0", 5), cluster("b", "7.0.2", 20)] {
-            catalog.upsert_cluster(&row).await.unwrap();
-        }
-        catalog.upsert_cluster(&cluster("b", "7.0.1", 15)).await.unwrap();
-        catalog.close().await;
-        let reopened = Catalog::open(&folder.path().join("a/catalog.sqlite")).await.unwrap();
-        assert_eq!(reopened.clusters().await.unwrap(), [cluster("a", "8.0.0", 5), cluster("b", "7.0.2", 20)]);
-        let impossible = ClusterRow { mode: "sharded".into(), ..cluster("c", "1", 1) };
-        assert!(reopened.upsert_cluster(&impossible).await.is_err());
-    }
-
-    #[tokio::test]
-    async fn what_a_node_can_do_is_replaced_as_a_whole() {
-        let (catalog, _folder) = new().await;
-        let can = |node: &str, capability: &str, available| NodeCapabilityRow {
-            node_id: node.into(),
-            capability: capability.into(),
-            available,
-            reason: if available { String::new() } else { "NOPERM".into() },
-            seen_ms: 7,
-        };
-        let error = catalog.record_node_capabilities("c", &[can("n1", "psync", true)]).await.unwrap_err();
-        assert_eq!(error.class(), Class::NotFound, "{error}");
-        catalog.upsert_cluster(&cluster("c", "7.0.1", 1)).await.unwrap();
-        let before = [can("n1", "bgsave", false), can("n1", "psync", true), can("n2", "psync", true)];
-        for _ in 0..2 {
-            catalog.record_node_capabilities("c", &before).await.unwrap();
-        }
-        assert_eq!(catalog.node_capabilities("c").await.unwrap(), before);
-        catalog.record_node_capabilities("c", &[can("n1", "psync", false)]).await.unwrap();
-        let after = [can("n1", "psync", false), can("n2", "psync", true)];
-        assert_eq!(catalog.node_capabilities("c").await.unwrap(), after);
     }
 }

@@ -1,5 +1,10 @@
 //! Snapshots and their shards, as their manifests say.
 
+use std::fmt::Write as _;
+
+use sqlx::any::AnyArguments;
+use sqlx::{AnyConnection, Arguments as _, AssertSqlSafe};
+
 use super::{Catalog, signed};
 use crate::error::Result;
 
@@ -57,6 +62,7 @@ pub struct SnapshotRow {
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct ShardRow {
     /// From 0.
+    #[sqlx(try_from = "i64")]
     pub shard_index: u32,
     /// Its slot ranges; `None` without cluster mode.
     pub slots: Option<String>,
@@ -99,6 +105,50 @@ pub struct SnapshotFilter {
     /// Only those after this one in the order of the list: its `begun_ms` and `snapshot_id`.
     pub after: Option<(u64, String)>,
 }
+
+impl SnapshotFilter {
+    /// Only conditions that are asked for are in the text, so that the databases use the index for them.
+    fn query(&self) -> (String, AnyArguments) {
+        let mut text = format!("SELECT {COLUMNS} FROM snapshots WHERE 1 = 1");
+        let mut arguments = AnyArguments::default();
+        let mut count = 0;
+        let mut add = |condition: &str, value: Value<'_>| {
+            // neither a text nor a number fails to be encoded, and writing to a String cannot fail
+            let _infallible = match value {
+                Value::Text(value) => arguments.add(value.to_owned()),
+                Value::Number(value) => arguments.add(signed(value)),
+            };
+            count += 1;
+            let _infallible = write!(text, " {condition} ${count}");
+        };
+        if let Some(id) = &self.repository_id {
+            add("AND repository_id =", Value::Text(id));
+        }
+        if let Some(cluster) = &self.cluster {
+            add("AND cluster =", Value::Text(cluster));
+        }
+        if let Some((ms, id)) = &self.after {
+            add("AND (begun_ms, snapshot_id) < (", Value::Number(*ms));
+            add(",", Value::Text(id));
+            text.push(')');
+        }
+        if !self.with_removed {
+            text.push_str(" AND removed_ms IS NULL");
+        }
+        let _infallible = write!(text, " ORDER BY begun_ms DESC, snapshot_id DESC LIMIT {ROWS_MAX}");
+        (text, arguments)
+    }
+}
+
+/// One thing that is bound to a query.
+enum Value<'a> {
+    Text(&'a str),
+    Number(u64),
+}
+
+/// The columns of a [`SnapshotRow`].
+const COLUMNS: &str = "repository_id, snapshot_id, name, cluster, source, mode, engine, engine_version, method, begun_ms, \
+    ended_ms, skew_ms, cipher, key_ids, keys, plain_bytes, stored_bytes, tags";
 
 impl Catalog {
     /// Records a snapshot with its shards, in place of what was recorded of it before. That it was removed stays.
@@ -164,23 +214,11 @@ impl Catalog {
     /// # Errors
     /// Those of the database.
     pub async fn snapshots(&self, filter: &SnapshotFilter) -> Result<Vec<SnapshotRow>> {
-        let (after_ms, after_id) = filter.after.clone().unzip();
-        sqlx::query_as(
-            "SELECT * FROM snapshots
-             WHERE ($1 IS NULL OR repository_id = $1) AND ($2 IS NULL OR cluster = $2)
-               AND ($3 OR removed_ms IS NULL)
-               AND ($4 IS NULL OR begun_ms < $4 OR (begun_ms = $4 AND snapshot_id < $5))
-             ORDER BY begun_ms DESC, snapshot_id DESC LIMIT $6",
-        )
-        .bind(&filter.repository_id)
-        .bind(&filter.cluster)
-        .bind(filter.with_removed)
-        .bind(after_ms.map(signed))
-        .bind(after_id)
-        .bind(i64::from(ROWS_MAX))
-        .fetch_all(&self.pool)
-        .await
-        .map_err(|e| self.error("list the snapshots of", &e))
+        let query = filter.query();
+        sqlx::query_as_with(AssertSqlSafe(query.0), query.1)
+            .fetch_all(&self.pool)
+            .await
+            .map_err(|e| self.error("list the snapshots of", &e))
     }
 
     /// The shards of a snapshot, by index; none when it is not known.
@@ -197,7 +235,7 @@ impl Catalog {
     }
 }
 
-async fn insert_snapshot(connection: &mut sqlx::SqliteConnection, row: &SnapshotRow) -> sqlx::Result<()> {
+async fn insert_snapshot(connection: &mut AnyConnection, row: &SnapshotRow) -> sqlx::Result<()> {
     sqlx::query(
         "INSERT INTO snapshots (repository_id, snapshot_id, name, cluster, source, mode, engine, engine_version,
              method, begun_ms, ended_ms, skew_ms, cipher, key_ids, keys, plain_bytes, stored_bytes, tags)
@@ -232,11 +270,7 @@ async fn insert_snapshot(connection: &mut sqlx::SqliteConnection, row: &Snapshot
     .map(drop)
 }
 
-async fn insert_shard(
-    connection: &mut sqlx::SqliteConnection,
-    snapshot: &SnapshotRow,
-    row: &ShardRow,
-) -> sqlx::Result<()> {
+async fn insert_shard(connection: &mut AnyConnection, snapshot: &SnapshotRow, row: &ShardRow) -> sqlx::Result<()> {
     sqlx::query(
         "INSERT INTO shards (repository_id, snapshot_id, shard_index, slots, node_id, node_address, node_role, replid,
              repl_offset, taken_ms, file, keys, plain_bytes, stored_bytes)
@@ -259,110 +293,4 @@ async fn insert_shard(
     .execute(connection)
     .await
     .map(drop)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::tests::new;
-    use super::*;
-
-    fn snapshot(id: &str, cluster: &str, begun_ms: u64) -> SnapshotRow {
-        SnapshotRow {
-            repository_id: "r".into(),
-            snapshot_id: id.into(),
-            name: format!("name-of-{id}"),
-            cluster: cluster.into(),
-            source: "manual".into(),
-            mode: "cluster".into(),
-            engine: "valkey".into(),
-            engine_version: "8.1.0".into(),
-            method: "stream".into(),
-            begun_ms,
-            ended_ms: begun_ms + 1,
-            skew_ms: 3,
-            cipher: "aes-256-gcm".into(),
-            key_ids: "[\"k\"]".into(),
-            keys: 1_000_000,
-            plain_bytes: 1 << 40,
-            stored_bytes: 1 << 39,
-            tags: "{}".into(),
-        }
-    }
-
-    fn shard(index: u32) -> ShardRow {
-        ShardRow {
-            shard_index: index,
-            slots: (index > 0).then(|| "0-100".into()),
-            node_id: "n".into(),
-            node_address: "h:1".into(),
-            node_role: "replica".into(),
-            replid: "f".repeat(40),
-            repl_offset: 1 << 50,
-            taken_ms: 5,
-            file: format!("shard-{index:04}-1.bkd"),
-            keys: 7,
-            plain_bytes: 8,
-            stored_bytes: 9,
-        }
-    }
-
-    #[tokio::test]
-    async fn recording_twice_is_recording_once() {
-        let (catalog, folder) = new().await;
-        let row = snapshot("s1", "c", 10);
-        catalog
-            .record_snapshot(&SnapshotRow { keys: 0, ..row.clone() }, &[shard(0), shard(1), shard(2)])
-            .await
-            .unwrap();
-        for _ in 0..2 {
-            catalog.record_snapshot(&row, &[shard(0), shard(1)]).await.unwrap();
-        }
-        catalog.close().await;
-        let catalog = Catalog::open(&folder.path().join("a/catalog.sqlite")).await.unwrap();
-        assert_eq!(catalog.snapshots(&SnapshotFilter::default()).await.unwrap(), [row]);
-        assert_eq!(catalog.shards("r", "s1").await.unwrap(), [shard(0), shard(1)]);
-        assert!(catalog.shards("other", "s1").await.unwrap().is_empty());
-    }
-
-    #[tokio::test]
-    async fn a_snapshot_without_all_its_shards_is_not_recorded() {
-        let (catalog, _folder) = new().await;
-        let error = catalog.record_snapshot(&snapshot("s1", "c", 10), &[shard(0), shard(0)]).await.unwrap_err();
-        assert!(error.message().contains("catalog.sqlite"), "{error}");
-        assert!(catalog.snapshots(&SnapshotFilter::default()).await.unwrap().is_empty());
-    }
-
-    #[tokio::test]
-    async fn removal_is_final() {
-        let (catalog, _folder) = new().await;
-        assert!(!catalog.mark_snapshot_removed("r", "s1", 50).await.unwrap());
-        catalog.record_snapshot(&snapshot("s1", "c", 10), &[]).await.unwrap();
-        assert!(catalog.mark_snapshot_removed("r", "s1", 50).await.unwrap());
-        assert!(!catalog.mark_snapshot_removed("r", "s1", 60).await.unwrap());
-        catalog.record_snapshot(&snapshot("s1", "c", 10), &[]).await.unwrap();
-        assert!(catalog.snapshots(&SnapshotFilter::default()).await.unwrap().is_empty());
-        let all = SnapshotFilter { with_removed: true, ..SnapshotFilter::default() };
-        assert_eq!(catalog.snapshots(&all).await.unwrap().len(), 1);
-    }
-
-    #[tokio::test]
-    async fn lists_are_newest_first_and_in_pages() {
-        let (catalog, _folder) = new().await;
-        for (id, cluster, begun_ms) in [("s1", "a", 10), ("s2", "b", 30), ("s3", "a", 30), ("s4", "a", 20)] {
-            catalog.record_snapshot(&snapshot(id, cluster, begun_ms), &[]).await.unwrap();
-        }
-        let list = |filter: SnapshotFilter| {
-            let catalog = catalog.clone();
-            async move {
-                let rows = catalog.snapshots(&filter).await.unwrap();
-                rows.into_iter().map(|row| row.snapshot_id).collect::<Vec<_>>()
-            }
-        };
-        let all = SnapshotFilter::default;
-        assert_eq!(list(all()).await, ["s3", "s2", "s4", "s1"]);
-        assert_eq!(list(SnapshotFilter { cluster: Some("a".into()), ..all() }).await, ["s3", "s4", "s1"]);
-        assert_eq!(list(SnapshotFilter { repository_id: Some("other".into()), ..all() }).await, [""; 0]);
-        assert_eq!(list(SnapshotFilter { after: Some((30, "s3".into())), ..all() }).await, ["s2", "s4", "s1"]);
-        assert_eq!(list(SnapshotFilter { after: Some((20, "s4".into())), ..all() }).await, ["s1"]);
-    }
 }

@@ -27,7 +27,7 @@ pub enum Command {
 pub async fn run(command: Command, context: &Context, output: Output) -> Result<()> {
     let config = context.load()?;
     let is_check = matches!(command, Command::Check);
-    let catalog = Catalog::open(&config.catalog_path).await?;
+    let catalog = Catalog::open(&config.catalog).await?;
     let mut found = Vec::new();
     for configured in config.repositories() {
         let opened = Repository::open(store::open(&configured.url).await?).await;
@@ -47,8 +47,7 @@ pub async fn run(command: Command, context: &Context, output: Output) -> Result<
     if config.repositories().next().is_none() {
         return Err(Error::new(Class::Config, "the configuration has no repository").hint("see [repositories]"));
     }
-    let document =
-        json!({"catalog": config.catalog_path.display().to_string(), "rebuilt": !is_check, "repositories": found});
+    let document = json!({"catalog": config.catalog.to_string(), "rebuilt": !is_check, "repositories": found});
     output.result(&document, |_| text(&found, is_check))?;
     if is_check && found.iter().any(|differences| !differences.is_empty()) {
         return Err(Error::new(Class::Verification, "the catalog does not say what the repositories hold")

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use clap::Args;
 use policies::replica::PrimaryUse;
 
+use crate::catalog::Location;
 use crate::config::{Config, Encryption, Password};
 use crate::crypt::keyring::Keyring;
 use crate::error::{Class, Error, Result};
@@ -60,7 +61,7 @@ pub struct Reached {
     /// What opens it.
     pub keys: Keys,
     /// The catalog of the configuration, when the repository is one of it.
-    pub catalog: Option<PathBuf>,
+    pub catalog: Option<Location>,
 }
 
 impl Reached {
@@ -120,7 +121,7 @@ impl RepositoryArgs {
     /// A repository of the configuration; flags override its key.
     fn configured(&self, config: &Config, name: &str) -> Result<Reached> {
         let repository = config.repository(name)?;
-        let (url, catalog) = (repository.url.clone(), Some(config.catalog_path.clone()));
+        let (url, catalog) = (repository.url.clone(), Some(config.catalog.clone()));
         Ok(Reached { url, keys: self.keys(Some(&repository.encryption))?, catalog })
     }
 
@@ -176,7 +177,7 @@ pub struct ReachedSource {
     /// The zone whose nodes come first.
     pub zone: Option<String>,
     /// The catalog in which they are noted; ad-hoc snapshots are in none.
-    pub catalog: Option<PathBuf>,
+    pub catalog: Option<Location>,
 }
 
 impl SourceArgs {
@@ -224,7 +225,7 @@ impl SourceArgs {
             tags: cluster.tags.clone(),
             primary_use: cluster.primary_use,
             zone: cluster.zone.clone(),
-            catalog: Some(config.catalog_path.clone()),
+            catalog: Some(config.catalog.clone()),
         })
     }
 

@@ -14,12 +14,15 @@ use super::output::{Output, bytes};
 use super::reach::{Context, RepositoryArgs, SourceArgs};
 use super::view::{List, SnapshotView};
 use super::watch::watched;
+use crate::catalog::{Catalog, Location};
 use crate::error::{Class, Error, Result};
+use crate::manifest::Manifest;
 use crate::progress::Progress;
 use crate::repository::fact::Kind;
 use crate::repository::removal::Removal;
 use crate::repository::{Keys, Repository};
 use crate::snapshot::{create, record, verify};
+use crate::store::Store;
 
 /// Snapshots.
 #[derive(Debug, Subcommand)]
@@ -200,8 +203,8 @@ pub async fn run(command: Command, context: &Context, output: Output, cancel: Ca
             let reached = repository.reach(context)?;
             let repository = reached.repository().await?;
             let removal = repository.delete(&name, broken).await?;
-            if let Some(path) = reached.catalog
-                && let Err(error) = record::removed(&path, repository.id(), &removal.snapshot_id).await
+            if let Some(location) = &reached.catalog
+                && let Err(error) = note_removed(location, &repository, &removal).await
             {
                 tracing::warn!(error = %error, "the removal could not be noted in the catalog");
             }
@@ -239,6 +242,21 @@ pub async fn run(command: Command, context: &Context, output: Output, cancel: Ca
             })
         }
     }
+}
+
+async fn note_removed(location: &Location, repository: &Repository, removal: &Removal) -> Result<()> {
+    let catalog = Catalog::open(location).await?;
+    let now_ms = catalog.now_unix_ms().await?;
+    catalog.mark_snapshot_removed(repository.id(), &removal.snapshot_id, now_ms).await?;
+    catalog.close().await;
+    Ok(())
+}
+
+async fn note_made(location: &Location, store: Arc<dyn Store>, manifest: &Manifest) -> Result<()> {
+    let catalog = Catalog::open(location).await?;
+    record::record(&catalog, store, manifest).await?;
+    catalog.close().await;
+    Ok(())
 }
 
 fn removal_text(removal: &Removal) -> String {
@@ -290,8 +308,8 @@ async fn run_create(args: CreateArgs, context: &Context, output: Output, cancel:
     let store = reached.repository.store().await?;
     let job = create::create(Arc::clone(&store), options, Arc::clone(&progress), cancel);
     let manifest = watched(&progress, output, Box::pin(job)).await?;
-    if let Some(path) = reached.catalog
-        && let Err(error) = record::record(&path, store, &manifest).await
+    if let Some(location) = &reached.catalog
+        && let Err(error) = note_made(location, store, &manifest).await
     {
         // the snapshot is there all the same: the catalog is only an index of the repository
         tracing::warn!(error = %error, "the snapshot could not be noted in the catalog");

@@ -29,6 +29,9 @@ pub(super) struct File {
 #[serde(deny_unknown_fields)]
 pub(super) struct Catalog {
     pub(super) path: Option<PathBuf>,
+    pub(super) url: Option<Spanned<String>>,
+    pub(super) password_file: Option<Spanned<PathBuf>>,
+    pub(super) password_env: Option<String>,
 }
 
 /// `[repositories.NAME]`

@@ -18,7 +18,7 @@ repository = "main"
 fn the_reference_is_valid_with_and_without_its_examples() {
     let defaults = parse(DEFAULT_TOML).unwrap();
     assert_eq!(defaults.repositories().count() + defaults.clusters().count(), 0);
-    assert_eq!(defaults.catalog_path, Path::new("/var/lib/backupd/catalog.sqlite"));
+    assert_eq!(defaults.catalog, Location::Sqlite("/var/lib/backupd/catalog.sqlite".into()));
     let example = |line: &str| match line.strip_prefix('#') {
         Some(rest) if !rest.starts_with(' ') => format!("{rest}\n"),
         _ => format!("{line}\n"),
@@ -38,7 +38,7 @@ fn the_reference_is_in_the_documentation() {
 #[test]
 fn paths_are_relative_to_the_file() {
     let config = parse(&format!("{GOOD}password_file = \"p\"\n[catalog]\npath = \"c.sqlite\"")).unwrap();
-    assert_eq!(config.catalog_path, Path::new("/etc/b/c.sqlite"));
+    assert_eq!(config.catalog, Location::Sqlite("/etc/b/c.sqlite".into()));
     assert_eq!(config.cluster("orders").unwrap().password, Some(Password::File("/etc/b/p".into())));
     assert_eq!(config.repository("main").unwrap().encryption, Encryption::KeyFile("/etc/b/main.key".into()));
 }
@@ -50,6 +50,9 @@ fn mistakes_are_told_with_their_place() {
         ("x = 1", ":1:1:", "unknown field `x`"),
         ("[catalog]\n\npth = 'x'", ":3:1:", "unknown field `pth`"),
         ("[catalog]\npath = 'x", ":2:", ""),
+        ("[catalog]\npath = 'x'\nurl = 'postgres://h/d'", ":3:7:", "both"),
+        ("[catalog]\nurl = 'postgres://u:hidden@h/d'", ":2:7:", "password"),
+        ("[catalog]\nurl = 'mysql://h/d'", ":2:7:", "`mysql`"),
         ("[repositories.a]\nkey_file = 'k'", ":1:1:", "missing field `url`"),
         ("[repositories.a]\nurl = 'file:///x'", ":1:15:", "has no key_file"),
         ("[repositories.a]\nurl = 'file:///x'\nkey_file = 'k'\nno_encryption = true", ":1:15:", "both"),

@@ -1,6 +1,5 @@
 //! Notes a published snapshot in the catalog: the cluster as it was, the snapshot, its shards, and what its nodes can do.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use crate::catalog::{Catalog, ClusterRow, NodeCapabilityRow, ShardRow, SnapshotRow};
@@ -10,34 +9,20 @@ use crate::manifest::{Manifest, Shard};
 use crate::repository::Repository;
 use crate::store::Store;
 
-/// Writes what `manifest` says into the catalog at `path`. It can be repeated.
+/// Writes what `manifest` says into the catalog. It can be repeated.
 ///
 /// # Errors
 /// What the catalog or the repository says. The snapshot exists whatever happens here.
-pub async fn record(path: &Path, store: Arc<dyn Store>, manifest: &Manifest) -> Result<()> {
+pub async fn record(catalog: &Catalog, store: Arc<dyn Store>, manifest: &Manifest) -> Result<()> {
     let repository_url = store.url();
     let repository = Repository::open(store).await?;
-    let catalog = Catalog::open(path).await?;
     let now_ms = clock::unix_ms(clock::now());
     catalog.upsert_cluster(&cluster_row(manifest, &repository_url, now_ms)).await?;
     let shards = manifest.shards.iter().map(shard_row).collect::<Result<Vec<_>>>()?;
     catalog.record_snapshot(&snapshot_row(repository.id(), manifest)?, &shards).await?;
     let capabilities: Vec<NodeCapabilityRow> =
         manifest.shards.iter().map(|shard| capability(shard, &manifest.method, now_ms)).collect();
-    catalog.record_node_capabilities(&manifest.cluster, &capabilities).await?;
-    catalog.close().await;
-    Ok(())
-}
-
-/// Notes in the catalog at `path` that a snapshot is gone.
-///
-/// # Errors
-/// What the catalog says.
-pub async fn removed(path: &Path, repository_id: &str, snapshot_id: &str) -> Result<()> {
-    let catalog = Catalog::open(path).await?;
-    catalog.mark_snapshot_removed(repository_id, snapshot_id, clock::unix_ms(clock::now())).await?;
-    catalog.close().await;
-    Ok(())
+    catalog.record_node_capabilities(&manifest.cluster, &capabilities).await
 }
 
 pub(super) fn cluster_row(manifest: &Manifest, repository_url: &str, last_seen_ms: u64) -> ClusterRow {

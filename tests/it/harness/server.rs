@@ -178,14 +178,14 @@ impl Options {
 
 /// A port nobody else of these tests has: an open, locked file says so as long as the value lives.
 #[derive(Debug)]
-struct Port {
-    number: u16,
+pub(crate) struct Port {
+    pub(crate) number: u16,
     _lock: File,
 }
 
 impl Port {
     /// Every test is a process of its own, so the reservation is a lock on a file.
-    fn reserve() -> Self {
+    pub(crate) fn reserve() -> Self {
         static NEXT: AtomicU16 = AtomicU16::new(0);
         let dir = std::env::temp_dir().join("backupd-test-ports");
         fs::create_dir_all(&dir).unwrap();

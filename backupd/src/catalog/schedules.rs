@@ -1,0 +1,257 @@
+//! What schedulers know of each cluster, and what was decided of each occurrence of a window.
+
+use serde::Serialize;
+
+use super::events::insert_event;
+use super::jobs::add_job_row;
+use super::{Catalog, NewEvent, NewJob, signed};
+use crate::error::{Class, Error, Result};
+
+/// What is known of a cluster. Times are ms since 1970.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, sqlx::FromRow)]
+pub struct ScheduleRow {
+    /// Its name.
+    pub cluster: String,
+    /// The repository in the configuration, as it was last seen there.
+    pub repository: String,
+    /// The window that holds; empty without one.
+    pub window_text: String,
+    /// 1 when it was chosen for it.
+    pub window_chosen: i64,
+    /// When it was first seen with this window: what was before is not missed.
+    #[sqlx(try_from = "i64")]
+    pub since_ms: u64,
+    /// How far windows lie apart at most, s; 0 without one.
+    #[sqlx(try_from = "i64")]
+    pub expected_interval_s: u64,
+    /// The start of the newest occurrence that was decided.
+    pub settled_ms: Option<i64>,
+    /// When the newest snapshot became available.
+    pub last_success_ms: Option<i64>,
+    /// When a snapshot was last read again and was whole.
+    pub last_verified_ms: Option<i64>,
+    /// How the last backup ended: `succeeded`, `failed`, `canceled`, or empty.
+    pub last_outcome: String,
+    /// When retention was last applied to it.
+    pub retention_ms: Option<i64>,
+    /// When a verification was last asked for.
+    pub verify_ms: Option<i64>,
+    /// When it was removed.
+    pub removed_ms: Option<i64>,
+}
+
+/// One time of a schedule, to be set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mark {
+    /// A snapshot became available.
+    Success,
+    /// A snapshot was read again and was whole.
+    Verified,
+    /// Retention was applied.
+    Retention,
+    /// A verification was asked for.
+    VerifyAsked,
+    /// It was removed.
+    Removed,
+}
+
+/// What was decided of an occurrence of a window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// A backup is to begin in it.
+    Fired,
+    /// A backup is made after it.
+    CaughtUp,
+    /// Nothing.
+    Missed,
+}
+
+impl Outcome {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Fired => "fired",
+            Self::CaughtUp => "caught-up",
+            Self::Missed => "missed",
+        }
+    }
+}
+
+/// A decision about an occurrence.
+#[derive(Debug)]
+pub struct Decision<'a> {
+    /// Of which cluster.
+    pub cluster: &'a str,
+    /// When the occurrence begins, ms since 1970.
+    pub occurrence_ms: u64,
+    /// What was decided.
+    pub outcome: Outcome,
+    /// Why.
+    pub reason: &'a str,
+    /// The backup, where there is one.
+    pub job: Option<&'a NewJob>,
+    /// What is to be told.
+    pub event: NewEvent,
+}
+
+impl Catalog {
+    /// All schedules, by cluster.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn schedules(&self) -> Result<Vec<ScheduleRow>> {
+        sqlx::query_as("SELECT * FROM schedules ORDER BY cluster")
+            .fetch_all(&self.pool)
+            .await
+            .map_err(|e| self.error("list the schedules of", &e))
+    }
+
+    /// The schedule of a cluster.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn schedule(&self, cluster: &str) -> Result<Option<ScheduleRow>> {
+        sqlx::query_as("SELECT * FROM schedules WHERE cluster = $1")
+            .bind(cluster)
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(|e| self.error("read a schedule of", &e))
+    }
+
+    /// Notes a cluster with its window. One that was known keeps its times, but for those that begin anew with another window.
+    /// Tells whether it was not known.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn put_schedule(
+        &self,
+        cluster: &str,
+        repository: &str,
+        window: (&str, bool),
+        expected_interval_s: u64,
+        now_unix_ms: u64,
+    ) -> Result<bool> {
+        let known = self.schedule(cluster).await?.is_some();
+        sqlx::query(
+            "INSERT INTO schedules (cluster, repository, window_text, window_chosen, since_ms, expected_interval_s, last_outcome)
+             VALUES ($1, $2, $3, $4, $5, $6, '')
+             ON CONFLICT (cluster) DO UPDATE SET repository = excluded.repository,
+                 since_ms = CASE WHEN schedules.window_text = excluded.window_text THEN schedules.since_ms
+                     ELSE excluded.since_ms END,
+                 window_text = excluded.window_text, window_chosen = excluded.window_chosen,
+                 expected_interval_s = excluded.expected_interval_s",
+        )
+        .bind(cluster)
+        .bind(repository)
+        .bind(window.0)
+        .bind(i64::from(window.1))
+        .bind(signed(now_unix_ms))
+        .bind(signed(expected_interval_s))
+        .execute(&self.pool)
+        .await
+        .map_err(|e| self.error("note a schedule in", &e))?;
+        Ok(!known)
+    }
+
+    /// Sets a time of a schedule, and with `outcome` how the last backup ended.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn mark_schedule(&self, cluster: &str, mark: Mark, now_unix_ms: u64) -> Result<()> {
+        let query = match mark {
+            Mark::Success => "UPDATE schedules SET last_success_ms = $1, last_outcome = 'succeeded' WHERE cluster = $2",
+            Mark::Verified => "UPDATE schedules SET last_verified_ms = $1 WHERE cluster = $2",
+            Mark::Retention => "UPDATE schedules SET retention_ms = $1 WHERE cluster = $2",
+            Mark::VerifyAsked => "UPDATE schedules SET verify_ms = $1 WHERE cluster = $2",
+            Mark::Removed => {
+                "INSERT INTO schedules (cluster, repository, window_text, window_chosen, since_ms, expected_interval_s,
+                     last_outcome, removed_ms)
+                 VALUES ($2, '', '', 0, $1, 0, '', $1) ON CONFLICT (cluster) DO UPDATE SET removed_ms = excluded.removed_ms"
+            }
+        };
+        let done = sqlx::query(query).bind(signed(now_unix_ms)).bind(cluster).execute(&self.pool).await;
+        done.map(drop).map_err(|e| self.error("note a time in", &e))
+    }
+
+    /// Notes how the last backup of a cluster ended.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn note_outcome(&self, cluster: &str, outcome: &str) -> Result<()> {
+        sqlx::query("UPDATE schedules SET last_outcome = $1 WHERE cluster = $2")
+            .bind(outcome)
+            .bind(cluster)
+            .execute(&self.pool)
+            .await
+            .map(drop)
+            .map_err(|e| self.error("note an outcome in", &e))
+    }
+
+    /// Decides an occurrence: writes the decision, its job and its event together. False when it was decided before; one that
+    /// was missed may still fire, since a clock that was ahead takes what is to come for missed.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn decide_window(&self, decision: &Decision<'_>, now_unix_ms: u64) -> Result<bool> {
+        let done = async {
+            let mut transaction = self.pool.begin().await?;
+            let written = sqlx::query(
+                "INSERT INTO windows_fired (cluster, occurrence_ms, outcome, job_id, reason, decided_ms)
+                 VALUES ($1, $2, $3, $4, $5, $6)
+                 ON CONFLICT (cluster, occurrence_ms) DO UPDATE SET outcome = excluded.outcome, job_id = excluded.job_id,
+                     reason = excluded.reason, decided_ms = excluded.decided_ms
+                 WHERE windows_fired.outcome = 'missed' AND excluded.outcome = 'fired'",
+            )
+            .bind(decision.cluster)
+            .bind(signed(decision.occurrence_ms))
+            .bind(decision.outcome.as_str())
+            .bind(decision.job.map_or("", |job| &job.job_id))
+            .bind(decision.reason)
+            .bind(signed(now_unix_ms))
+            .execute(&mut *transaction)
+            .await?;
+            if written.rows_affected() == 0 {
+                return Ok(false);
+            }
+            sqlx::query(
+                "UPDATE schedules SET settled_ms = $1 WHERE cluster = $2 AND (settled_ms IS NULL OR settled_ms < $1)",
+            )
+            .bind(signed(decision.occurrence_ms))
+            .bind(decision.cluster)
+            .execute(&mut *transaction)
+            .await?;
+            if let Some(job) = decision.job {
+                add_job_row(&mut transaction, job, now_unix_ms).await?;
+            }
+            insert_event(&mut transaction, &decision.event, now_unix_ms).await?;
+            transaction.commit().await.map(|()| true)
+        };
+        done.await.map_err(|e| self.error("decide a window in", &e))
+    }
+
+    /// Forgets decisions before a time, but for the newest of each cluster.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn forget_windows(&self, before_unix_ms: u64) -> Result<u64> {
+        sqlx::query(
+            "DELETE FROM windows_fired WHERE occurrence_ms < $1 AND occurrence_ms <
+                 (SELECT MAX(w.occurrence_ms) FROM windows_fired w WHERE w.cluster = windows_fired.cluster)",
+        )
+        .bind(signed(before_unix_ms))
+        .execute(&self.pool)
+        .await
+        .map(|done| done.rows_affected())
+        .map_err(|e| self.error("forget windows of", &e))
+    }
+
+    /// The schedule of a cluster that must be known.
+    ///
+    /// # Errors
+    /// `NotFound`, and those of the database.
+    pub async fn known_schedule(&self, cluster: &str) -> Result<ScheduleRow> {
+        self.schedule(cluster).await?.ok_or_else(|| {
+            Error::new(Class::NotFound, format!("no scheduler has seen the cluster `{cluster}`"))
+                .hint("`backupd cluster list` shows what there is")
+        })
+    }
+}
