@@ -3,6 +3,7 @@
 //! Everything that the commands do also works without it; then it names nothing and the defaults hold.
 //! `file` holds the keys as they are written, this module what they mean once every name, URL and path is checked.
 
+pub mod automation;
 mod file;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ use std::path::{Path, PathBuf};
 use policies::replica::PrimaryUse;
 use toml::Spanned;
 
+use self::automation::Automation;
 pub use self::file::DEFAULT_TOML;
 use self::file::Text;
 use crate::catalog::{self, Location, Postgres};
@@ -93,6 +95,8 @@ pub struct Cluster {
     pub primary_use: PrimaryUse,
     /// The zone whose nodes come first among those that are level.
     pub zone: Option<String>,
+    /// Its automated backups.
+    pub automation: Automation,
 }
 
 impl Config {
@@ -280,6 +284,7 @@ fn cluster(text: Text<'_>, folder: &Path, name: &Spanned<String>, section: &file
         tags: section.tags.clone(),
         primary_use: section.primary,
         zone: section.zone.clone(),
+        automation: Automation::checked(text, section)?,
     })
 }
 

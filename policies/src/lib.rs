@@ -16,6 +16,7 @@
 //! | [`job`] | which state of a job follows which, and what becomes of one whose worker is gone |
 //! | [`engine`] | which RDB formats an engine can load |
 //! | [`window`] | when an automated backup may start, and what to do about a window now |
+//! | [`retention`] | which snapshots are kept and which go, with reasons |
 //! | [`duration`] | lengths of time as people write them |
 
 pub mod claim;
@@ -26,6 +27,7 @@ pub mod job;
 pub mod names;
 pub mod nodes;
 pub mod replica;
+pub mod retention;
 pub mod shards;
 pub mod slot;
 pub mod window;

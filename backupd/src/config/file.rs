@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use policies::replica::PrimaryUse;
+use policies::retention::Policy;
+use policies::window::decide::Missed;
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -63,6 +65,12 @@ pub(super) struct Cluster {
     #[serde(default)]
     pub(super) primary: PrimaryUse,
     pub(super) zone: Option<String>,
+    pub(super) window: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) missed: Missed,
+    pub(super) snapshot_retention_limit: Option<Spanned<u32>>,
+    pub(super) retention: Option<Policy>,
+    pub(super) verify: Option<Spanned<String>>,
 }
 
 /// A text with the name of its file, for errors that tell the line.

@@ -26,6 +26,10 @@ fn the_reference_is_valid_with_and_without_its_examples() {
     let all = parse(&DEFAULT_TOML.lines().map(example).collect::<String>()).unwrap();
     let orders = all.cluster("orders").unwrap();
     assert_eq!((orders.sources.len(), orders.tags.len()), (2, 2));
+    let automation = &orders.automation;
+    assert_eq!(automation.window.as_ref().map(ToString::to_string), Some("03:00-05:00".to_owned()));
+    assert_eq!((automation.on, automation.policy.limit_days, automation.policy.monthly), (true, 7, 12));
+    assert_eq!(automation.verify, Some(automation::Verify { boot: true, every_ms: 604_800_000 }));
     assert_eq!(all.repository("main").unwrap().encryption, Encryption::KeyFile("/etc/backupd/main.key".into()));
     assert_eq!(all.repository("scratch").unwrap().encryption, Encryption::None);
 }
@@ -71,6 +75,15 @@ fn mistakes_are_told_with_their_place() {
             "both",
         ),
         ("[clusters.c]\nsources = ['redis://h']\nrepositroy = 'r'", ":3:1:", "`repositroy`"),
+        ("[clusters.c]\nsources = ['redis://h']\nrepository = 'r'\nwindow = '03:00-03:30'", ":4:10:", "60 minutes"),
+        ("[clusters.c]\nsources = ['redis://h']\nrepository = 'r'\nmissed = 'no'", ":4:10:", "`catch-up`"),
+        (
+            "[clusters.c]\nsources = ['redis://h']\nrepository = 'r'\nsnapshot_retention_limit = 36",
+            ":4:28:",
+            "at most 35",
+        ),
+        ("[clusters.c]\nsources = ['redis://h']\nrepository = 'r'\nretention = { dayly = 1 }", ":4:15:", "`dayly`"),
+        ("[clusters.c]\nsources = ['redis://h']\nrepository = 'r'\nverify = 'boot hourly'", ":4:10:", "`weekly`"),
     ] {
         let error = parse(text).unwrap_err();
         assert_eq!((error.class(), error.is_retryable()), (Class::Config, false), "{text}");
@@ -113,4 +126,22 @@ fn unknown_names_are_told_with_the_known_ones() {
     assert_eq!(error.class(), Class::NotFound);
     assert!(error.to_string().contains("`order`") && error.to_string().contains("has: orders"), "{error}");
     assert!(Config::defaults().unwrap().repository("x").unwrap_err().to_string().contains("BACKUPD_CONFIG"));
+}
+
+#[test]
+fn automated_backups_are_on_unless_they_are_switched_off() {
+    for (keys, on, limit_days, daily) in [
+        ("", true, automation::LIMIT_DAYS, 0),
+        ("retention = { daily = 3 }", true, 0, 3),
+        ("snapshot_retention_limit = 35\nretention = { daily = 3 }", true, 35, 3),
+        ("snapshot_retention_limit = 0\nretention = { daily = 3 }", false, 0, 3),
+        ("retention = {}", false, 0, 0),
+    ] {
+        let automation = parse(&format!("{GOOD}{keys}")).unwrap().cluster("orders").unwrap().automation.clone();
+        assert_eq!(
+            (automation.on, automation.policy.limit_days, automation.policy.daily),
+            (on, limit_days, daily),
+            "{keys}"
+        );
+    }
 }
