@@ -19,10 +19,10 @@ run_step doc "documentation: cargo doc" \
 run_step deny "dependencies: cargo deny" cargo deny --locked --config .config/deny.toml check bans licenses sources
 
 S3=$SERVERS/run/radosgw
-if ! "$REPO/tests/servers/radosgw.sh" env "$S3" >/dev/null 2>&1; then
+if ! "$REPO/tests/servers/radosgw.sh" env "$S3" 2>/dev/null | grep -q _ENDPOINT_2; then
   trap '"$REPO/tests/servers/radosgw.sh" stop "$S3"' EXIT
 fi
-run_step s3 "S3 server: radosgw" "$REPO/tests/servers/radosgw.sh" start "$S3" --while $$
+run_step s3 "S3 server: radosgw" "$REPO/tests/servers/radosgw.sh" start "$S3" --while $$ us-east-1 eu-west-1
 . "$S3/env"
 
 run_step build "build" cargo build --workspace --all-targets --locked

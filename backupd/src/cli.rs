@@ -3,6 +3,7 @@
 
 pub mod catalog;
 pub mod check;
+pub mod copy;
 pub mod export;
 pub mod gc;
 pub mod key;
@@ -10,6 +11,7 @@ pub mod output;
 pub mod reach;
 pub mod restore;
 pub mod snapshot;
+pub mod verify;
 pub mod view;
 pub mod watch;
 

@@ -12,6 +12,7 @@ use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
+use policies::cost::Money;
 use policies::replica::PrimaryUse;
 use toml::Spanned;
 
@@ -41,6 +42,10 @@ pub struct Config {
     pub catalog: Location,
     repositories: BTreeMap<String, Repository>,
     clusters: BTreeMap<String, Cluster>,
+    /// What a gigabyte costs that is stored for a month.
+    pub price_per_gb_month: Option<Money>,
+    /// Whether the oldest snapshot of each cluster costs nothing.
+    pub first_snapshot_free: bool,
 }
 
 /// `[repositories.NAME]`
@@ -132,6 +137,8 @@ impl Config {
             catalog: folder.join(file.catalog.path.unwrap_or_default()).into(),
             repositories: BTreeMap::new(),
             clusters: BTreeMap::new(),
+            price_per_gb_month: None,
+            first_snapshot_free: false,
         })
     }
 
@@ -159,6 +166,8 @@ impl Config {
             }
             config.clusters.insert(cluster.name.clone(), cluster);
         }
+        config.price_per_gb_month = price(text, &file.cost)?;
+        config.first_snapshot_free = file.cost.first_snapshot_free;
         Ok(config)
     }
 
@@ -286,6 +295,13 @@ fn cluster(text: Text<'_>, folder: &Path, name: &Spanned<String>, section: &file
         zone: section.zone.clone(),
         automation: Automation::checked(text, section)?,
     })
+}
+
+/// The price of `[cost]`.
+fn price(text: Text<'_>, section: &file::Cost) -> Result<Option<Money>> {
+    let Some(price) = &section.price_per_gb_month else { return Ok(None) };
+    let wrong = |error: policies::cost::NotMoney| text.error(price.span().start, &error.to_string());
+    price.get_ref().parse().map(Some).map_err(wrong)
 }
 
 fn checked_name(text: Text<'_>, what: &'static str, name: &Spanned<String>) -> Result<String> {

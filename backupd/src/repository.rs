@@ -17,6 +17,7 @@ pub mod fact;
 pub mod gc;
 pub mod lease;
 pub mod listing;
+pub mod probe;
 pub mod removal;
 pub mod rewrap;
 

@@ -3,6 +3,7 @@
 pub mod capture;
 pub mod check;
 mod choice;
+pub mod copy;
 pub mod create;
 pub mod rebuild;
 pub mod record;

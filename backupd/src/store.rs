@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 pub use self::local::LocalStore;
-pub use self::s3::S3Store;
+pub use self::s3::{COPY_BYTES_MAX, S3Store, ServerCopy};
 pub use self::url::{BucketUrl, RepositoryUrl, Style};
 use crate::error::{Class, Error, Result};
 
@@ -137,6 +137,29 @@ pub trait Store: Send + Sync + Debug {
 
     /// Removes what an unfinished writer left; one that is not there any more is not an error.
     async fn discard(&self, unfinished: &Unfinished) -> Result<()>;
+
+    /// Whether its server was seen to answer writes with a digest of what it stored, and each was compared with ours: then
+    /// what was written through this handle need not be read again to know that it arrived.
+    fn proves_writes(&self) -> bool {
+        false
+    }
+
+    /// Whether the store does not keep two writers of one name apart, so that every write looks first.
+    fn looks_before_writes(&self) -> bool {
+        false
+    }
+
+    /// Begins the upload of an object and gives it up, to see whether that is allowed.
+    async fn probe_upload(&self, key: &str) -> Result<()> {
+        let mut upload = self.upload(key, 0).await?;
+        upload.write(Bytes::from_static(b"probe")).await?;
+        upload.abort().await
+    }
+
+    /// The bucket, when it is one: servers can copy between buckets by themselves.
+    fn as_bucket(&self) -> Option<&S3Store> {
+        None
+    }
 }
 
 /// A large object being written, front to back.

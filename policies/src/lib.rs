@@ -12,6 +12,8 @@
 //! | [`names`] | which names of snapshots and clusters are acceptable |
 //! | [`replica`] | which node of a shard serves a capture, with a reason for every candidate |
 //! | [`claim`] | who owns the name of a snapshot when several claims were made |
+//! | [`copying`] | what becomes of the seal of a snapshot that is copied, and the parts of a large object |
+//! | [`cost`] | what the storage of snapshots costs a month |
 //! | [`garbage`] | what in a repository nobody needs any more, and what only looks so |
 //! | [`job`] | which state of a job follows which, and what becomes of one whose worker is gone |
 //! | [`engine`] | which RDB formats an engine can load |
@@ -20,6 +22,8 @@
 //! | [`duration`] | lengths of time as people write them |
 
 pub mod claim;
+pub mod copying;
+pub mod cost;
 pub mod duration;
 pub mod engine;
 pub mod garbage;

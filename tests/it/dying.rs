@@ -12,13 +12,47 @@ use bytes::Bytes;
 #[derive(Debug)]
 pub(crate) struct Dying {
     store: LocalStore,
-    left: AtomicU32,
+    left: Arc<AtomicU32>,
+}
+
+/// An upload whose end is one write.
+struct DyingUpload {
+    upload: Box<dyn Upload>,
+    left: Arc<AtomicU32>,
+}
+
+#[async_trait]
+impl Upload for DyingUpload {
+    async fn write(&mut self, bytes: Bytes) -> Result<()> {
+        self.upload.write(bytes).await
+    }
+
+    async fn complete(self: Box<Self>) -> Result<()> {
+        count(&self.left)?;
+        self.upload.complete().await
+    }
+
+    async fn abort(self: Box<Self>) -> Result<()> {
+        Err(Error::new(Class::Unforeseen, "killed"))
+    }
+}
+
+fn count(left: &AtomicU32) -> Result<()> {
+    let count = |left| match left {
+        DEAD => None,
+        0 => Some(DEAD),
+        left => Some(left - 1),
+    };
+    match left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, count) {
+        Ok(0) | Err(_) => Err(Error::new(Class::Unforeseen, "killed")),
+        Ok(_) => Ok(()),
+    }
 }
 
 impl Dying {
     /// Dies right after write number `writes`; 0: before the first.
     pub(crate) fn after(store: LocalStore, writes: u32) -> Arc<Self> {
-        Arc::new(Self { store, left: AtomicU32::new(writes) })
+        Arc::new(Self { store, left: Arc::new(AtomicU32::new(writes)) })
     }
 
     /// Whether it died: the job wanted to write more.
@@ -31,15 +65,7 @@ impl Dying {
     }
 
     fn write(&self) -> Result<()> {
-        let count = |left| match left {
-            DEAD => None,
-            0 => Some(DEAD),
-            left => Some(left - 1),
-        };
-        match self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, count) {
-            Ok(0) | Err(_) => Err(Error::new(Class::Unforeseen, "killed")),
-            Ok(_) => Ok(()),
-        }
+        count(&self.left)
     }
 }
 
@@ -83,7 +109,8 @@ impl Store for Dying {
 
     async fn upload(&self, key: &str, size_hint_bytes: u64) -> Result<Box<dyn Upload>> {
         self.alive()?;
-        self.store.upload(key, size_hint_bytes).await
+        let upload = self.store.upload(key, size_hint_bytes).await?;
+        Ok(Box::new(DyingUpload { upload, left: Arc::clone(&self.left) }))
     }
 
     async fn unfinished(&self) -> Result<Vec<Unfinished>> {

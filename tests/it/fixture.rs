@@ -31,7 +31,11 @@ impl Repo {
 
     /// In a fresh bucket of the S3 server of the tests.
     pub(crate) fn bucket(label: &str) -> Self {
-        let bucket = Bucket::create(label);
+        Self::in_bucket(Bucket::create(label))
+    }
+
+    /// In this bucket.
+    pub(crate) fn in_bucket(bucket: Bucket) -> Self {
         let url = bucket.url("some/prefix");
         let cli = Cli::new().envs(bucket.envs());
         Self { dir: tempfile::tempdir().unwrap(), url, cli, bucket: Some(bucket) }.with_key()

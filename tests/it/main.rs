@@ -36,3 +36,8 @@ mod store_faults;
 mod store_local;
 mod store_s3;
 mod tidy;
+
+mod cost;
+mod snapshot_copy;
+mod snapshot_copy_faults;
+mod store_probe;

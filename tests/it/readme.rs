@@ -15,6 +15,7 @@ fn the_commands_of_the_readme_work() {
     let stand_ins = [
         ("redis://10.0.0.1:6379", server.url()),
         ("s3://bucket/backups", repo.url.clone()),
+        ("s3://elsewhere/backups", format!("file://{}", repo.path("elsewhere").display())),
         ("backup.key", repo.path("backup.key").display().to_string()),
         ("/srv/plain", repo.path("plain").display().to_string()),
         ("/srv/new", launched.dir.display().to_string()),

@@ -34,7 +34,8 @@ fn slow() -> Server {
 fn names(repo: &Repo) -> Vec<String> {
     let relative = |path: PathBuf| path.strip_prefix(repo.root()).unwrap().display().to_string();
     let names = repo.files().into_iter().map(|(path, _)| relative(path));
-    names.filter(|name| name != "backupd-repository.json").collect()
+    // that a snapshot was verified is noted beside it
+    names.filter(|name| name != "backupd-repository.json" && !name.contains("/fact-verified-")).collect()
 }
 
 fn place(repo: &Repo) -> Place {

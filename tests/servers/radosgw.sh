@@ -4,7 +4,7 @@
 #        radosgw.sh env DIR                               prints the variables the tests read
 #
 # A real S3 server for the tests, on 127.0.0.1 only, with its data in DIR; `tests/setup.sh tests` installs it. `start`
-# does nothing where it already answers. Regions (default us-east-1) are realms of their own: own users, own buckets.
+# does nothing where it already answers for as many regions. Regions (default us-east-1) are realms of their own: own users, own buckets.
 # With --while the servers go when that process is gone, however it ended. Data is thrown away by `stop`.
 set -euo pipefail
 PART=radosgw
@@ -166,7 +166,7 @@ start_region() {
 start() {
   local suffix='' region watched='' taken=()
   if [ "${1-}" = --while ]; then watched=$2; shift 2; fi
-  if [ -e "$DIR/env" ] && answers "$(sed -n 's|.*ENDPOINT=http://127.0.0.1:\([0-9]*\) .*|\1|p' "$DIR/env" | head -n 1)"; then
+  if [ -e "$DIR/env" ] && [ "$(grep -c _ENDPOINT "$DIR/env")" -ge $(($# > 0 ? $# : 1)) ] && answers "$(sed -n 's|.*ENDPOINT=http://127.0.0.1:\([0-9]*\) .*|\1|p' "$DIR/env" | head -n 1)"; then
     return 0
   fi
   [ -x "$ROOT/usr/bin/radosgw" ] || die "no radosgw in $ROOT: run tests/setup.sh tests"

@@ -10,6 +10,7 @@ use super::output::Output;
 use super::reach::{Context, RepositoryArgs, SourceArgs};
 use super::snapshot::Primary;
 use crate::error::{Class, Error, Result};
+use crate::repository::probe::{Mode, Probe, probe};
 use crate::snapshot::check::{self, Report, Severity};
 
 /// What to check.
@@ -35,6 +36,8 @@ pub struct Args {
 struct Reports {
     ok: bool,
     clusters: Vec<Report>,
+    /// Repositories that were named without a cluster.
+    repositories: Vec<Probe>,
 }
 
 /// Runs a check. The first line of the result is for monitoring; the exit code is that of the first error found.
@@ -42,6 +45,9 @@ struct Reports {
 /// # Errors
 /// Every class; see [`Class`].
 pub async fn run(args: Args, context: &Context, output: Output) -> Result<()> {
+    if args.cluster_name.is_none() && !args.source.is_given() && args.repository.is_given() {
+        return repository(&args.repository, context, output).await;
+    }
     let names: Vec<Option<String>> = match (&args.cluster_name, args.source.is_given()) {
         (Some(name), _) => vec![Some(name.clone())],
         (None, true) => vec![None],
@@ -60,7 +66,7 @@ pub async fn run(args: Args, context: &Context, output: Output) -> Result<()> {
         let cluster = name.unwrap_or_else(|| "default".to_owned());
         clusters.push(Box::pin(check::check(&cluster, &reached.source, &wishes, store, keys)).await);
     }
-    let reports = Reports { ok: clusters.iter().all(|report| report.ok), clusters };
+    let reports = Reports { ok: clusters.iter().all(|report| report.ok), clusters, repositories: Vec::new() };
     output.result(&reports, text)?;
     let failed = reports.clusters.iter().flat_map(|report| report.findings.iter().map(move |it| (report, it)));
     match failed.into_iter().find(|(_, finding)| finding.severity == Severity::Error) {
@@ -76,7 +82,49 @@ pub async fn run(args: Args, context: &Context, output: Output) -> Result<()> {
     }
 }
 
+/// Probes a repository alone.
+async fn repository(args: &RepositoryArgs, context: &Context, output: Output) -> Result<()> {
+    let probe = probe(args.reach(context)?.store().await?).await?;
+    let reports = Reports { ok: probe.ok, clusters: Vec::new(), repositories: vec![probe] };
+    output.result(&reports, text)?;
+    let findings = reports.repositories.iter().flat_map(Probe::findings);
+    findings.into_iter().find(|(grave, _)| *grave).map_or(Ok(()), |(_, error)| Err(error))
+}
+
+fn probe_text(probe: &Probe) -> String {
+    let state = if probe.ok { "ok" } else { "FAILED" };
+    let mode = match probe.mode {
+        Mode::ReadWrite => "everything works",
+        Mode::AppendOnly => "append-only: nothing can be deleted",
+        Mode::ReadOnly => "read-only: snapshots can be restored, not made",
+        Mode::None => "it cannot be used",
+    };
+    let there = if probe.repository_id.is_some() { "a repository" } else { "no repository yet" };
+    let mut text = format!("{state}: {}: {there}; {mode}", probe.url);
+    for (what, permission) in &probe.permissions {
+        let said = if permission.allowed { "yes" } else { "no" };
+        // writing to a String cannot fail
+        let _infallible = write!(text, "\n  {what}: {said}");
+    }
+    let known = |value: Option<bool>| value.map_or("unknown", |yes| if yes { "yes" } else { "no" });
+    for (what, value) in [
+        ("conditional writes", known(probe.features.conditional_writes)),
+        ("digests of writes", known(Some(probe.features.digests))),
+        ("versioning", known(probe.features.versioning)),
+        ("object lock", known(probe.features.object_lock)),
+    ] {
+        let _infallible = write!(text, "\n  {what}: {value}");
+    }
+    for (grave, error) in probe.findings() {
+        let kind = if grave { "error" } else { "warning" };
+        let hint = error.advice().map(|hint| format!(" ({hint})")).unwrap_or_default();
+        let _infallible = write!(text, "\n  {kind}: {}{hint}", error.message());
+    }
+    text
+}
+
 fn text(reports: &Reports) -> String {
+    let probes = reports.repositories.iter().map(probe_text);
     let lines = reports.clusters.iter().map(|report| {
         let errors = report.findings.iter().filter(|finding| finding.severity == Severity::Error).count();
         let warnings = report.findings.len() - errors;
@@ -97,5 +145,5 @@ fn text(reports: &Reports) -> String {
         }
         text
     });
-    lines.collect::<Vec<_>>().join("\n")
+    probes.chain(lines).collect::<Vec<_>>().join("\n")
 }

@@ -89,6 +89,24 @@ impl RepositoryArgs {
         Self { repository: Some(repository), key_file: Some(key_file), no_encryption: false }
     }
 
+    /// Whether it is named by its URL, so that no configuration is needed.
+    #[must_use]
+    pub fn is_url(&self) -> bool {
+        self.repository.as_deref().is_some_and(|text| text.contains("://"))
+    }
+
+    /// Whether one is named.
+    #[must_use]
+    pub fn is_given(&self) -> bool {
+        self.repository.is_some()
+    }
+
+    /// The repository that something is copied to.
+    #[must_use]
+    pub fn to(repository: String, key_file: Option<PathBuf>, no_encryption: bool) -> Self {
+        Self { repository: Some(repository), key_file, no_encryption }
+    }
+
     /// The repository and keys of these flags.
     ///
     /// # Errors

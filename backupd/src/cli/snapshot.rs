@@ -5,23 +5,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
+use policies::cost::Money;
 use policies::replica::{PrimaryUse, Wishes};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
+use super::copy::{self, CopyArgs};
 use super::export::{ExportArgs, export};
-use super::output::{Output, bytes};
+use super::output::Output;
 use super::reach::{Context, RepositoryArgs, SourceArgs};
+use super::verify::{self, VerifyArgs};
 use super::view::{List, SnapshotView};
 use super::watch::watched;
 use crate::catalog::{Catalog, Location};
-use crate::error::{Class, Error, Result};
+use crate::error::Result;
 use crate::manifest::Manifest;
 use crate::progress::Progress;
 use crate::repository::fact::Kind;
 use crate::repository::removal::Removal;
 use crate::repository::{Keys, Repository};
-use crate::snapshot::{create, record, verify};
+use crate::snapshot::{create, record};
 use crate::store::Store;
 
 /// Snapshots.
@@ -34,6 +37,9 @@ pub enum Command {
         /// Only of this cluster.
         #[arg(long, value_name = "NAME")]
         cluster: Option<String>,
+        /// What it costs.
+        #[command(flatten)]
+        cost: CostArgs,
         /// Where it is.
         #[command(flatten)]
         repository: RepositoryArgs,
@@ -46,6 +52,8 @@ pub enum Command {
         #[command(flatten)]
         repository: RepositoryArgs,
     },
+    /// Copy a snapshot into another repository, in whatever region, provider or folder it is; its data is never encrypted anew.
+    Copy(Box<CopyArgs>),
     /// Write a snapshot as plain RDB files for other tools: `<name>-0001.rdb` and so on. They are not encrypted.
     Export(Box<ExportArgs>),
     /// Delete a snapshot: its manifest first, so that it is gone at once, then its data.
@@ -71,13 +79,35 @@ pub enum Command {
         repository: RepositoryArgs,
     },
     /// Read a snapshot again, every byte, and check it against its manifest.
-    Verify {
-        /// Its name.
-        name: String,
-        /// Where it is.
-        #[command(flatten)]
-        repository: RepositoryArgs,
-    },
+    Verify(VerifyArgs),
+}
+
+/// What storage costs.
+#[derive(Debug, Args)]
+pub struct CostArgs {
+    /// The price of a gigabyte (2^30 bytes) for a month, such as 0.023 [default: that of the configuration].
+    #[arg(long, value_name = "PRICE")]
+    price_per_gb_month: Option<Money>,
+    /// The oldest snapshot of each cluster costs nothing, as in ElastiCache's bill.
+    #[arg(long)]
+    first_snapshot_free: bool,
+}
+
+impl CostArgs {
+    /// The price, and whether the first snapshot is free.
+    fn of(&self, context: &Context, repository: &RepositoryArgs) -> Result<(Option<Money>, bool)> {
+        let config = match context.load() {
+            Ok(config) => config,
+            // what needs no configuration is not stopped by one
+            Err(error) if repository.is_url() => {
+                tracing::warn!(error = %error, "no price is taken from the configuration");
+                return Ok((self.price_per_gb_month, self.first_snapshot_free));
+            }
+            Err(error) => return Err(error),
+        };
+        let price = self.price_per_gb_month.or(config.price_per_gb_month);
+        Ok((price, self.first_snapshot_free || config.first_snapshot_free))
+    }
 }
 
 /// What to snapshot and how.
@@ -171,15 +201,14 @@ fn parse_tag(text: &str) -> Result<(String, String), String> {
 /// Runs a snapshot command.
 ///
 /// # Errors
-/// Every class; see [`Class`].
+/// Every class; see [`crate::error::Class`].
 pub async fn run(command: Command, context: &Context, output: Output, cancel: CancellationToken) -> Result<()> {
     match command {
         Command::Create(args) => run_create(*args, context, output, cancel).await,
-        Command::List { cluster, repository } => {
-            let reached = repository.reach(context)?;
-            let repository = reached.repository().await?;
-            let snapshots = repository.snapshots(cluster.as_deref()).await?;
-            let list = List { snapshots: snapshots.into_iter().map(Into::into).collect() };
+        Command::List { cluster, cost, repository } => {
+            let snapshots = repository.reach(context)?.repository().await?.snapshots(cluster.as_deref()).await?;
+            let (price, first_free) = cost.of(context, &repository)?;
+            let list = List::new(snapshots, price, first_free);
             output.result(&list, List::text)
         }
         Command::Show { name, repository } => {
@@ -215,32 +244,9 @@ pub async fn run(command: Command, context: &Context, output: Output, cancel: Ca
             let repository = reached.repository().await?;
             keep(&repository, &name, !release, &reached.keys, output).await
         }
+        Command::Copy(args) => copy::run(*args, context, output, cancel).await,
         Command::Export(args) => export(*args, context, output, cancel).await,
-        Command::Verify { name, repository } => {
-            let reached = repository.reach(context)?;
-            let repository = reached.repository().await?;
-            let progress = Arc::new(Progress::default());
-            let job = verify::verify(&repository, &name, &reached.keys, &progress);
-            let manifest = tokio::select! {
-                manifest = watched(&progress, output, job) => manifest?,
-                () = cancel.cancelled() => return Err(Error::new(Class::Unforeseen, "interrupted")),
-            };
-            let document = json!({
-                "name": manifest.name, "cluster": manifest.cluster, "status": "available", "verified": true,
-                "shards": manifest.shards.len(), "keys": manifest.keys(),
-                "plain_bytes": manifest.plain_bytes(), "stored_bytes": manifest.stored_bytes(),
-            });
-            output.result(&document, |_| {
-                format!(
-                    "snapshot {} is whole: {} shards, {} keys, {} of RDB in {} read and checked",
-                    manifest.name,
-                    manifest.shards.len(),
-                    manifest.keys(),
-                    bytes(manifest.plain_bytes()),
-                    bytes(manifest.stored_bytes())
-                )
-            })
-        }
+        Command::Verify(args) => verify::run(args, context, output, cancel).await,
     }
 }
 

@@ -1,5 +1,6 @@
 //! What commands print of snapshots: the stable fields of the JSON form, and tables for people.
 
+use policies::cost::{Money, Stored, monthly};
 use serde::Serialize;
 
 use super::output::{bytes, table};
@@ -182,14 +183,53 @@ impl From<Entry> for ListLine {
     }
 }
 
+/// What the snapshots of one cluster store.
+#[derive(Debug, Serialize)]
+pub struct ClusterLine {
+    /// The cluster.
+    pub cluster: String,
+    /// Its snapshots that are available.
+    pub snapshots: u64,
+    /// Their bytes in the repository.
+    pub stored_bytes: u64,
+    /// Of these, bytes that cost something.
+    pub billed_bytes: u64,
+    /// What they cost a month, as a decimal number; `null` without a price.
+    pub monthly_cost: Option<String>,
+}
+
 /// What `snapshot list` prints.
 #[derive(Debug, Serialize)]
 pub struct List {
     /// Oldest first.
     pub snapshots: Vec<ListLine>,
+    /// What they store, by cluster.
+    pub clusters: Vec<ClusterLine>,
+    /// The price of a gigabyte for a month, as a decimal number, where there is one.
+    pub price_per_gb_month: Option<String>,
 }
 
 impl List {
+    /// A listing with its cost; with `first_free` the oldest snapshot of each cluster costs nothing.
+    #[must_use]
+    pub fn new(entries: Vec<Entry>, price: Option<Money>, first_free: bool) -> Self {
+        let stored = entries.iter().filter_map(|entry| {
+            let bytes = entry.manifest.as_ref()?.stored_bytes();
+            Some(Stored { cluster: &entry.place.cluster, bytes })
+        });
+        let bills = monthly(stored, price, first_free).into_iter();
+        let clusters = bills.map(|(cluster, bill)| ClusterLine {
+            cluster: cluster.to_owned(),
+            snapshots: bill.snapshots,
+            stored_bytes: bill.bytes,
+            billed_bytes: bill.billed_bytes,
+            monthly_cost: bill.monthly.map(|cost| cost.to_string()),
+        });
+        let clusters = clusters.collect();
+        let price_per_gb_month = price.map(|price| price.to_string());
+        Self { snapshots: entries.into_iter().map(Into::into).collect(), clusters, price_per_gb_month }
+    }
+
     /// For people.
     #[must_use]
     pub fn text(&self) -> String {
@@ -207,6 +247,24 @@ impl List {
                 line.problem.clone().unwrap_or_default(),
             ]
         });
-        table(&["name", "cluster", "status", "created", "engine", "shards", "keys", "stored", ""], rows)
+        let snapshots =
+            table(&["name", "cluster", "status", "created", "engine", "shards", "keys", "stored", ""], rows);
+        let costs = self.clusters.iter().filter_map(|line| {
+            let cost = line.monthly_cost.clone()?;
+            Some(vec![
+                line.cluster.clone(),
+                line.snapshots.to_string(),
+                bytes(line.stored_bytes),
+                bytes(line.billed_bytes),
+                cost,
+            ])
+        });
+        match &self.price_per_gb_month {
+            None => snapshots,
+            Some(price) => {
+                let header = ["cluster", "snapshots", "stored", "billed", "a month"];
+                format!("{snapshots}\n\n{}\n\nat {price} per GB (2^30 bytes) and month", table(&header, costs))
+            }
+        }
     }
 }

@@ -24,6 +24,8 @@ pub(super) struct File {
     pub(super) repositories: BTreeMap<Spanned<String>, Repository>,
     #[serde(default)]
     pub(super) clusters: BTreeMap<Spanned<String>, Cluster>,
+    #[serde(default)]
+    pub(super) cost: Cost,
 }
 
 /// `[catalog]`
@@ -71,6 +73,15 @@ pub(super) struct Cluster {
     pub(super) snapshot_retention_limit: Option<Spanned<u32>>,
     pub(super) retention: Option<Policy>,
     pub(super) verify: Option<Spanned<String>>,
+}
+
+/// `[cost]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Cost {
+    pub(super) price_per_gb_month: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) first_snapshot_free: bool,
 }
 
 /// A text with the name of its file, for errors that tell the line.

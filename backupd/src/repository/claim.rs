@@ -305,7 +305,13 @@ impl Repository {
             return Ok(Some(void));
         };
         let place = Place { cluster: claim.cluster.clone(), snapshot_id: claim.snapshot_id.clone() };
-        let published = self.store.size(&place.manifest_key()).await?.is_some();
+        // a snapshot that was copied to here may have been published under another name
+        let published = match self.manifest(&place).await {
+            Ok(unproven) => unproven.claimed().name == name,
+            Err(error) if error.class() == Class::NotFound => false,
+            Err(error) if matches!(error.class(), Class::Verification | Class::Version) => true,
+            Err(error) => return Err(error),
+        };
         self.claim_state(&claim, &found, published).await.map(Some)
     }
 

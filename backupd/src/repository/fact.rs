@@ -22,6 +22,8 @@ pub enum Kind {
     Kept,
     /// Somebody read or started all of it.
     Verified,
+    /// There is a copy in another repository (`to`), or this is one (`from`).
+    Copied,
 }
 
 impl Kind {
@@ -32,6 +34,7 @@ impl Kind {
             Self::Tombstone => "tombstone",
             Self::Kept => "kept",
             Self::Verified => "verified",
+            Self::Copied => "copied",
         }
     }
 }

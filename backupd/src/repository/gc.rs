@@ -23,7 +23,7 @@ pub const GUARD: Duration = Duration::from_secs(24 * 3600);
 const SKEW_MAX_MS: u64 = 300_000;
 
 /// Where a run of gc reads the store's clock.
-const CLOCKS: &str = "_gc/";
+pub(super) const CLOCKS: &str = "_gc/";
 
 /// What there is to remove, and what looks like it and is kept.
 #[derive(Debug, Default, Serialize)]

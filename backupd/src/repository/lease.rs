@@ -23,7 +23,7 @@ struct Document {
     format: u32,
     snapshot_id: String,
     lease_id: String,
-    /// What for: `restore`.
+    /// What for: `restore`, `copy`.
     purpose: String,
     expires_unix_ms: u64,
     process: Process,
@@ -82,6 +82,19 @@ impl Repository {
     /// # Errors
     /// `Busy` when the snapshot is being removed, `NotFound` when it was, and what the store says.
     pub async fn lease(&self, place: &Place, purpose: &str) -> Result<Lease> {
+        self.take_lease(place, purpose, true).await
+    }
+
+    /// Takes a lease on the place of a snapshot that is still to be published there, so that nobody takes its objects
+    /// for garbage whatever name they belong to.
+    ///
+    /// # Errors
+    /// `Busy` while a removal or gc is at work there, and what the store says.
+    pub async fn lease_for_writing(&self, place: &Place, purpose: &str) -> Result<Lease> {
+        self.take_lease(place, purpose, false).await
+    }
+
+    async fn take_lease(&self, place: &Place, purpose: &str, published: bool) -> Result<Lease> {
         let (repository, place, id) = (self.clone(), place.clone(), new_snapshot_id(clock::now())?);
         let purpose = purpose.to_owned();
         let mut lease = Lease { repository, place, id, renewing: None };
@@ -94,7 +107,13 @@ impl Repository {
             }
             Err(error) => return Err(error),
         }
-        if let Err(error) = self.check_not_removed(&lease.place).await {
+        let checked = async {
+            if published {
+                self.check_published(&lease.place).await?;
+            }
+            self.check_no_removal(&lease.place).await
+        };
+        if let Err(error) = checked.await {
             lease.release().await;
             return Err(error);
         }
@@ -122,11 +141,19 @@ impl Repository {
         self.create_document(&key(place, id, number), canonical::seal(&document, Proof::Digest)?).await
     }
 
-    async fn check_not_removed(&self, place: &Place) -> Result<()> {
+    async fn check_published(&self, place: &Place) -> Result<()> {
         if self.store.size(&place.manifest_key()).await?.is_none() {
             let what = format!("`{}` in {} is gone: the snapshot was removed", place.manifest_key(), self.store.url());
             return Err(Error::new(Class::NotFound, what));
         }
+        Ok(())
+    }
+
+    /// Refuses a place where somebody is removing objects.
+    ///
+    /// # Errors
+    /// `Busy`, and what the store says.
+    pub(crate) async fn check_no_removal(&self, place: &Place) -> Result<()> {
         let now_ms = clock::unix_ms(clock::now());
         match self.facts(place, None).await?.iter().any(|fact| is_live_tombstone(fact, now_ms)) {
             true => {
@@ -135,6 +162,17 @@ impl Repository {
             }
             false => Ok(()),
         }
+    }
+
+    /// Removes the tombstones of removals that ended in the middle, where a snapshot is to be published again.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub(crate) async fn clear_tombstones(&self, place: &Place) -> Result<()> {
+        for fact in self.facts(place, None).await?.iter().filter(|fact| fact.kind == Kind::Tombstone) {
+            self.store.delete(&fact.key(place)).await?;
+        }
+        Ok(())
     }
 
     /// The leases on a snapshot that are alive: their keys and purposes. One that cannot be read counts as alive until

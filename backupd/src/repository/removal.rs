@@ -56,8 +56,10 @@ impl Repository {
             return Err(Error::new(Class::Refused, format!("snapshot {name} is kept"))
                 .hint(format!("`backupd snapshot keep {name} --release` lets it go")));
         }
-        if target.exists {
-            self.remove_manifest(name, place).await?;
+        match target.exists {
+            true => self.remove_manifest(name, place).await?,
+            // somebody may be copying the snapshot to here again
+            false => self.check_unread(name, place).await?,
         }
         let (objects, left) = self.remove_rest(place).await?;
         if let Some(number) = target.claim {

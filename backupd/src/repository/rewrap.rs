@@ -74,6 +74,21 @@ impl Repository {
         self.opens(place, active).await
     }
 
+    /// Makes sure that a place has a wrap of this data key for `master`: one that is there and holds another, or cannot be
+    /// opened, gives way.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub(crate) async fn ensure_wrap(&self, place: &Place, data_key: &DataKey, master: &MasterKey) -> Result<()> {
+        match self.unwrap(place, master).await {
+            Ok(found) if found.expose() == data_key.expose() => return Ok(()),
+            Err(error) if error.class() == Class::NotFound => {}
+            Err(error) if !matches!(error.class(), Class::Key | Class::Verification) => return Err(error),
+            Ok(_) | Err(_) => self.store.delete(&place.wrap_key(&master.id)).await?,
+        }
+        self.create_document(&place.wrap_key(&master.id), wrap::seal(&place.snapshot_id, data_key, master)?).await
+    }
+
     /// Proves that a key opens a snapshot: its wrap, and with what is in it the manifest.
     async fn opens(&self, place: &Place, master: &MasterKey) -> Result<()> {
         let unproven = self.manifest(place).await?;

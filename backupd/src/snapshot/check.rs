@@ -4,17 +4,16 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use policies::replica::{Verdict, Wishes};
 use serde::Serialize;
 use tokio::task::JoinSet;
 
 use super::choice::{check_named, choose_node};
 use super::settle::settled;
-use crate::clock;
 use crate::error::{Class, Error, Result};
 use crate::redis::{self, Address, SourceOptions, Topology, refusals};
-use crate::repository::{Keys, Repository, new_snapshot_id};
+use crate::repository::Keys;
+use crate::repository::probe::{self as repository_probe, Probe};
 use crate::store::Store;
 
 /// A check is impatient: a node that needs longer for a reply is in trouble.
@@ -94,6 +93,12 @@ impl Report {
             self.findings.push(finding);
         }
     }
+
+    fn add_probe(&mut self, probe: &Probe) {
+        for (grave, error) in probe.findings() {
+            self.add(if grave { Severity::Error } else { Severity::Warning }, &error.at("repository"));
+        }
+    }
 }
 
 /// Checks source and repository of a cluster.
@@ -110,9 +115,10 @@ pub async fn check(
     if let Err(error) = keys.check_said() {
         report.add(Severity::Error, &error);
     }
-    let writable = async { check_repository(store?).await };
-    if let Err(error) = writable.await {
-        report.add(Severity::Error, &error.at("repository"));
+    let probed = async { repository_probe::probe(store?).await };
+    match probed.await {
+        Ok(probe) => report.add_probe(&probe),
+        Err(error) => report.add(Severity::Error, &error.at("repository")),
     }
     report.findings.sort_by_key(|finding| finding.severity);
     report.ok = report.findings.iter().all(|finding| finding.severity != Severity::Error);
@@ -194,26 +200,5 @@ async fn probe(topology: &Topology, options: &SourceOptions, report: &mut Report
                 report.add(if grave { Severity::Error } else { Severity::Warning }, &error);
             }
         }
-    }
-}
-
-/// Writes an object, sees that it cannot be written again, and removes it.
-async fn check_repository(store: Arc<dyn Store>) -> Result<()> {
-    match Repository::open(Arc::clone(&store)).await {
-        // it is made by the first snapshot
-        Ok(_) => {}
-        Err(error) if error.class() == Class::NotFound => {}
-        Err(error) => return Err(error),
-    }
-    let key = format!("backupd-check-{}", new_snapshot_id(clock::now())?);
-    let body = Bytes::from_static(b"written by backupd check; it may be removed\n");
-    store.create(&key, body.clone()).await?;
-    let again = store.create(&key, body).await;
-    store.delete(&key).await?;
-    match again {
-        Err(error) if error.class() == Class::Busy => Ok(()),
-        Err(error) => Err(error),
-        Ok(()) => Err(Error::new(Class::Refused, format!("{} lets an object be overwritten", store.url()))
-            .hint("the store must honour If-None-Match: * (docs/config.md)")),
     }
 }

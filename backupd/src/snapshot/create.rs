@@ -138,7 +138,7 @@ impl Sealing {
 }
 
 /// Keeps the claim alive until aborted.
-fn renew(repository: Repository, held: Held) -> tokio::task::JoinHandle<()> {
+pub(super) fn renew(repository: Repository, held: Held) -> tokio::task::JoinHandle<()> {
     tokio::spawn(async move {
         for renewal in 1.. {
             tokio::time::sleep(RENEWED_EVERY).await;

@@ -25,6 +25,16 @@ pub async fn record(catalog: &Catalog, store: Arc<dyn Store>, manifest: &Manifes
     catalog.record_node_capabilities(&manifest.cluster, &capabilities).await
 }
 
+/// Writes what the manifest of a copy says into the catalog. That the cluster's snapshots go elsewhere stays.
+///
+/// # Errors
+/// As [`record`].
+pub async fn record_copy(catalog: &Catalog, store: Arc<dyn Store>, manifest: &Manifest) -> Result<()> {
+    let repository = Repository::open(store).await?;
+    let shards = manifest.shards.iter().map(shard_row).collect::<Result<Vec<_>>>()?;
+    catalog.record_snapshot(&snapshot_row(repository.id(), manifest)?, &shards).await
+}
+
 pub(super) fn cluster_row(manifest: &Manifest, repository_url: &str, last_seen_ms: u64) -> ClusterRow {
     ClusterRow {
         name: manifest.cluster.clone(),

@@ -4,16 +4,19 @@ use std::sync::Arc;
 
 use rdbtools::scan::Scanner;
 use rdbtools::{Report, ReportSink};
+use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use crate::bkd::SlotEntry;
 use crate::canonical::damaged;
-use crate::error::Result;
+use crate::error::{Class, Error, Result};
 use crate::manifest::{Manifest, Shard};
 use crate::pipeline::write::scan_error;
 use crate::pipeline::{Meter, read};
 use crate::progress::Progress;
+use crate::repository::fact::Kind;
 use crate::repository::{Keys, Opened, Repository};
 use crate::task_failed;
 
@@ -25,6 +28,68 @@ use crate::task_failed;
 pub async fn verify(repository: &Repository, name: &str, keys: &Keys, progress: &Progress) -> Result<Manifest> {
     progress.phase("opening the snapshot");
     let opened = repository.open_snapshot(name, keys).await?;
+    read_all(repository, &opened, progress).await?;
+    Ok(opened.manifest)
+}
+
+/// What an examination showed.
+#[derive(Debug, Clone)]
+pub struct Verdict {
+    /// The manifest.
+    pub manifest: Manifest,
+    /// When the verdict was noted, RFC 3339; `None` when it was not.
+    pub recorded_at: Option<String>,
+}
+
+/// Verifies a snapshot as [`verify`] does, and notes the verdict as a fact, a bad one too, if `record` says so.
+///
+/// # Errors
+/// As [`verify`]. That the verdict could not be noted is a warning.
+pub async fn examine(
+    repository: &Repository,
+    name: &str,
+    keys: &Keys,
+    record: bool,
+    progress: &Progress,
+    cancel: &CancellationToken,
+) -> Result<Verdict> {
+    progress.phase("opening the snapshot");
+    let opened = repository.open_snapshot(name, keys).await?;
+    let outcome = tokio::select! {
+        outcome = read_all(repository, &opened, progress) => outcome,
+        () = cancel.cancelled() => Err(Error::new(Class::Unforeseen, "interrupted")),
+    };
+    let recorded_at = match says(&opened, &outcome) {
+        Some(says) if record => note(repository, &opened, says).await,
+        _ => None,
+    };
+    outcome.map(|()| Verdict { manifest: opened.manifest, recorded_at })
+}
+
+/// What the fact says; only a verdict is one, not that a store could not be reached.
+fn says(opened: &Opened, outcome: &Result<()>) -> Option<Map<String, Value>> {
+    let mut says = Map::new();
+    says.insert("method".to_owned(), "read".into());
+    says.insert("ok".to_owned(), outcome.is_ok().into());
+    match outcome {
+        Ok(()) => says.insert("keys".to_owned(), opened.manifest.keys().into()),
+        Err(error) if error.class() == Class::Verification => says.insert("error".to_owned(), error.message().into()),
+        Err(_) => return None,
+    };
+    Some(says)
+}
+
+async fn note(repository: &Repository, opened: &Opened, says: Map<String, Value>) -> Option<String> {
+    match repository.note(&opened.place, Kind::Verified, says, opened.data_key.as_ref()).await {
+        Ok(fact) => Some(fact.at),
+        Err(error) => {
+            tracing::warn!(error = %error, "the verdict could not be noted in the repository");
+            None
+        }
+    }
+}
+
+async fn read_all(repository: &Repository, opened: &Opened, progress: &Progress) -> Result<()> {
     // those for which it was wrapped when it was made may have gone since, with their keys
     for key_id in repository.wraps(&opened.place).await? {
         repository.check_wrap(&opened.place, &key_id).await?;
@@ -32,9 +97,9 @@ pub async fn verify(repository: &Repository, name: &str, keys: &Keys, progress: 
     progress.phase("reading every byte");
     for shard in &opened.manifest.shards {
         let meter = progress.row(format!("shard {}", shard.index), Some(shard.object.plain_bytes));
-        verify_shard(repository, &opened, shard, meter).await?;
+        verify_shard(repository, opened, shard, meter).await?;
     }
-    Ok(opened.manifest)
+    Ok(())
 }
 
 async fn verify_shard(repository: &Repository, opened: &Opened, shard: &Shard, meter: Arc<Meter>) -> Result<()> {

@@ -5,12 +5,18 @@
 //! whether it is ours: a retry of a write that had succeeded is a success, not a conflict.
 //!
 //! Bytes are protected on their way by the signature, which covers the SHA-256 of every body. Checksum
-//! headers and trailers are sent only where the operation demands them, because not every server knows them.
+//! headers and trailers are sent only where the operation demands them, because not every server knows them. What the server
+//! stored is compared by its ETag, where that is an MD5 (see `etag`).
 
 mod connect;
+mod copy;
 mod error;
+mod etag;
+mod patience;
 mod upload;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -19,8 +25,12 @@ use aws_sdk_s3::config::Credentials;
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
 use aws_sdk_s3::primitives::{ByteStream, DateTime};
+use aws_sdk_s3::types::BucketVersioningStatus;
 use bytes::{Bytes, BytesMut};
 
+pub use self::copy::{COPY_BYTES_MAX, ServerCopy};
+use self::etag::Etags;
+use self::patience::Patience;
 use super::{BucketUrl, ObjectEntry, PAGE_ENTRIES_MAX, Page, RepositoryUrl, Stat, Store, Unfinished, Upload, key};
 use crate::error::{Class, Error, Result};
 
@@ -47,13 +57,25 @@ const AFTER_KEYS: char = '~';
 pub struct S3Store {
     client: Client,
     url: BucketUrl,
+    etags: Etags,
+    patience: Patience,
+    /// Whether the server was seen to keep to conditions, or not to.
+    conditions: Arc<AtomicU8>,
 }
+
+/// Nothing is known of the conditions of a server yet.
+const UNKNOWN: u8 = 0;
+/// It keeps to them.
+const KEPT: u8 = 1;
+/// It writes over what is there.
+const IGNORED: u8 = 2;
 
 /// What a HEAD tells.
 struct Found {
     size_bytes: u64,
     modified_unix_ms: u64,
     token: Option<String>,
+    etag: Option<String>,
 }
 
 /// What became of a conditional write.
@@ -73,7 +95,14 @@ impl S3Store {
     /// # Errors
     /// `Config` when no region is known.
     pub async fn open(url: &BucketUrl, credentials: Option<Credentials>) -> Result<Self> {
-        Ok(Self { client: connect::client(url, credentials).await?, url: url.clone() })
+        let patience = Patience::of_environment()?;
+        Ok(Self {
+            client: connect::client(url, credentials, patience).await?,
+            url: url.clone(),
+            etags: Etags::default(),
+            patience,
+            conditions: Arc::default(),
+        })
     }
 
     /// The key in the bucket.
@@ -87,6 +116,19 @@ impl S3Store {
             return Some(full);
         }
         full.strip_prefix(&self.url.prefix)?.strip_prefix('/')
+    }
+
+    /// Whether the bucket keeps old versions, and whether objects in it can be locked; `None` where that is not told.
+    pub async fn protections(&self) -> (Option<bool>, Option<bool>) {
+        let versioning = self.client.get_bucket_versioning().bucket(&self.url.bucket).send().await.ok();
+        let enabled = |status: &BucketVersioningStatus| *status == BucketVersioningStatus::Enabled;
+        let versioning = versioning.map(|answer| answer.status().is_some_and(enabled));
+        let lock = match self.client.get_object_lock_configuration().bucket(&self.url.bucket).send().await {
+            Ok(answer) => Some(answer.object_lock_configuration().is_some()),
+            Err(e) if error::code(&e) == Some("ObjectLockConfigurationNotFoundError") => Some(false),
+            Err(_) => None,
+        };
+        (versioning, lock)
     }
 
     /// Which object it is, for messages.
@@ -108,6 +150,7 @@ impl S3Store {
                 size_bytes: length_of(head.content_length),
                 modified_unix_ms: unix_ms(head.last_modified),
                 token: head.metadata.and_then(|mut metadata| metadata.remove(TOKEN_NAME)),
+                etag: head.e_tag,
             })),
             Err(e) if error::status(&e) == Some(404) => Ok(None),
             Err(e) => Err(error::of("look at", &self.place(key), &e)),
@@ -124,13 +167,52 @@ impl S3Store {
 
     /// Creates an object with one request. Also used for uploads smaller than a part.
     async fn put(&self, key: &str, body: Bytes) -> Result<()> {
+        self.check_free(key).await?;
+        self.put_once(key, body.clone()).await?;
+        if self.conditions.load(Ordering::Relaxed) == UNKNOWN {
+            self.learn_conditions(key, body).await?;
+        }
+        Ok(())
+    }
+
+    /// Looks before a write where the server does not: then only two jobs in the same moment can write over each other, and
+    /// whoever lost finds that out before it publishes, because it reads its claim again.
+    pub(super) async fn check_free(&self, key: &str) -> Result<()> {
+        if self.conditions.load(Ordering::Relaxed) == IGNORED && self.head(key).await?.is_some() {
+            return Err(self.exists_already(key));
+        }
+        Ok(())
+    }
+
+    /// Sends an object that was just created once more, with the same bytes: a server that keeps to the condition refuses.
+    async fn learn_conditions(&self, key: &str, body: Bytes) -> Result<()> {
+        let size_bytes = length_of_body(&body);
+        let found = self.head(key).await?.and_then(|found| found.token).unwrap_or_default();
+        let request = self.client.put_object().bucket(&self.url.bucket).key(self.full(key)).if_none_match("*");
+        let request = request.metadata(TOKEN_NAME, found).body(ByteStream::from(body)).customize();
+        match request.config_override(connect::time_for(self.patience, size_bytes)).send().await {
+            Ok(_) => {
+                tracing::warn!(url = self.url(), "this server ignores If-None-Match: every write looks first");
+                self.conditions.store(IGNORED, Ordering::Relaxed);
+            }
+            Err(e) if matches!(error::status(&e), Some(409 | 412)) => self.conditions.store(KEPT, Ordering::Relaxed),
+            // the object is there; the next write asks again
+            Err(e) => {
+                tracing::debug!(error = %error::of("probe", &self.place(key), &e), "conditions are not known yet");
+            }
+        }
+        Ok(())
+    }
+
+    async fn put_once(&self, key: &str, body: Bytes) -> Result<()> {
         let (token, size_bytes) = (new_token()?, length_of_body(&body));
         let mut wait = ATTEMPT_WAIT;
         for attempt in 1.. {
             let request = self.client.put_object().bucket(&self.url.bucket).key(self.full(key)).if_none_match("*");
             let request = request.metadata(TOKEN_NAME, &token).body(ByteStream::from(body.clone())).customize();
-            let Err(failure) = request.config_override(connect::time_for(size_bytes)).send().await else {
-                return Ok(());
+            let failure = match request.config_override(connect::time_for(self.patience, size_bytes)).send().await {
+                Ok(answer) => return self.etags.check(&self.place(key), answer.e_tag(), &etag::md5(&body)),
+                Err(failure) => failure,
             };
             let refused = matches!(error::status(&failure), Some(409 | 412));
             if !refused && !error::is_ambiguous(&failure) {
@@ -356,6 +438,24 @@ impl Store for S3Store {
 
     async fn discard(&self, unfinished: &Unfinished) -> Result<()> {
         upload::discard(self, unfinished).await
+    }
+
+    fn proves_writes(&self) -> bool {
+        self.etags.are_digests()
+    }
+
+    fn looks_before_writes(&self) -> bool {
+        self.conditions.load(Ordering::Relaxed) == IGNORED
+    }
+
+    async fn probe_upload(&self, key: &str) -> Result<()> {
+        let mut remote = upload::Remote::new(self.clone(), key)?;
+        remote.begin().await?;
+        remote.abort().await
+    }
+
+    fn as_bucket(&self) -> Option<&S3Store> {
+        Some(self)
     }
 }
 

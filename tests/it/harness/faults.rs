@@ -5,6 +5,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -18,6 +19,10 @@ pub(crate) enum Operation {
     Begin,
     /// `UploadPart` with this number.
     Part(u64),
+    /// `UploadPartCopy` with this number.
+    PartCopy(u64),
+    /// `CopyObject`
+    Copy,
     /// `CompleteMultipartUpload`
     Complete,
     /// `AbortMultipartUpload`
@@ -51,6 +56,9 @@ pub(crate) enum Fault {
     LoseAnswer,
     /// The request is carried out, and half of the answer is sent.
     CutAnswer,
+    /// The request is carried out, and a refusal because the object exists is told as a success, as by a server that does not
+    /// know of conditions.
+    Unconditional,
 }
 
 /// Decides what happens to each request, in the order in which they come.
@@ -101,6 +109,15 @@ pub(crate) struct Faulty {
     pub(crate) endpoint: String,
     /// What was done to requests.
     struck: Struck,
+    /// Bytes of requests and answers that passed.
+    passed: Arc<AtomicUsize>,
+}
+
+impl Operation {
+    /// Whether something is there, or gone, after it.
+    pub(crate) fn is_write(self) -> bool {
+        !matches!(self, Self::List | Self::Read | Self::Other)
+    }
 }
 
 impl Faulty {
@@ -111,17 +128,24 @@ impl Faulty {
         let port = listener.local_addr().unwrap().port();
         let struck = Arc::new(Mutex::new(Vec::new()));
         let script: Arc<Mutex<dyn Script>> = Arc::new(Mutex::new(script));
-        let log = Arc::clone(&struck);
+        let (log, passed) = (Arc::clone(&struck), Arc::new(AtomicUsize::new(0)));
+        let count = Arc::clone(&passed);
         thread::spawn(move || {
             for client in listener.incoming() {
                 let (client, upstream) = (client.unwrap(), upstream.clone());
                 let (script, log) = (Arc::clone(&script), Arc::clone(&log));
                 let decide = move |operation| decide(&script, &log, operation);
+                let count = Arc::clone(&count);
                 // a client that went away is its own business
-                thread::spawn(move || drop(serve(client, &upstream, decide)));
+                thread::spawn(move || drop(serve(client, &upstream, decide, &count)));
             }
         });
-        Self { endpoint: format!("http://127.0.0.1:{port}"), struck }
+        Self { endpoint: format!("http://127.0.0.1:{port}"), struck, passed }
+    }
+
+    /// How many bytes of requests and answers passed.
+    pub(crate) fn passed(&self) -> usize {
+        self.passed.load(Ordering::Relaxed)
     }
 
     /// What was done to requests so far.
@@ -135,7 +159,10 @@ fn operation(head: &str) -> Operation {
     let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let field = |name: &str| query.split('&').find_map(|field| field.strip_prefix(name));
+    let copies = head.to_ascii_lowercase().contains("\r\nx-amz-copy-source:");
     match (method, field("uploadId="), field("partNumber=")) {
+        ("PUT", Some(_), Some(number)) if copies => Operation::PartCopy(number.parse().unwrap()),
+        ("PUT", None, _) if copies => Operation::Copy,
         ("PUT", Some(_), Some(number)) => Operation::Part(number.parse().unwrap()),
         ("POST", Some(_), _) => Operation::Complete,
         ("DELETE", Some(_), _) => Operation::Abort,
@@ -153,6 +180,7 @@ fn serve(
     mut client: TcpStream,
     upstream: &str,
     decide: impl FnOnce(Operation) -> Option<Fault>,
+    passed: &AtomicUsize,
 ) -> std::io::Result<()> {
     let mut bytes = Vec::new();
     let head_len = loop {
@@ -182,6 +210,7 @@ fn serve(
             return Ok(());
         }
     }
+    passed.fetch_add(bytes.len(), Ordering::Relaxed);
     let is_head = head.starts_with("HEAD ");
     match fault {
         Some(Fault::Answer(status, code)) => answer(client, status, code, is_head),
@@ -193,12 +222,24 @@ fn serve(
             Ok(())
         }
         Some(Fault::LoseAnswer) => forward(upstream, &head, &bytes[head_len..]).map(drop),
+        Some(Fault::Unconditional) => {
+            let done = forward(upstream, &head, &bytes[head_len..])?;
+            let refused = done.starts_with(b"HTTP/1.1 412");
+            let answer = if refused {
+                b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".to_vec()
+            } else {
+                done
+            };
+            client.write_all(&answer)?;
+            client.shutdown(Shutdown::Write)
+        }
         Some(Fault::CutAnswer) => {
             let answer = forward(upstream, &head, &bytes[head_len..])?;
             client.write_all(&answer[..answer.len() / 2])
         }
         None => {
             let answer = forward(upstream, &head, &bytes[head_len..])?;
+            passed.fetch_add(answer.len(), Ordering::Relaxed);
             client.write_all(&answer)?;
             client.shutdown(Shutdown::Write)
         }

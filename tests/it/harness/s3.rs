@@ -24,8 +24,17 @@ impl Bucket {
     ///
     /// Panics with what to do when there is no server.
     pub(crate) fn create(label: &str) -> Self {
-        let [endpoint, region, access_key, secret_key] =
-            ["ENDPOINT", "REGION", "ACCESS_KEY", "SECRET_KEY"].map(|name| variable(&format!("BACKUPD_TEST_S3_{name}")));
+        Self::create_in(label, "")
+    }
+
+    /// Makes a bucket in the second region: another server with users and buckets of its own.
+    pub(crate) fn create_in_second_region(label: &str) -> Self {
+        Self::create_in(label, "_2")
+    }
+
+    fn create_in(label: &str, region: &str) -> Self {
+        let names = [&format!("ENDPOINT{region}"), &format!("REGION{region}"), "ACCESS_KEY", "SECRET_KEY"];
+        let [endpoint, region, access_key, secret_key] = names.map(|name| variable(&format!("BACKUPD_TEST_S3_{name}")));
         let client = client(&endpoint, &region, &access_key, &secret_key);
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let time = backupd::clock::now().timestamp_millis();
@@ -110,7 +119,7 @@ fn variable(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| {
         panic!(
             "{name} is not set: this test needs the S3 server of the tests. Run `tests/run.sh`, or\n  \
-             tests/setup.sh tests\n  tests/servers/radosgw.sh start target/servers/run/radosgw\n  \
+             tests/setup.sh tests\n  tests/servers/radosgw.sh start target/servers/run/radosgw us-east-1 eu-west-1\n  \
              source target/servers/run/radosgw/env"
         )
     })

@@ -98,7 +98,7 @@ impl Survey<'_> {
                 continue;
             }
             if let Some(age_ms) = self.age_ms(&object.key).await?
-                && self.take(&object, "an earlier gc ended in the middle", age_ms)
+                && self.take(&object, "a gc or a check that ended in the middle", age_ms)
             {
                 self.plan.steps.single.push(object.key);
             }
@@ -140,7 +140,10 @@ impl Survey<'_> {
             match read.await {
                 Ok(Some((claim, live))) => {
                     self.names.insert(name, claim.snapshot_id.clone());
-                    self.claims.insert(claim.snapshot_id.clone(), (claim, live));
+                    // copies to one place may have claimed several names for it: one that is alive counts
+                    if live || !self.claims.contains_key(&claim.snapshot_id) {
+                        self.claims.insert(claim.snapshot_id.clone(), (claim, live));
+                    }
                 }
                 Ok(None) => {}
                 Err(error) if error.class() == Class::Verification => self.check_old(&name, error).await?,

@@ -13,14 +13,12 @@ use aws_sdk_s3::config::{
     Builder, Credentials, RequestChecksumCalculation, ResponseChecksumValidation, StalledStreamProtectionConfig,
 };
 
+use super::patience::Patience;
 use crate::error::{Class, Error, Result};
 use crate::store::{BucketUrl, Style};
 
 /// How often a request is sent in all, before its error is told.
 const ATTEMPTS_MAX: u32 = 5;
-
-/// The wait before the second attempt; doubled for each further one, with jitter.
-const BACKOFF_FIRST: Duration = Duration::from_millis(200);
 
 /// The longest wait between two attempts.
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
@@ -28,24 +26,15 @@ const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long one attempt of a request may take until its answer begins, besides the time for its body.
-const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// How long a body may stand still.
-const STALL_TIMEOUT: Duration = Duration::from_secs(30);
-
 /// How long the server may take to put the parts of an object together.
 const COMPLETE_TIMEOUT: Duration = Duration::from_secs(300);
-
-/// The slowest upload that is not given up, per request.
-const UPLOAD_BYTES_PER_SECOND_MIN: u64 = 128 << 10;
 
 /// The region when an endpoint is given and no region: servers other than AWS use it or ignore it.
 const REGION_OF_ENDPOINTS: &str = "us-east-1";
 
 /// Makes the client.
-pub(super) async fn client(url: &BucketUrl, credentials: Option<Credentials>) -> Result<Client> {
-    let shared = shared(url, credentials).await;
+pub(super) async fn client(url: &BucketUrl, credentials: Option<Credentials>, patience: Patience) -> Result<Client> {
+    let shared = shared(url, credentials, patience).await;
     if shared.region().is_none() {
         return Err(Error::new(Class::Config, format!("no region is known for the bucket `{}`", url.bucket))
             .hint("add ?region=… to the repository URL, or set AWS_REGION"));
@@ -61,13 +50,13 @@ pub(super) async fn client(url: &BucketUrl, credentials: Option<Credentials>) ->
     Ok(Client::from_conf(config.build()))
 }
 
-async fn shared(url: &BucketUrl, credentials: Option<Credentials>) -> SdkConfig {
+async fn shared(url: &BucketUrl, credentials: Option<Credentials>, patience: Patience) -> SdkConfig {
     let retries = RetryConfig::standard().with_max_attempts(ATTEMPTS_MAX);
     let loader = aws_config::defaults(BehaviorVersion::latest())
         .region(region(url))
-        .retry_config(retries.with_initial_backoff(BACKOFF_FIRST).with_max_backoff(BACKOFF_MAX))
-        .timeout_config(attempt_within(ATTEMPT_TIMEOUT))
-        .stalled_stream_protection(StalledStreamProtectionConfig::enabled().grace_period(STALL_TIMEOUT).build());
+        .retry_config(retries.with_initial_backoff(patience.backoff).with_max_backoff(BACKOFF_MAX))
+        .timeout_config(attempt_within(patience.stall))
+        .stalled_stream_protection(StalledStreamProtectionConfig::enabled().grace_period(patience.stall).build());
     let loader = match &url.profile {
         // A profile that is asked for by name wins over credentials in the environment.
         Some(profile) => loader
@@ -119,9 +108,8 @@ fn attempt_within(time: Duration) -> TimeoutConfig {
 }
 
 /// The time for a request with a body of `length` bytes.
-pub(super) fn time_for(length: u64) -> Builder {
-    let sending = Duration::from_secs(length.div_ceil(UPLOAD_BYTES_PER_SECOND_MIN));
-    Builder::new().timeout_config(attempt_within(ATTEMPT_TIMEOUT.saturating_add(sending)))
+pub(super) fn time_for(patience: Patience, length: u64) -> Builder {
+    Builder::new().timeout_config(attempt_within(patience.time_for(length)))
 }
 
 /// The time for putting the parts together.

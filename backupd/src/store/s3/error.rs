@@ -13,6 +13,7 @@ const TEXT_CHARS_MAX: usize = 600;
 
 const CREDENTIALS_HINT: &str =
     "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or add ?profile=… to the repository URL";
+const SERVER_HINT: &str = "by its own words the failure is the server's: look at its state";
 const REGION_HINT: &str = "the bucket is in another region, or the endpoint is another one: add ?region=… or ?endpoint=… to the repository URL";
 
 /// The HTTP status of a failed request, when there was an answer.
@@ -56,8 +57,16 @@ fn of_no_answer(error: &(dyn StdError + 'static)) -> (Class, &'static str) {
         (Class::StoreAuth, CREDENTIALS_HINT)
     } else if text.contains("certificate") {
         (Class::StoreUnavailable, "the certificate of the endpoint is not trusted: name its authority by SSL_CERT_FILE")
+    } else if text.contains("timeout") || text.contains("timed out") {
+        (
+            Class::StoreUnavailable,
+            "the server, or the network on the way to it, stood still: nothing is wrong with the request",
+        )
     } else {
-        (Class::StoreUnavailable, "")
+        (
+            Class::StoreUnavailable,
+            "there was no answer: the endpoint is another one, the server is down, or the network is",
+        )
     }
 }
 
@@ -74,7 +83,13 @@ fn of_answer(status: u16, code: &str) -> (Class, &'static str) {
         "XAmzContentSHA256Mismatch" | "BadDigest" | "IncompleteBody" => {
             return (Class::StoreUnavailable, "bytes were changed or lost on their way to the server");
         }
-        "SlowDown" | "RequestTimeout" | "ServiceUnavailable" | "InternalError" => return (Class::StoreUnavailable, ""),
+        "SlowDown" => {
+            return (
+                Class::StoreUnavailable,
+                "the server asks for fewer requests: other clients or its limits are in the way",
+            );
+        }
+        "RequestTimeout" | "ServiceUnavailable" | "InternalError" => return (Class::StoreUnavailable, SERVER_HINT),
         "ExpiredToken" | "InvalidToken" | "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "TokenRefreshRequired" => {
             return (Class::StoreAuth, CREDENTIALS_HINT);
         }
@@ -97,7 +112,8 @@ fn of_answer(status: u16, code: &str) -> (Class, &'static str) {
         400 | 405 | 501 => {
             (Class::Config, "the server refuses this request: look at the endpoint and at what it supports")
         }
-        429 | 500.. => (Class::StoreUnavailable, ""),
+        429 => (Class::StoreUnavailable, "the server asks for fewer requests"),
+        500.. => (Class::StoreUnavailable, SERVER_HINT),
         _ => (Class::Unforeseen, ""),
     }
 }

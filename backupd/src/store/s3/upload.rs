@@ -2,18 +2,24 @@
 //!
 //! Memory: the part being filled and [`PARTS_IN_FLIGHT`] parts being sent, so part size × (parts in flight + 1).
 
+use std::time::{Duration, Instant};
+
 use async_trait::async_trait;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use bytes::{Bytes, BytesMut};
 use tokio::task::JoinSet;
 
-use super::{S3Store, Settled, TOKEN_NAME, connect, error, key, length_of_body, new_token, unix_ms};
+use super::patience::Window;
+use super::{S3Store, Settled, TOKEN_NAME, connect, error, etag, key, length_of_body, new_token, unix_ms};
 use crate::error::{Class, Error, Result};
 use crate::store::{Unfinished, Upload};
 
-/// How many parts are sent at the same time.
+/// How many parts are sent at the same time, at most: fewer while the server fails or asks for patience.
 const PARTS_IN_FLIGHT: usize = 3;
+
+/// The longest wait before a part is sent again.
+const PART_WAIT_MAX: Duration = Duration::from_secs(20);
 
 /// The size of a part in bytes unless the object needs larger ones. S3 refuses parts below 5 MiB.
 const PART_BYTES: u64 = 8 << 20;
@@ -49,30 +55,38 @@ pub(super) struct S3Upload {
     filling: BytesMut,
     /// Parts begun so far.
     begun: u64,
-    sending: JoinSet<Result<CompletedPart>>,
-    sent: Vec<CompletedPart>,
+    window: Window,
+    sending: JoinSet<Result<Sent>>,
+    sent: Vec<Sent>,
     failed: bool,
+}
+
+/// A part that the server has.
+pub(super) struct Sent {
+    pub(super) part: CompletedPart,
+    /// The MD5 of its bytes; `None` when they did not come from here.
+    pub(super) md5: Option<[u8; 16]>,
 }
 
 /// An upload as the server knows it.
 #[derive(Clone)]
-struct Remote {
+pub(super) struct Remote {
     store: S3Store,
     key: String,
     /// Empty before the first part.
-    upload_id: String,
+    pub(super) upload_id: String,
     token: String,
 }
 
 impl S3Upload {
     pub(super) fn new(store: S3Store, key: &str, size_hint_bytes: u64) -> Result<Self> {
         let part_bytes = usize::try_from(part_bytes(size_hint_bytes)).unwrap_or(usize::MAX);
-        let remote = Remote { store, key: key.to_owned(), upload_id: String::new(), token: new_token()? };
         Ok(Self {
-            remote: Some(remote),
+            remote: Some(Remote::new(store, key)?),
             part_bytes,
             filling: BytesMut::new(),
             begun: 0,
+            window: Window::new(PARTS_IN_FLIGHT),
             sending: JoinSet::new(),
             sent: Vec::new(),
             failed: false,
@@ -108,13 +122,13 @@ impl S3Upload {
             return Err(Error::new(Class::Refused, format!("{place} grew beyond {size_bytes} bytes"))
                 .hint("its size was guessed too small for the number of parts that S3 allows"));
         }
-        while self.sending.len() >= PARTS_IN_FLIGHT {
+        while self.sending.len() >= self.window.parts() {
             self.collect_one().await?;
         }
         self.begun = self.begun.saturating_add(1);
-        let (remote, number) = (self.remote()?.clone(), self.begun);
+        let (remote, number, window) = (self.remote()?.clone(), self.begun, self.window.clone());
         let body = std::mem::take(&mut self.filling).freeze();
-        self.sending.spawn(async move { remote.send(number, body).await });
+        self.sending.spawn(async move { remote.send_patiently(number, body, &window).await });
         Ok(())
     }
 
@@ -139,7 +153,6 @@ impl S3Upload {
         while !self.sending.is_empty() {
             self.collect_one().await?;
         }
-        self.sent.sort_by_key(|part| part.part_number);
         let whole = self.begun.saturating_sub(1).saturating_mul(u64::try_from(self.part_bytes).unwrap_or(u64::MAX));
         let parts = std::mem::take(&mut self.sent);
         self.remote()?.complete(parts, whole.saturating_add(last)).await
@@ -204,6 +217,10 @@ impl Upload for S3Upload {
 }
 
 impl Remote {
+    pub(super) fn new(store: S3Store, key: &str) -> Result<Self> {
+        Ok(Self { store, key: key.to_owned(), upload_id: String::new(), token: new_token()? })
+    }
+
     fn place(&self) -> String {
         self.store.place(&self.key)
     }
@@ -212,7 +229,7 @@ impl Remote {
         &self.store.url.bucket
     }
 
-    async fn begin(&mut self) -> Result<()> {
+    pub(super) async fn begin(&mut self) -> Result<()> {
         let request = self.store.client.create_multipart_upload().bucket(self.bucket());
         let request = request.key(self.store.full(&self.key)).metadata(TOKEN_NAME, &self.token);
         let answer = request.send().await.map_err(|e| error::of("begin the upload of", &self.place(), &e))?;
@@ -224,22 +241,63 @@ impl Remote {
         Ok(())
     }
 
-    async fn send(&self, number: u64, body: Bytes) -> Result<CompletedPart> {
+    /// Sends a part, again and again while the server or the way to it fails, until the deadline.
+    async fn send_patiently(&self, number: u64, body: Bytes, window: &Window) -> Result<Sent> {
+        let begun = Instant::now();
+        let mut wait = self.store.patience.backoff;
+        loop {
+            let error = match self.send(number, body.clone()).await {
+                Ok(sent) => {
+                    window.grow();
+                    return Ok(sent);
+                }
+                Err(error) => error,
+            };
+            window.shrink();
+            if !error.is_retryable() {
+                return Err(error);
+            }
+            if begun.elapsed().saturating_add(wait) > self.store.patience.deadline {
+                let tried = begun.elapsed().as_secs();
+                return Err(error.at(format!("given up after {tried} s of trying")));
+            }
+            tracing::warn!(number, error = %error, "a part is sent again");
+            tokio::time::sleep(wait).await;
+            wait = wait.saturating_mul(2).min(PART_WAIT_MAX);
+        }
+    }
+
+    async fn send(&self, number: u64, body: Bytes) -> Result<Sent> {
         let number = i32::try_from(number).unwrap_or(i32::MAX);
-        let time = connect::time_for(length_of_body(&body));
+        let (time, md5) = (connect::time_for(self.store.patience, length_of_body(&body)), etag::md5(&body));
         let request = self.store.client.upload_part().bucket(self.bucket()).key(self.store.full(&self.key));
         let request = request.upload_id(&self.upload_id).part_number(number).body(ByteStream::from(body));
         let answer = request.customize().config_override(time).send().await;
         let answer = answer.map_err(|e| error::of(&format!("send part {number} of"), &self.place(), &e))?;
-        Ok(CompletedPart::builder().part_number(number).set_e_tag(answer.e_tag).build())
+        self.store.etags.check(&format!("part {number} of {}", self.place()), answer.e_tag(), &md5)?;
+        let part = CompletedPart::builder().part_number(number).set_e_tag(answer.e_tag).build();
+        Ok(Sent { part, md5: Some(md5) })
     }
 
-    async fn complete(&self, parts: Vec<CompletedPart>, size_bytes: u64) -> Result<()> {
+    /// Puts the parts together.
+    pub(super) async fn complete(&self, mut sent: Vec<Sent>, size_bytes: u64) -> Result<()> {
+        sent.sort_by_key(|sent| sent.part.part_number);
+        let md5s: Option<Vec<[u8; 16]>> = sent.iter().map(|sent| sent.md5).collect();
+        let parts = sent.into_iter().map(|sent| sent.part).collect();
+        self.store.check_free(&self.key).await?;
         let parts = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
         let request = self.store.client.complete_multipart_upload().bucket(self.bucket());
         let request = request.key(self.store.full(&self.key)).upload_id(&self.upload_id).if_none_match("*");
         let request = request.multipart_upload(parts).customize().config_override(connect::time_to_complete());
-        let Err(failure) = request.send().await else { return Ok(()) };
+        let failure = match request.send().await {
+            Ok(answer) => {
+                if md5s.is_some_and(|md5s| answer.e_tag().map(etag::bare) != Some(&etag::of_parts(&md5s))) {
+                    self.store.etags.distrust();
+                }
+                return Ok(());
+            }
+            Err(failure) => failure,
+        };
         // An answer that was lost makes the next attempt find no upload, or the object: look who made it.
         let refused = matches!(error::status(&failure), Some(409 | 412));
         let unknown = error::code(&failure) == Some("NoSuchUpload");
@@ -254,7 +312,7 @@ impl Remote {
         }
     }
 
-    async fn abort(&self) -> Result<()> {
+    pub(super) async fn abort(&self) -> Result<()> {
         if self.upload_id.is_empty() {
             return Ok(());
         }
