@@ -14,9 +14,8 @@ mod error;
 mod etag;
 mod patience;
 mod upload;
+mod write;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -24,24 +23,19 @@ use aws_sdk_s3::Client;
 use aws_sdk_s3::config::Credentials;
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
-use aws_sdk_s3::primitives::{ByteStream, DateTime};
+use aws_sdk_s3::primitives::DateTime;
 use aws_sdk_s3::types::BucketVersioningStatus;
 use bytes::{Bytes, BytesMut};
 
 pub use self::copy::{COPY_BYTES_MAX, ServerCopy};
 use self::etag::Etags;
 use self::patience::Patience;
+use self::write::Conditions;
 use super::{BucketUrl, ObjectEntry, PAGE_ENTRIES_MAX, Page, RepositoryUrl, Stat, Store, Unfinished, Upload, key};
 use crate::error::{Class, Error, Result};
 
-/// The metadata that says which write made an object.
-const TOKEN_NAME: &str = "backupd-write";
-
 /// How often a read is begun when its body breaks off; the client retries everything before the body itself.
 const READ_ATTEMPTS_MAX: u32 = 3;
-
-/// How often a write is sent that the server calls in conflict with another request, with nothing there afterwards.
-const CONFLICT_ATTEMPTS_MAX: u32 = 4;
 
 /// The wait before the second attempt of a read or of a write in conflict; doubled for each further one.
 const ATTEMPT_WAIT: Duration = Duration::from_millis(100);
@@ -60,15 +54,8 @@ pub struct S3Store {
     etags: Etags,
     patience: Patience,
     /// Whether the server was seen to keep to conditions, or not to.
-    conditions: Arc<AtomicU8>,
+    conditions: Conditions,
 }
-
-/// Nothing is known of the conditions of a server yet.
-const UNKNOWN: u8 = 0;
-/// It keeps to them.
-const KEPT: u8 = 1;
-/// It writes over what is there.
-const IGNORED: u8 = 2;
 
 /// What a HEAD tells.
 struct Found {
@@ -76,16 +63,6 @@ struct Found {
     modified_unix_ms: u64,
     token: Option<String>,
     etag: Option<String>,
-}
-
-/// What became of a conditional write.
-enum Settled {
-    /// The object is there and is what we wrote.
-    Ours,
-    /// Another object is there.
-    Theirs,
-    /// Nothing is there.
-    Absent,
 }
 
 impl S3Store {
@@ -101,7 +78,7 @@ impl S3Store {
             url: url.clone(),
             etags: Etags::default(),
             patience,
-            conditions: Arc::default(),
+            conditions: Conditions::default(),
         })
     }
 
@@ -149,87 +126,12 @@ impl S3Store {
             Ok(head) => Ok(Some(Found {
                 size_bytes: length_of(head.content_length),
                 modified_unix_ms: unix_ms(head.last_modified),
-                token: head.metadata.and_then(|mut metadata| metadata.remove(TOKEN_NAME)),
+                token: head.metadata.and_then(|mut metadata| metadata.remove(write::TOKEN_NAME)),
                 etag: head.e_tag,
             })),
             Err(e) if error::status(&e) == Some(404) => Ok(None),
             Err(e) => Err(error::of("look at", &self.place(key), &e)),
         }
-    }
-
-    async fn settle(&self, key: &str, token: &str, size_bytes: u64) -> Result<Settled> {
-        Ok(match self.head(key).await? {
-            None => Settled::Absent,
-            Some(found) if found.token.as_deref() == Some(token) && found.size_bytes == size_bytes => Settled::Ours,
-            Some(_) => Settled::Theirs,
-        })
-    }
-
-    /// Creates an object with one request. Also used for uploads smaller than a part.
-    async fn put(&self, key: &str, body: Bytes) -> Result<()> {
-        self.check_free(key).await?;
-        self.put_once(key, body.clone()).await?;
-        if self.conditions.load(Ordering::Relaxed) == UNKNOWN {
-            self.learn_conditions(key, body).await?;
-        }
-        Ok(())
-    }
-
-    /// Looks before a write where the server does not: then only two jobs in the same moment can write over each other, and
-    /// whoever lost finds that out before it publishes, because it reads its claim again.
-    pub(super) async fn check_free(&self, key: &str) -> Result<()> {
-        if self.conditions.load(Ordering::Relaxed) == IGNORED && self.head(key).await?.is_some() {
-            return Err(self.exists_already(key));
-        }
-        Ok(())
-    }
-
-    /// Sends an object that was just created once more, with the same bytes: a server that keeps to the condition refuses.
-    async fn learn_conditions(&self, key: &str, body: Bytes) -> Result<()> {
-        let size_bytes = length_of_body(&body);
-        let found = self.head(key).await?.and_then(|found| found.token).unwrap_or_default();
-        let request = self.client.put_object().bucket(&self.url.bucket).key(self.full(key)).if_none_match("*");
-        let request = request.metadata(TOKEN_NAME, found).body(ByteStream::from(body)).customize();
-        match request.config_override(connect::time_for(self.patience, size_bytes)).send().await {
-            Ok(_) => {
-                tracing::warn!(url = self.url(), "this server ignores If-None-Match: every write looks first");
-                self.conditions.store(IGNORED, Ordering::Relaxed);
-            }
-            Err(e) if matches!(error::status(&e), Some(409 | 412)) => self.conditions.store(KEPT, Ordering::Relaxed),
-            // the object is there; the next write asks again
-            Err(e) => {
-                tracing::debug!(error = %error::of("probe", &self.place(key), &e), "conditions are not known yet");
-            }
-        }
-        Ok(())
-    }
-
-    async fn put_once(&self, key: &str, body: Bytes) -> Result<()> {
-        let (token, size_bytes) = (new_token()?, length_of_body(&body));
-        let mut wait = ATTEMPT_WAIT;
-        for attempt in 1.. {
-            let request = self.client.put_object().bucket(&self.url.bucket).key(self.full(key)).if_none_match("*");
-            let request = request.metadata(TOKEN_NAME, &token).body(ByteStream::from(body.clone())).customize();
-            let failure = match request.config_override(connect::time_for(self.patience, size_bytes)).send().await {
-                Ok(answer) => return self.etags.check(&self.place(key), answer.e_tag(), &etag::md5(&body)),
-                Err(failure) => failure,
-            };
-            let refused = matches!(error::status(&failure), Some(409 | 412));
-            if !refused && !error::is_ambiguous(&failure) {
-                return Err(error::of("create", &self.place(key), &failure));
-            }
-            match (self.settle(key, &token, size_bytes).await, refused) {
-                (Ok(Settled::Ours), _) => return Ok(()),
-                (Ok(Settled::Theirs), _) => return Err(self.exists_already(key)),
-                (Ok(Settled::Absent), true) if attempt < CONFLICT_ATTEMPTS_MAX => {
-                    tokio::time::sleep(wait).await;
-                    wait = wait.saturating_mul(2);
-                }
-                (Err(e), true) => return Err(e),
-                _ => return Err(error::of("create", &self.place(key), &failure)),
-            }
-        }
-        Ok(())
     }
 
     /// Reads the body of an answer, which must have `length` bytes.
@@ -381,12 +283,6 @@ fn length_of_body(body: &[u8]) -> u64 {
     u64::try_from(body.len()).unwrap_or(u64::MAX)
 }
 
-fn new_token() -> Result<String> {
-    let mut random = [0_u8; 16];
-    getrandom::fill(&mut random).map_err(|e| Error::new(Class::Unforeseen, format!("no random numbers: {e}")))?;
-    Ok(hex::encode(random))
-}
-
 #[async_trait]
 impl Store for S3Store {
     fn url(&self) -> String {
@@ -445,7 +341,7 @@ impl Store for S3Store {
     }
 
     fn looks_before_writes(&self) -> bool {
-        self.conditions.load(Ordering::Relaxed) == IGNORED
+        self.conditions.are_ignored()
     }
 
     async fn probe_upload(&self, key: &str) -> Result<()> {

@@ -11,7 +11,8 @@ use bytes::{Bytes, BytesMut};
 use tokio::task::JoinSet;
 
 use super::patience::Window;
-use super::{S3Store, Settled, TOKEN_NAME, connect, error, etag, key, length_of_body, new_token, unix_ms};
+use super::write::{Settled, TOKEN_NAME, new_token};
+use super::{S3Store, connect, error, etag, key, length_of_body, unix_ms};
 use crate::error::{Class, Error, Result};
 use crate::store::{Unfinished, Upload};
 
