@@ -29,8 +29,8 @@
 mod loss;
 mod noted;
 mod packed;
-mod plan;
-mod rewriter;
+pub(crate) mod plan;
+pub(crate) mod rewriter;
 mod sink;
 mod target;
 

@@ -8,6 +8,7 @@
 //! | [`select`] | which keys are taken: patterns as `KEYS` knows them, kinds of values |
 //! | [`split`] | any number of RDBs in, any number out, every key in the output that owns its slot |
 //! | [`decode`] | values, whatever encoding they are in: items, members, fields, entries of streams |
+//! | [`content`] | what RDBs hold, to be compared whatever its order and encoding |
 //! | [`deep`] | what must hold inside values: order, no member twice, streams that belong together |
 //! | [`structure`] | the pieces of a value and what they mean, for sinks that ask for them |
 //! | [`convert`] | one RDB in, the same data out in the format of an older or another engine |
@@ -53,6 +54,7 @@
 #![forbid(unsafe_code)]
 
 mod atom;
+pub mod content;
 pub mod convert;
 pub mod crc64;
 pub mod decode;

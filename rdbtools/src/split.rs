@@ -31,6 +31,7 @@
 
 mod left_out;
 mod router;
+mod target;
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -77,7 +78,8 @@ pub enum Ttl {
 pub struct SplitOptions {
     /// Magic and version of the outputs. An input with another magic or a higher number is refused.
     pub version: RdbVersion,
-    /// What becomes of the expiries of keys. Those of the fields of hashes are inside values and stay.
+    /// What becomes of expiries, of keys and of the fields of hashes. Those of fields in the encodings of the release
+    /// candidates of Redis 7.4 stay as they are.
     pub ttl: Ttl,
     /// Take the keys of this database only; those of others are left out.
     pub db: Option<u64>,

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use crate::atom::StringHead;
+use crate::decode::FIELD_EXPIRY_MAX;
 use crate::packed::{self, Element, Kind, PackedError};
 use crate::write;
 
@@ -21,8 +22,9 @@ impl From<PackedError> for Flaw {
     }
 }
 
-/// Writes a whole listpack as what it is held for; how many expiries of fields were left out.
-pub(super) fn put(held: Held, listpack: &[u8], out: &mut Vec<u8>) -> Result<u64, Flaw> {
+/// Writes a whole listpack as what it is held for, expiries of fields moved by `shift` ms if it is to be moved; how many
+/// expiries of fields were left out.
+pub(super) fn put(held: Held, listpack: &[u8], shift: i64, out: &mut Vec<u8>) -> Result<u64, Flaw> {
     match held {
         Held::Hash => put_tuples(listpack, 2, out, put_plain),
         Held::Set => put_tuples(listpack, 1, out, put_plain),
@@ -38,6 +40,18 @@ pub(super) fn put(held: Held, listpack: &[u8], out: &mut Vec<u8>) -> Result<u64,
                 Ok(())
             })?;
             return Ok(lost);
+        }
+        Held::MovedHash => {
+            let mut pair = Vec::new();
+            put_tuples(listpack, 3, out, |place, element, out| {
+                if place < 2 {
+                    return put_plain(place, element, &mut pair);
+                }
+                let at = expiry(&element)?.map(|at| moved(at.cast_unsigned(), shift));
+                write::put_length(out, at.map_or(0, |at| at + 1));
+                out.append(&mut pair);
+                Ok(())
+            })
         }
         Held::Node => put_node(listpack, out),
     }?;
@@ -158,6 +172,11 @@ fn expiry(element: &Whole<'_>) -> Result<Option<i64>, Flaw> {
         Whole::Integer(at @ 1..) => Ok(Some(*at)),
         _ => Err(Flaw::Other(format!("\"{}\" is no expiry of a field", element.text().escape_ascii()))),
     }
+}
+
+/// An expiry of a field that is moved, within what servers accept.
+pub(super) fn moved(at: u64, shift: i64) -> u64 {
+    at.saturating_add_signed(shift).clamp(1, FIELD_EXPIRY_MAX)
 }
 
 fn put_expiring(place: u64, element: Whole<'_>, out: &mut Vec<u8>) -> Result<(), Flaw> {

@@ -23,7 +23,7 @@ pub(super) enum Plan {
 
 /// A piece of a value.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Atom {
+pub(crate) enum Atom {
     /// A number in the form of lengths.
     Number,
     /// This many bytes; eight of them are a little-endian number.
@@ -34,7 +34,7 @@ pub(super) enum Atom {
 
 /// What becomes of a piece.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Step {
+pub(crate) enum Step {
     /// It is written as it stands.
     Pass(Atom),
     /// It is left out.
@@ -63,7 +63,7 @@ pub(super) enum Step {
 
 /// A packed value that is held whole.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Held {
+pub(crate) enum Held {
     /// The listpack of a hash.
     Hash,
     /// The listpack of a set.
@@ -72,13 +72,15 @@ pub(super) enum Held {
     Zset,
     /// The listpack of a hash whose fields may expire; they stay so, or not.
     ExpiringHash { keep: bool },
+    /// The same; it becomes a plain one whose expiries stand before the fields, and are moved.
+    MovedHash,
     /// The listpack of a quicklist's node, which becomes a ziplist.
     Node,
 }
 
 /// What a number is, or what is to be written.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Mark {
+pub(crate) enum Mark {
     /// The least expiry of a hash's fields.
     LeastExpiry,
     /// A field's expiry, from the least one on, plus one; 0: none.
@@ -93,6 +95,10 @@ pub(super) enum Mark {
     PutExpiry,
     /// A least expiry is due.
     PutLeastExpiry,
+    /// The least expiry, to be written moved.
+    MoveLeastExpiry,
+    /// A field's expiry or -1, to be written moved.
+    MoveExpiry,
     /// What follows is held until the expiry behind it is known.
     Hold,
     /// That expiry, or -1.
@@ -232,6 +238,24 @@ const STREAM_5_TO_2: &[Step] = stream!(without_producers, as_is, [HOLD, HELD_3_T
 const STREAM_5_TO_3: &[Step] = stream!(without_producers, as_is, [HOLD, HELD_3, GIVEN_BACK, PUT_3]);
 const STREAM_5_TO_3_COUNTED: &[Step] =
     stream!(without_producers, as_is, NODES_COUNTED, COUNTED, [HOLD, HELD_3, GIVEN_BACK, PUT_3]);
+
+const METADATA_MOVED: &[Step] = &[Take(Fixed(8), Mark::MoveLeastExpiry), Rest];
+const LISTPACK_EX_MOVED: &[Step] = &[Skip(Fixed(8)), Do(Mark::PutLeastExpiry), Collect(Held::MovedHash)];
+const HASH_2_MOVED: &[Step] = &[Repeat(&[Pass(Text), Pass(Text), Take(Fixed(8), Mark::MoveExpiry)])];
+
+/// The type and the steps by which the expiries of a hash's fields are left out, or moved; nothing for values without,
+/// and for those of the release candidates of Redis 7.4.
+pub(crate) fn field_expiries(value_type: ValueType, drop: bool) -> Option<(u8, &'static [Step])> {
+    Some(match (value_type.code(), value_type.magic(), drop) {
+        (22, Magic::Valkey, true) => (4, HASH_2_TO_HASH),
+        (24, Magic::Redis, true) => (4, METADATA_TO_HASH),
+        (25, Magic::Redis, true) => (4, LISTPACK_EX_TO_HASH),
+        (22, Magic::Valkey, false) => (22, HASH_2_MOVED),
+        (24, Magic::Redis, false) => (24, METADATA_MOVED),
+        (25, Magic::Redis, false) => (24, LISTPACK_EX_MOVED),
+        _ => return None,
+    })
+}
 
 /// What becomes of a value of this type on its way to the target.
 pub(super) fn plan(value_type: ValueType, target: Target) -> Plan {

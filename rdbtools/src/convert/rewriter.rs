@@ -26,7 +26,7 @@ const NODE_START_LEN: usize = 64;
 
 /// Why a value cannot be rewritten.
 #[derive(Debug)]
-pub(super) enum Halt {
+pub(crate) enum Halt {
     /// It is not what its type says.
     Defect(Defect),
     /// It is too large to be held, or for any value that the target has.
@@ -52,7 +52,7 @@ enum Body {
 
 /// Rewrites one value after another.
 #[derive(Debug)]
-pub(super) struct Rewriter {
+pub(crate) struct Rewriter {
     machine: Machine<Step>,
     carry: Vec<u8>,
     /// The atom that was read last, as it stands.
@@ -67,6 +67,8 @@ pub(super) struct Rewriter {
     given_back: Vec<u8>,
     holds: bool,
     noted: Noted,
+    /// By how many ms expiries of fields move, where they do.
+    shift: i64,
 }
 
 impl Rewriter {
@@ -82,11 +84,17 @@ impl Rewriter {
             given_back: Vec::new(),
             holds: false,
             noted: Noted::default(),
+            shift: 0,
         }
     }
 
+    /// Moves the expiries of fields by so many ms.
+    pub(crate) fn moving(shift: i64) -> Self {
+        Self { shift, ..Self::new() }
+    }
+
     /// Begins a value.
-    pub(super) fn start(&mut self, steps: &'static [Step]) {
+    pub(crate) fn start(&mut self, steps: &'static [Step]) {
         self.machine.start(steps);
         self.carry.clear();
         self.body = Body::None;
@@ -100,7 +108,7 @@ impl Rewriter {
     }
 
     /// Takes in bytes of the value and appends what becomes of them.
-    pub(super) fn push(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Halt> {
+    pub(crate) fn push(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Halt> {
         let mut rest = bytes;
         while self.pass_body(&mut rest, out)? {
             let Some(step) = self.machine.step() else { return Ok(()) };
@@ -298,12 +306,12 @@ impl Rewriter {
     fn put_held(&mut self, held: Held, head: StringHead, out: &mut Vec<u8>) -> Result<(), Halt> {
         let collected = mem::take(&mut self.collected);
         let result = match head {
-            StringHead::Plain(_) => packed::put(held, &collected, out),
-            StringHead::Int { value, .. } => packed::put(held, value.to_string().as_bytes(), out),
+            StringHead::Plain(_) => packed::put(held, &collected, self.shift, out),
+            StringHead::Int { value, .. } => packed::put(held, value.to_string().as_bytes(), self.shift, out),
             StringHead::Lzf { length, .. } => {
                 let mut unpacked = Vec::new();
                 lzf::unpack(&collected, length, &mut unpacked)?;
-                packed::put(held, &unpacked, out)
+                packed::put(held, &unpacked, self.shift, out)
             }
         };
         self.noted.lacks.field_ttls += result.map_err(|flaw| match flaw {
@@ -331,6 +339,9 @@ impl Rewriter {
             Mark::PutExpiry => out.extend(numbers.expiry.unwrap_or(NO_EXPIRY).to_le_bytes()),
             // expiries are written from 0 on, because the least of them is known at the end only
             Mark::PutLeastExpiry => out.extend([0; 8]),
+            Mark::MoveLeastExpiry => out.extend(packed::moved(number, self.shift).to_le_bytes()),
+            Mark::MoveExpiry if number == NO_EXPIRY.cast_unsigned() => out.extend(number.to_le_bytes()),
+            Mark::MoveExpiry => out.extend(packed::moved(number, self.shift).to_le_bytes()),
             Mark::Hold | Mark::HoldConsumers => {
                 self.holds = true;
                 self.held.clear();

@@ -114,6 +114,12 @@ impl Target {
         self.version().number >= FUNCTIONS_VERSION_MIN
     }
 
+    /// Whether fields of hashes can expire.
+    #[must_use]
+    pub fn has_field_expiries(self) -> bool {
+        self.expiring_hash().is_some()
+    }
+
     /// How it keeps hashes whose fields expire; `None` where fields cannot expire.
     pub(super) fn expiring_hash(self) -> Option<ValueType> {
         let magic = self.version().magic;

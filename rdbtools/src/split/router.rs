@@ -5,13 +5,16 @@ use std::io;
 
 use policies::slot::{SLOT_COUNT, SlotSet, key_slot};
 
-use crate::report::{DATABASES_MAX, DbCounts, ReportSink};
+use crate::convert::plan::field_expiries;
+use crate::convert::rewriter::{Halt, Rewriter};
+use crate::report::{DATABASES_MAX, ReportSink};
 use crate::sink::{Key, Sink};
-use crate::value::ModuleId;
+use crate::value::{ModuleId, ValueType};
 use crate::version::{Magic, RdbVersion};
 use crate::write;
 
 use super::left_out::{LeftOut, Places};
+use super::target::{Counts, Target};
 use super::{SplitOptions, Ttl, preamble};
 
 /// The most bytes of functions, and of module data that belongs to no key. They go to every output and are held
@@ -22,26 +25,13 @@ const CARRIED_FACTS: [&[u8]; 3] = [b"redis-ver", b"valkey-ver", b"redis-bits"];
 /// Module data with this number is loaded after the keys.
 const AFTER_KEYS: u64 = 2;
 
-/// What an output got.
-#[derive(Debug, Default)]
-pub(super) struct Counts {
-    pub(super) databases: BTreeMap<u64, DbCounts>,
-    pub(super) expired: u64,
-}
-
-#[derive(Debug)]
-struct Target {
-    buffer: Vec<u8>,
-    db: Option<u64>,
-    in_db: DbCounts,
-    counts: Counts,
-}
-
 /// Where the raw bytes that pass go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Passing {
     Nowhere,
     Value(usize),
+    /// The value is written with the expiries of its fields left out or moved.
+    Expiring(usize),
     ModuleData,
 }
 
@@ -71,14 +61,14 @@ pub(super) struct Router {
     other_dbs: u64,
     not_selected: u64,
     left_out: LeftOut,
+    rewriter: Box<Rewriter>,
 }
 
 impl Router {
     pub(super) fn new(targets: &[SlotSet], options: SplitOptions) -> Self {
-        let target =
-            || Target { buffer: preamble(&options), db: None, in_db: DbCounts::default(), counts: Counts::default() };
+        let shift = if let Ttl::Shift(by) = options.ttl { by } else { 0 };
         Self {
-            targets: targets.iter().map(|_| target()).collect(),
+            targets: targets.iter().map(|_| Target::new(preamble(&options))).collect(),
             options,
             owners: owners(targets),
             passing: Passing::Nowhere,
@@ -97,6 +87,7 @@ impl Router {
             other_dbs: 0,
             not_selected: 0,
             left_out: LeftOut::default(),
+            rewriter: Box::new(Rewriter::moving(shift)),
         }
     }
 
@@ -159,7 +150,7 @@ impl Router {
                 "data of module {name} that belongs to no key differs in {inputs} inputs: that of the first was kept"
             ));
         }
-        if self.field_expiries > 0 && self.options.ttl != Ttl::Keep {
+        if self.field_expiries > 0 {
             notes.push(format!("the expiries of fields of {} hashes were kept as they are", self.field_expiries));
         }
         if self.slot_imports > 0 {
@@ -194,6 +185,22 @@ impl Router {
         );
     }
 
+    /// Writes more of a value whose fields expire.
+    fn rewrite(&mut self, owner: usize, bytes: &[u8]) {
+        let Some(target) = self.targets.get_mut(owner) else { return };
+        if let Err(halt) = self.rewriter.push(bytes, &mut target.buffer) {
+            let why = match halt {
+                Halt::Defect(defect) => defect.message.to_string(),
+                Halt::TooLarge(message) => message,
+            };
+            self.passing = Passing::Nowhere;
+            self.refuse(
+                format!("the expiries of the fields of a hash cannot be changed: {why}"),
+                "leave expiries as they are: --ttl keep",
+            );
+        }
+    }
+
     fn check_held(&mut self) {
         if self.held > HELD_LEN_MAX {
             self.refuse_held();
@@ -226,34 +233,6 @@ impl Router {
             return 0;
         }
         self.owners.get(usize::from(key_slot(name))).copied().unwrap_or(0).into()
-    }
-}
-
-impl Target {
-    fn close_db(&mut self) {
-        let counts = std::mem::take(&mut self.in_db);
-        if let Some(db) = self.db
-            && counts.keys > 0
-        {
-            let sum = self.counts.databases.entry(db).or_default();
-            sum.keys += counts.keys;
-            sum.expires += counts.expires;
-        }
-    }
-
-    #[inline]
-    fn put_key(&mut self, key: &Key<'_>, db: u64, expiry: Option<i64>, now: i64) {
-        if self.db != Some(db) {
-            self.close_db();
-            self.db = Some(db);
-            write::put_select_db(&mut self.buffer, db);
-        }
-        self.in_db.keys += 1;
-        if let Some(at) = expiry {
-            self.in_db.expires += 1;
-            self.counts.expired += u64::from(at <= now);
-        }
-        write::put_key(&mut self.buffer, key, expiry);
     }
 }
 
@@ -367,15 +346,25 @@ impl Sink for Router {
             self.refuse_db(key.db);
             return;
         }
-        self.field_expiries += u64::from(has_field_expiries(key));
         let owner = self.owner(key.name);
         let expiry = self.expiry(key);
         let now = i64::try_from(self.options.now_unix_ms).unwrap_or(i64::MAX);
         let db = if self.options.cluster { 0 } else { key.db };
-        if let Some(target) = self.targets.get_mut(owner) {
-            target.put_key(key, db, expiry, now);
-            self.passing = Passing::Value(owner);
+        let Some(target) = self.targets.get_mut(owner) else { return };
+        if self.options.ttl != Ttl::Keep && has_field_expiries(key) {
+            let rewritten = field_expiries(key.value_type, self.options.ttl == Ttl::Drop);
+            let rewritten =
+                rewritten.and_then(|(code, steps)| Some((ValueType::new(code, key.value_type.magic())?, steps)));
+            if let Some((value_type, steps)) = rewritten {
+                target.put_key(&Key { value_type, ..*key }, db, expiry, now);
+                self.rewriter.start(steps);
+                self.passing = Passing::Expiring(owner);
+                return;
+            }
+            self.field_expiries += 1;
         }
+        target.put_key(key, db, expiry, now);
+        self.passing = Passing::Value(owner);
     }
 
     fn module_value(&mut self, module: ModuleId) {
@@ -390,6 +379,7 @@ impl Sink for Router {
                     target.buffer.extend_from_slice(bytes);
                 }
             }
+            Passing::Expiring(owner) => self.rewrite(owner, bytes),
             Passing::Nowhere => {}
             Passing::ModuleData if self.module_data.len() + bytes.len() <= HELD_LEN_MAX => {
                 self.module_data.extend_from_slice(bytes);

@@ -1,0 +1,86 @@
+use super::*;
+use crate::Scanner;
+use crate::decode::Decoder;
+use policies::slot::key_slot;
+
+fn contents(rules: &ContentRules, rdb: &[u8]) -> Vec<Content> {
+    let mut all = Vec::new();
+    for cut in [1, 7, 1000] {
+        let mut scanner = Scanner::new(Decoder::new(ContentSink::new(rules.clone())));
+        rdb.chunks(cut).for_each(|piece| assert_eq!(scanner.feed(piece).unwrap(), piece.len()));
+        all.push(scanner.finish().unwrap().1.into_values().into_contents());
+    }
+    let last = all.pop().unwrap();
+    for (other, content) in all.iter().flat_map(|other| other.iter().zip(&last)) {
+        assert!(content.differences(other, 0).is_empty(), "cuts change nothing");
+    }
+    last
+}
+
+fn rdb(body: &[u8]) -> Vec<u8> {
+    [b"REDIS0003\xfe\x00", body, b"\xff"].concat()
+}
+
+fn differences(one: &[u8], other: &[u8]) -> Vec<String> {
+    let rules = ContentRules::new(0);
+    let (one, other) = (contents(&rules, &rdb(one)), contents(&rules, &rdb(other)));
+    one[0].differences(&other[0], 0).iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn order_and_encoding_change_nothing_and_contents_do() {
+    // the hash h of two fields, plain and in a listpack; a set in both orders
+    let plain = b"\x04\x01h\x02\x01a\x011\x01b\x012".as_slice();
+    let listpack = b"\x10\x01h\x11\x11\0\0\0\x04\0\x81b\x02\x02\x01\x81a\x02\x01\x01\xff".as_slice();
+    assert_eq!(differences(plain, listpack), Vec::<String>::new());
+    assert_eq!(differences(b"\x02\x01s\x02\x01a\x01b", b"\x02\x01s\x02\x01b\x01a"), Vec::<String>::new());
+    let lists = [b"\x01\x01l\x02\x01a\x01b".as_slice(), b"\x01\x01l\x02\x01b\x01a", b"\x01\x01l\x01\x02ab"];
+    for other in [lists[1], lists[2]] {
+        assert_eq!(differences(lists[0], other), ["database 0: other contents of list keys"]);
+    }
+    let other_value = b"\x04\x01h\x02\x01a\x011\x01b\x013";
+    assert_eq!(differences(plain, other_value), ["database 0: other contents of hash keys"]);
+    assert_eq!(differences(plain, b""), ["database 0: 0 hash keys, and 1 were sent"]);
+    // values exchanged between fields, and between keys
+    assert_eq!(differences(plain, b"\x04\x01h\x02\x01a\x012\x01b\x011").len(), 1);
+    assert_eq!(differences(b"\x00\x01a\x011\x00\x01b\x012", b"\x00\x01a\x012\x00\x01b\x011").len(), 1);
+}
+
+#[test]
+fn an_expiry_counts_and_what_has_ended_is_not_compared() {
+    let key = |at: i64| [b"\xfc".as_slice(), &at.to_le_bytes(), b"\x00\x01a\x01b"].concat();
+    let rules = ContentRules::new(1_000_000);
+    let of = |at: i64| contents(&rules, &rdb(&key(at))).remove(0);
+    let day = 86_400_000;
+    assert_eq!(of(day).differences(&of(day + 1), 1_000_000).len(), 1);
+    assert!(of(day).differences(&of(day), 1_000_000).is_empty());
+    // it may be gone by then
+    let none = contents(&rules, &rdb(b"")).remove(0);
+    assert_eq!(of(day).differences(&none, 1_000_000).len(), 1);
+    assert!(of(1_030_000).differences(&none, 1_000_000).is_empty());
+    assert!(of(day).differences(&none, 2 * 86_400_000).is_empty());
+
+    let shifted = ContentRules { ttl: Ttl::Shift(77), ..rules.clone() };
+    let moved = contents(&shifted, &rdb(&key(day))).remove(0);
+    assert!(moved.differences(&of(day + 77), 0).is_empty());
+    let dropped = ContentRules { ttl: Ttl::Drop, ..rules };
+    let kept = contents(&dropped, &rdb(&key(5))).remove(0);
+    assert!(kept.differences(&contents(&dropped.read_back(), &rdb(b"\x00\x01a\x01b"))[0], 0).is_empty());
+}
+
+#[test]
+fn keys_belong_to_the_shard_of_their_slot_and_others_are_named() {
+    let slots = SlotSet::range(0, key_slot(b"a")).unwrap();
+    let body = b"\x00\x01a\x01x\x00\x01c\x01x\x00\x01b\x01x";
+    let rules = ContentRules { shards: vec![slots.clone(), slots.complement()], ..ContentRules::new(0) };
+    let split = contents(&rules, &rdb(body));
+    let keys: u64 = split.iter().flat_map(|content| content.keys().into_values()).sum();
+    assert_eq!((split.len(), keys), (2, 3));
+    let only = ContentRules { shards: vec![slots.clone()], ..ContentRules::new(0) };
+    let mut scanner = Scanner::new(Decoder::new(ContentSink::new(only)));
+    scanner.feed(&rdb(body)).unwrap();
+    let sink = scanner.finish().unwrap().1.into_values();
+    let outside: Vec<&[u8]> =
+        [b"a", b"c", b"b"].into_iter().map(|name| &name[..]).filter(|name| !slots.contains(key_slot(name))).collect();
+    assert_eq!(sink.misplaced(), outside.first().map(|name| (outside.len() as u64, *name)));
+}
