@@ -11,6 +11,7 @@ mod join;
 mod nodes_conf;
 mod ports;
 mod process;
+mod started;
 
 use std::path::{Path, PathBuf};
 
@@ -21,12 +22,12 @@ pub use engine::{check_format, probe_engine, rdb_format};
 pub use folder::claim_dir;
 pub use nodes_conf::{PlannedNode, new_node_id, nodes_conf};
 pub use ports::BUS_OFFSET;
+pub use started::Started;
 
 use crate::error::{Class, Error, Result};
 use crate::redis::Role;
 use folder::NodeConf;
 use ports::Ports;
-use process::Running;
 
 /// The most nodes of one launch: each is a process of this machine.
 pub const NODES_MAX: usize = 256;
@@ -120,6 +121,18 @@ pub async fn preflight(plan: &LaunchPlan) -> Result<Engine> {
     Ok(engine)
 }
 
+/// Every reason why a launch could not work; nothing is made.
+pub async fn refusals(plan: &LaunchPlan) -> Vec<Error> {
+    let folder = folder::check_empty(&plan.dir, false);
+    let shape = check_shape(plan);
+    let engine = probe_engine(&plan.engine).await.map(drop);
+    let ports = match &shape {
+        Ok(()) => ports::reserve(plan.first_port, node_count(plan), is_cluster(plan)).map(drop),
+        Err(_) => Ok(()),
+    };
+    [folder, shape, engine, ports].into_iter().filter_map(Result::err).collect()
+}
+
 /// Starts everything and waits until it serves: every file loaded and counted, every slot served by exactly
 /// the planned node, every replica in step. The nodes are returned primaries first, in the order of the shards.
 ///
@@ -130,6 +143,14 @@ pub async fn preflight(plan: &LaunchPlan) -> Result<Engine> {
 /// engine that cannot be run; `Version` for a file that the engine cannot load; `Verification` when a node
 /// holds other keys than its file; `Unforeseen`, with the end of its log, when a node dies or stands still.
 pub async fn launch(plan: LaunchPlan, progress: &(dyn Fn(LaunchProgress) + Sync)) -> Result<Vec<LaunchedNode>> {
+    start(plan, progress).await?.finish(progress).await
+}
+
+/// The first half of [`launch()`]: the primaries run and hold their files. What is dropped before its end is killed.
+///
+/// # Errors
+/// As [`launch()`].
+pub async fn start(plan: LaunchPlan, progress: &(dyn Fn(LaunchProgress) + Sync)) -> Result<Started> {
     let engine = preflight(&plan).await?;
     for shard in &plan.shards {
         let format = rdb_format(&shard.rdb).await?;
@@ -141,10 +162,15 @@ pub async fn launch(plan: LaunchPlan, progress: &(dyn Fn(LaunchProgress) + Sync)
     let folders = write_folders(&plan, &dir, &nodes)?;
     folder::end_staging(&dir);
     drop(ports);
-    run(&plan, &nodes, &folders, progress).await.map_err(|error| match error.advice() {
+    Started::start(plan, nodes, folders, progress).await.map_err(|error| with_logs(error, &dir))
+}
+
+/// Says where to look, unless the error gives better advice.
+fn with_logs(error: Error, dir: &Path) -> Error {
+    match error.advice() {
         Some(_) => error,
         None => error.hint(format!("everything was stopped; the logs are {}/node-*/{}", dir.display(), folder::LOG)),
-    })
+    }
 }
 
 fn is_cluster(plan: &LaunchPlan) -> bool {
@@ -228,45 +254,4 @@ fn write_folders(plan: &LaunchPlan, dir: &Path, nodes: &[PlannedNode]) -> Result
     }
     folder::write_scripts(dir, &plan.engine, &folders)?;
     Ok(folders)
-}
-
-/// Starts the nodes and waits for all of them.
-async fn run(
-    plan: &LaunchPlan,
-    nodes: &[PlannedNode],
-    folders: &[PathBuf],
-    progress: &(dyn Fn(LaunchProgress) + Sync),
-) -> Result<Vec<LaunchedNode>> {
-    let mut running = Running::default();
-    let (primaries, replicas) = nodes.split_at(plan.shards.len().min(nodes.len()));
-    let mut folders = folders.iter();
-    for (node, folder) in primaries.iter().zip(folders.by_ref()) {
-        running.start(&plan.engine, folder, node.port)?;
-        progress(LaunchProgress::Started { port: node.port });
-    }
-    running.wait_loaded(&plan.shards, progress).await?;
-    for (node, folder) in replicas.iter().zip(folders) {
-        running.start(&plan.engine, folder, node.port)?;
-        progress(LaunchProgress::Started { port: node.port });
-    }
-    progress(LaunchProgress::Joining);
-    running.wait_replicas(primaries.len()).await?;
-    if is_cluster(plan) {
-        running.wait_joined(nodes).await?;
-    }
-    let mut launched = Vec::new();
-    for (index, (node, (keys, pid))) in nodes.iter().zip(running.facts().await?).enumerate() {
-        let shard = index.checked_sub(primaries.len()).map_or(index, |replica| replica / plan.replicas.max(1));
-        launched.push(LaunchedNode {
-            host: node.host.clone(),
-            port: node.port,
-            role: if node.follows.is_some() { Role::Replica } else { Role::Primary },
-            slots: plan.shards.get(shard).and_then(|shard| shard.slots.clone()),
-            keys,
-            pid,
-        });
-    }
-    running.keep();
-    progress(LaunchProgress::Serving);
-    Ok(launched)
 }

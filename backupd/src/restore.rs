@@ -5,11 +5,13 @@
 //! input proved whole are the files given their names, loaded or left for the user.
 
 mod bucket;
+pub mod content;
 mod convert;
 pub mod input;
 pub mod plan;
 pub mod split;
 pub mod target;
+pub mod verify;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,6 +28,7 @@ use crate::store::Store;
 use input::Input;
 use plan::Plan;
 use target::NodeReport;
+use verify::Verified;
 
 /// What is restored, and how.
 #[derive(Debug)]
@@ -46,6 +49,10 @@ pub struct Options {
     pub select: Selection,
     /// What files are called.
     pub names: Names,
+    /// Nodes are tried though they seem to lack memory.
+    pub ignore_memory: bool,
+    /// Whether loaded nodes are read back and compared.
+    pub verify: bool,
     /// What may be left out when the engine of the target cannot hold it.
     pub drop: Vec<LossKind>,
 }
@@ -151,6 +158,8 @@ pub struct Outcome {
     pub expired: u64,
     /// What the engine of the target cannot hold and was left out.
     pub losses: Vec<Loss>,
+    /// What was read back and compared; `null` where nothing was loaded, or this was not asked for.
+    pub verified: Option<Verified>,
 }
 
 /// Plans a restore: says everything that would happen, or every reason why it cannot.

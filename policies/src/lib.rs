@@ -32,6 +32,7 @@ pub mod names;
 pub mod nodes;
 pub mod replica;
 pub mod retention;
+pub mod restore;
 pub mod shards;
 pub mod slot;
 pub mod window;

@@ -27,6 +27,8 @@ mod refusals;
 mod removal;
 mod restore_engines;
 mod restore_files;
+mod restore_plan;
+mod restore_verify;
 mod snapshot_crash;
 mod snapshot_damage;
 mod snapshot_retake;

@@ -40,9 +40,11 @@ fn what_an_engine_cannot_hold_is_refused_unless_it_is_named() {
     let older = Engine::Redis.program().display().to_string();
     let dir = repo.path("refused");
     let words = ["restore", "one", "--launch", dir.to_str().unwrap(), "--engine", &older];
-    let plan = repo.json(&[&words[..], &["--plan"]].concat());
+    let plan = repo.json(&[&words[..], &["--plan", "--drop", "field-ttls"]].concat());
     assert_eq!(plan["converted_to"], serde_json::json!(["redis-7.0"]));
-    repo.run(&words).exits(18).says("field-ttls of hash").says("--drop field-ttls");
+    assert_eq!(plan["losses"], serde_json::json!([{ "kind": "field-ttls", "places": 1 }]));
+    repo.run(&[&words[..], &["--plan"]].concat()).exits(18).says("field-ttls of 1 keys").says("--drop field-ttls");
+    repo.run(&words).exits(18).says("--drop field-ttls");
     assert!(crate::fixture::files_below(&dir).is_empty(), "nothing is left of it");
     repo.run(&[&words[..], &["--drop", "everything"]].concat()).exits(2).says("field-ttls");
 

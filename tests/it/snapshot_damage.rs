@@ -89,6 +89,8 @@ impl Reader {
             let repository = Repository::open(store::open(&self.url.parse()?).await?).await?;
             let opened = Box::new(repository.open_snapshot("one", &self.keys).await?);
             let options = restore::Options {
+                verify: false,
+                ignore_memory: false,
                 input: Input::Snapshot { repository, opened },
                 shape: Shape::Shards(2),
                 mode: Some(Mode::Cluster),

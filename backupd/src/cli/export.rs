@@ -75,6 +75,8 @@ pub async fn export(args: ExportArgs, context: &Context, output: Output, cancel:
         target,
         ttl: Ttl::Keep,
         db: args.db,
+        verify: false,
+        ignore_memory: false,
         select: args.select.selection(),
         names: Names::Export(args.name.clone()),
         drop: Vec::new(),

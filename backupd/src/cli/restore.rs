@@ -1,8 +1,8 @@
 //! `backupd restore …`
 
-use std::collections::BTreeSet;
+mod view;
+
 use std::ffi::OsString;
-use std::fmt::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,17 +13,16 @@ use rdbtools::convert::LossKind;
 use rdbtools::select::{Family, Glob, Selection};
 use tokio_util::sync::CancellationToken;
 
-use super::output::{Output, bytes, table};
+use super::output::Output;
 use super::reach::{Context, RepositoryArgs, password, password_of};
 use super::watch::watched;
 use crate::error::{Class, Error, Result};
 use crate::progress::Progress;
 use crate::redis::{SourceOptions, SourceUrl, Tls};
 use crate::restore::input::{Foreign, Input};
-use crate::restore::plan::Plan;
-use crate::restore::target::NodeReport;
-use crate::restore::{self, Mode, Names, Options, Outcome, Shape, Target, Ttl};
+use crate::restore::{self, Mode, Names, Options, Shape, Target, Ttl};
 use crate::store::{self, RepositoryUrl};
+use view::{outcome_text, plan_text};
 
 /// What is restored, into which shape, and where to.
 #[derive(Debug, ClapArgs)]
@@ -59,6 +58,12 @@ pub struct Args {
     /// What may be left out where the engine of the target cannot hold it: field-ttls, functions, modules, key-metadata, types.
     #[arg(long, value_name = "KIND,…", value_delimiter = ',', value_parser = parse_loss, conflicts_with_all = ["out", "to"])]
     drop: Vec<LossKind>,
+    /// Try nodes though their `maxmemory` seems too small for what they get.
+    #[arg(long, requires = "nodes")]
+    ignore_memory: bool,
+    /// Do not read the loaded nodes back to compare them with what was restored.
+    #[arg(long, conflicts_with_all = ["out", "to"])]
+    no_verify: bool,
     /// Only say what would be done.
     #[arg(long)]
     plan: bool,
@@ -181,8 +186,19 @@ async fn options(args: Args, context: &Context) -> Result<Options> {
         }
     };
     let names = Names::Shards;
-    let drop = args.drop;
-    Ok(Options { input, shape, mode: args.mode, target, ttl: args.ttl, db: args.db, select, names, drop })
+    Ok(Options {
+        input,
+        shape,
+        mode: args.mode,
+        target,
+        ttl: args.ttl,
+        db: args.db,
+        select,
+        names,
+        ignore_memory: args.ignore_memory,
+        verify: !args.no_verify,
+        drop: args.drop,
+    })
 }
 
 /// A bucket, or the folder that a `file://` URL names.
@@ -223,48 +239,4 @@ async fn target(args: &Args) -> Result<Target> {
 fn parse_slots(text: &str) -> Result<Vec<SlotSet>> {
     let usage = |error: policies::slot::SlotError| Error::new(Class::Usage, error.to_string());
     text.split(';').map(|ranges| ranges.parse().map_err(usage)).collect()
-}
-
-fn plan_text(plan: &Plan) -> String {
-    let known = |count: Option<u64>| count.map_or_else(|| "?".to_owned(), |count| count.to_string());
-    let inputs = plan.inputs.iter().map(|input| {
-        let all = input.targets.len() == plan.shards.len();
-        let targets: Vec<String> = input.targets.iter().map(ToString::to_string).collect();
-        let targets = if all { "all".to_owned() } else { targets.join(" ") };
-        vec![input.name.clone(), known(input.keys), input.bytes.map_or_else(|| "?".to_owned(), bytes), targets]
-    });
-    let mut text = format!("plan: {} with {} shards, {}\n\n", plan.mode, plan.shards.len(), plan.rdb_version);
-    text.push_str(&table(&["input", "keys", "rdb", "to shards"], inputs));
-    let converted: BTreeSet<String> = plan.converted_to.iter().flatten().map(ToString::to_string).collect();
-    for target in converted {
-        // writing to a String cannot fail
-        let _infallible = write!(text, "\n\nthe target does not read {}: converted to {target}", plan.rdb_version);
-    }
-    if plan.is_cluster() {
-        let rows = plan.shards.iter().map(|shard| {
-            vec![shard.index.to_string(), shard.slots.as_ref().map(ToString::to_string).unwrap_or_default()]
-        });
-        text.push_str("\n\n");
-        text.push_str(&table(&["shard", "slots"], rows));
-    }
-    text.push('\n');
-    text
-}
-
-fn outcome_text(outcome: &Outcome) -> String {
-    let rows = outcome.nodes.iter().map(|node: &NodeReport| {
-        let place = node.file.clone().unwrap_or_else(|| format!("{}:{}", node.host, node.port));
-        let slots = node.slots.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string);
-        vec![place, node.role.clone(), slots, node.keys.to_string()]
-    });
-    let mut text = table(&["node", "role", "slots", "keys"], rows);
-    // writing to a String cannot fail
-    let _infallible = write!(text, "\n\n{} keys restored", outcome.keys.saturating_sub(outcome.expired));
-    if outcome.expired > 0 {
-        let _infallible = write!(text, "; {} more had expired since the snapshot", outcome.expired);
-    }
-    for loss in &outcome.losses {
-        let _infallible = write!(text, "\nleft out: {} {} in {} places", loss.items, loss.kind.unit(), loss.places);
-    }
-    text
 }

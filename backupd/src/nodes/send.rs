@@ -141,12 +141,17 @@ fn refused(node: &str, name: &str, reply: &str) -> Error {
 async fn check_keys(node: &Node, options: &SourceOptions, sent: &Survey, skipped: u64) -> Result<u64> {
     let mut client = connect(&node.address, options).await?;
     let info: String = client.query("INFO", &::redis::cmd("INFO")).await?;
-    let keys = Info::parse(&info).keys();
+    let info = Info::parse(&info);
+    let keys = info.keys();
     let most = sent.keys.saturating_sub(skipped);
     let least = sent.keys.saturating_sub(sent.expires);
     if keys > most || keys < least {
         let message = format!("{}: the node holds {keys} keys, but {most} were sent", node.address);
-        return Err(Error::new(Class::Verification, message));
+        let error = Error::new(Class::Verification, message);
+        return Err(match info.number("evicted_keys") {
+            0 => error,
+            evicted => error.hint(format!("the node has evicted {evicted} keys: raise its maxmemory")),
+        });
     }
     Ok(keys)
 }

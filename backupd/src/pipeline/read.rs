@@ -55,6 +55,47 @@ pub fn shard(source: Source, meter: Arc<Meter>) -> (mpsc::Receiver<Vec<u8>>, Joi
     (receiver, task)
 }
 
+/// Reads the index of an object alone: its frames and what its slots hold.
+///
+/// # Errors
+/// `Verification` or `Key`, naming the object; what the store says.
+pub async fn index(source: &Source) -> Result<Index> {
+    let name = &source.key;
+    let object = &source.object;
+    let read = async |offset: u64, length: u64| {
+        let bytes = source.store.read_range(name, offset, length).await?;
+        if bytes.len() as u64 == length { Ok(bytes) } else { Err(damaged(name, "it ends too early")) }
+    };
+    let tail = object.stored_bytes.checked_sub(FOOTER_LEN as u64);
+    let tail = tail.ok_or_else(|| damaged(name, "it is shorter than its footer"))?;
+    let header_bytes = array(name, &read(0, HEADER_LEN as u64).await?)?;
+    let opener = open_header(source, &header_bytes)?;
+    let offset = index::decode_footer(name, array(name, &read(tail, FOOTER_LEN as u64).await?)?)?;
+    let head = array(name, &read(offset, FRAME_HEAD_LEN as u64).await?)?;
+    let head = FrameHead::decode(name, &Header::decode(name, &header_bytes)?, object.frames, head)?;
+    let body = read(offset.saturating_add(FRAME_HEAD_LEN as u64), head.body_bytes() as u64).await?.to_vec();
+    Index::decode(name, &opener.open(name, object.frames, head, body)?)
+}
+
+fn array<const N: usize>(name: &str, bytes: &[u8]) -> Result<[u8; N]> {
+    <[u8; N]>::try_from(bytes).map_err(|_| damaged(name, "it ends too early"))
+}
+
+fn open_header(source: &Source, header_bytes: &[u8; HEADER_LEN]) -> Result<Opener> {
+    let name = &source.key;
+    let header = Header::decode(name, header_bytes)?;
+    if header.snapshot_id != source.snapshot_id || header.shard != source.shard {
+        return Err(damaged(name, &format!("it is shard {} of snapshot {}", header.shard, header.snapshot_id)));
+    }
+    let encrypted = header.cipher != crate::bkd::Cipher::None;
+    if encrypted != source.data_key.is_some() {
+        return Err(damaged(name, "its encryption is not the one that the manifest says"));
+    }
+    let key = header.object_key(source.data_key.as_ref())?;
+    header.check_key(name, header_bytes, &key)?;
+    Ok(Opener::new(header_bytes, &key))
+}
+
 type Opening = JoinHandle<Result<Vec<u8>>>;
 
 struct Reader<'a> {
@@ -91,7 +132,7 @@ impl<'a> Reader<'a> {
     async fn run(&mut self) -> Result<Index> {
         self.check_size().await?;
         let header_bytes: [u8; HEADER_LEN] = self.take_array().await?;
-        let opener = self.open_header(&header_bytes)?;
+        let opener = open_header(self.source, &header_bytes)?;
         let header = Header::decode(&self.source.key, &header_bytes)?;
         loop {
             let number = self.frames.len() as u64;
@@ -124,21 +165,6 @@ impl<'a> Reader<'a> {
             }
             None => Err(damaged(&self.source.key, "it is missing")),
         }
-    }
-
-    fn open_header(&self, header_bytes: &[u8; HEADER_LEN]) -> Result<Opener> {
-        let name = &self.source.key;
-        let header = Header::decode(name, header_bytes)?;
-        if header.snapshot_id != self.source.snapshot_id || header.shard != self.source.shard {
-            return Err(damaged(name, &format!("it is shard {} of snapshot {}", header.shard, header.snapshot_id)));
-        }
-        let encrypted = header.cipher != crate::bkd::Cipher::None;
-        if encrypted != self.source.data_key.is_some() {
-            return Err(damaged(name, "its encryption is not the one that the manifest says"));
-        }
-        let key = header.object_key(self.source.data_key.as_ref())?;
-        header.check_key(name, header_bytes, &key)?;
-        Ok(Opener::new(header_bytes, &key))
     }
 
     async fn data_frame(&mut self, head: FrameHead, opening: Opening) -> Result<()> {
@@ -187,8 +213,7 @@ impl<'a> Reader<'a> {
     }
 
     async fn take_array<const N: usize>(&mut self) -> Result<[u8; N]> {
-        let bytes = self.take(N).await?;
-        <[u8; N]>::try_from(bytes.as_ref()).map_err(|_| damaged(&self.source.key, "it ends too early"))
+        array(&self.source.key, &self.take(N).await?)
     }
 
     /// The next `length` bytes of the object.

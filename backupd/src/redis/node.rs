@@ -68,6 +68,10 @@ pub struct Node {
     pub offset: u64,
     /// Bytes of memory that the data and the server take.
     pub used_memory: u64,
+    /// The most bytes of memory that it may take; 0: no limit of its own.
+    pub maxmemory: u64,
+    /// What it does when it reaches that limit: `noeviction`, `allkeys-lru`, …
+    pub maxmemory_policy: String,
     /// What its memory looks like to a child that saves.
     pub memory: Memory,
     /// `replica-priority`: 0 is never promoted.
@@ -146,6 +150,8 @@ impl Node {
             replid: info.text("master_replid").to_owned(),
             offset: info.number(if replica { "slave_repl_offset" } else { "master_repl_offset" }),
             used_memory: info.number("used_memory"),
+            maxmemory: info.number("maxmemory"),
+            maxmemory_policy: info.text("maxmemory_policy").to_owned(),
             memory: Memory {
                 resident: info.number("used_memory_rss"),
                 system: info.number("total_system_memory"),

@@ -23,8 +23,18 @@ fn classify(command: &str, reply: &str) -> (Class, Option<String>) {
     let has = |part: &str| reply.contains(part);
     let text = |advice: &str| Some(advice.to_owned());
     match code {
-        "NOAUTH" => (Class::SourceAuth, text("the server wants a password: give --source-password-file")),
-        "WRONGPASS" => (Class::SourceAuth, text("check user and password (--source-password-file)")),
+        "NOAUTH" => (
+            Class::SourceAuth,
+            text(
+                "the server wants a password: give --source-password-file, or for the nodes of a restore --target-password-file",
+            ),
+        ),
+        "WRONGPASS" => (
+            Class::SourceAuth,
+            text(
+                "check user and password (--source-password-file, or for the nodes of a restore --target-password-file)",
+            ),
+        ),
         "NOPERM" => {
             let rule = command.to_ascii_lowercase().replace(' ', "|");
             (Class::SourceAuth, Some(format!("allow it to the user we connect as: ACL SETUSER <user> +{rule}")))
@@ -40,9 +50,12 @@ fn classify(command: &str, reply: &str) -> (Class, Option<String>) {
         ),
         "MASTERDOWN" => (Class::SourceUnavailable, text("this replica does not answer while its primary is away")),
         "CLUSTERDOWN" => (Class::SourceUnavailable, None),
-        _ if has("nvalid password") || has("AUTH <password> called") || has("no password is set") => {
-            (Class::SourceAuth, text("check user and password (--source-password-file)"))
-        }
+        _ if has("nvalid password") || has("AUTH <password> called") || has("no password is set") => (
+            Class::SourceAuth,
+            text(
+                "check user and password (--source-password-file, or for the nodes of a restore --target-password-file)",
+            ),
+        ),
         _ if has("unknown command") => {
             (Class::SourceAuth, text("the command is renamed or blocked on this server, as managed services do"))
         }

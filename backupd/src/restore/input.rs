@@ -96,6 +96,8 @@ pub struct PartInfo {
     pub version: RdbVersion,
     /// Its bytes, if known.
     pub bytes: Option<u64>,
+    /// Bytes that are read, if known: stored ones of a snapshot's shard.
+    pub read_bytes: Option<u64>,
     /// Its keys, if known.
     pub keys: Option<u64>,
     /// Databases above 0 that hold keys, if known.
@@ -143,6 +145,7 @@ fn of_shard(repository: &Repository, opened: &Opened, shard: &crate::manifest::S
         name: source.key.clone(),
         version: RdbVersion { magic: shard.rdb.magic, number: shard.rdb.rdb_version },
         bytes: Some(shard.object.plain_bytes),
+        read_bytes: Some(shard.object.stored_bytes),
         keys: Some(shard.rdb.keys),
         high_databases: databases
             .filter(|(db, counts)| **db > 0 && counts.keys > 0)
@@ -180,7 +183,7 @@ async fn of_object(store: &Arc<dyn Store>, key: &str) -> Result<(Part, PartInfo)
 
 fn of_header(name: String, header: &[u8], bytes: u64) -> Result<PartInfo> {
     let version = version_of(header).map_err(|error| scan_error(&error).at(&name))?;
-    Ok(PartInfo { name, version, bytes: Some(bytes), keys: None, high_databases: Vec::new() })
+    Ok(PartInfo { name, version, bytes: Some(bytes), read_bytes: Some(bytes), keys: None, high_databases: Vec::new() })
 }
 
 /// The version in the first bytes of a file.

@@ -1,20 +1,24 @@
-//! What a restore will do.
+//! What a restore will do, or every reason why it cannot.
+
+mod losses;
+pub(in crate::restore) mod refusals;
+mod shape;
+mod shares;
 
 use std::path::PathBuf;
 
 use policies::engine::RdbFormat;
-use policies::shards;
 use policies::slot::SlotSet;
-use rdbtools::convert::Target as ConvertTarget;
+use rdbtools::convert::{LossKind, Target as ConvertTarget};
 use rdbtools::{Magic, RdbVersion};
 use serde::Serialize;
 
-use super::convert;
 use super::input::PartInfo;
-use super::{Mode, Options, Shape, Target};
+use super::{Mode, Options, Target, convert, target};
 use crate::error::{Class, Error, Result};
 use crate::launch::probe_engine;
-use crate::nodes::{self, Form};
+use crate::nodes;
+use refusals::Refusals;
 
 /// The plan of a restore.
 #[derive(Debug, Clone, Serialize)]
@@ -29,12 +33,26 @@ pub struct Plan {
     pub rdb_version: String,
     /// Keys in all inputs, where that is known beforehand.
     pub keys: Option<u64>,
+    /// How many of them expire at some time; those whose time is over are not found afterwards.
+    pub expires: Option<u64>,
     /// RDB bytes in all inputs.
     pub bytes: Option<u64>,
-    #[serde(skip)]
-    pub(super) version: RdbVersion,
+    /// How long it will take, in seconds, by what was measured on one machine: an estimate.
+    pub seconds: Option<u64>,
     /// What each shard's file is converted to, because its node does not read [`rdb_version`](Self::rdb_version).
     pub converted_to: Vec<Option<ConvertTarget>>,
+    /// What conversions will leave out, as far as the manifest tells.
+    pub losses: Vec<PlannedLoss>,
+    /// What else is to be known before.
+    pub notes: Vec<String>,
+    #[serde(skip)]
+    pub(super) version: RdbVersion,
+    /// The lowest number of a version among the inputs.
+    #[serde(skip)]
+    pub(super) oldest_version: u16,
+    /// Whether servers load what is made.
+    #[serde(skip)]
+    pub(super) is_loaded: bool,
 }
 
 /// One input of a plan.
@@ -44,10 +62,27 @@ pub struct PlannedInput {
     pub name: String,
     /// Its keys, if known.
     pub keys: Option<u64>,
-    /// Its bytes, if known.
+    /// Its RDB bytes, if known.
     pub bytes: Option<u64>,
+    /// Bytes that are read: the whole object or file; `null` for standard input.
+    pub read_bytes: Option<u64>,
     /// Which target shards its slots go to; all where its slots are not known.
     pub targets: Vec<usize>,
+    /// What each of them gets.
+    pub shares: Vec<PlannedShare>,
+}
+
+/// What one target shard gets of one input.
+#[derive(Debug, Clone, Serialize)]
+pub struct PlannedShare {
+    /// Index of the target shard.
+    pub shard: usize,
+    /// Keys, if known.
+    pub keys: Option<u64>,
+    /// RDB bytes, if known.
+    pub bytes: Option<u64>,
+    /// Whether both are estimated by the number of slots, because they were not recorded slot by slot.
+    pub estimated: bool,
 }
 
 /// One target shard of a plan.
@@ -57,50 +92,101 @@ pub struct PlannedShard {
     pub index: usize,
     /// Its slots; `null` for a server without cluster mode.
     pub slots: Option<SlotSet>,
+    /// Keys that it gets, if known; a selection may take fewer.
+    pub keys: Option<u64>,
+    /// RDB bytes that it gets, if known.
+    pub bytes: Option<u64>,
+    /// Whether both are estimated by the number of slots.
+    pub estimated: bool,
+    /// Memory that a server needs for it, in bytes: an estimate.
+    pub memory: Option<u64>,
+    /// The running node that takes it.
+    pub node: Option<String>,
+    /// Engine and version of that node, or of the program that is started.
+    pub engine: Option<String>,
+    /// The node's limit of memory, in bytes; 0: none.
+    pub maxmemory: Option<u64>,
+    /// How the data gets there: `file`, `object`, `launch` (a file that the server loads when it starts), `restore`.
+    pub method: String,
+}
+
+/// What a conversion will leave out.
+#[derive(Debug, Clone, Serialize)]
+pub struct PlannedLoss {
+    /// What it is.
+    pub kind: LossKind,
+    /// In how many keys, or how many functions.
+    pub places: u64,
 }
 
 impl Plan {
     pub(super) async fn make(options: &Options) -> Result<Self> {
-        let parts = options.input.parts().await?;
-        let infos: Vec<PartInfo> = parts.into_iter().map(|(_, info)| info).collect();
+        let mut refusals = Refusals::default();
+        let infos = match options.input.parts().await {
+            Ok(parts) => Some(parts.into_iter().map(|(_, info)| info).collect::<Vec<_>>()),
+            Err(error) => refusals.take(Err(error)),
+        };
         let nodes = match &options.target {
-            Target::Nodes { options, .. } => Some(nodes::Target::inspect(options).await?),
+            Target::Nodes { options, .. } => Some(refusals.take(nodes::Target::inspect(options).await)),
             Target::Out(_) | Target::Store { .. } | Target::Launch { .. } => None,
         };
-        let (mode, targets) = match &nodes {
-            Some(nodes) => shape_of_nodes(options, nodes)?,
-            None => shape(options)?,
+        let shape = match &nodes {
+            Some(Some(nodes)) => refusals.take(shape::shape_of_nodes(options, nodes)),
+            Some(None) => None,
+            None => refusals.take(shape::shape(options)),
         };
-        check_databases(mode, options.db, &infos)?;
-        let version = common_version(&infos)?;
-        let converted_to = conversions(options, nodes.as_ref(), version, targets.len()).await?;
-        let source_slots = |index: usize| options.input.manifest()?.shards.get(index)?.slots.clone();
-        let feeds = |index: usize| -> Vec<usize> {
-            let slots = source_slots(index);
-            let shares = |target: &SlotSet| slots.as_ref().is_none_or(|slots| !slots.intersection(target).is_empty());
-            targets.iter().enumerate().filter(|(_, target)| shares(target)).map(|(index, _)| index).collect()
+        if let (Some((mode, _)), Some(infos)) = (&shape, &infos) {
+            refusals.take(check_databases(*mode, options.db, infos));
+        }
+        let version = infos.as_deref().and_then(|infos| refusals.take(common_version(infos)));
+        let nodes = nodes.flatten();
+        let made = match (infos, shape, version) {
+            (Some(infos), Some(shape), Some(version)) => {
+                Some(Self::of(options, &infos, nodes.as_ref(), shape, version, &mut refusals).await)
+            }
+            _ => None,
         };
-        let inputs = infos.iter().enumerate().map(|(index, info)| PlannedInput {
-            name: info.name.clone(),
-            keys: info.keys,
-            bytes: info.bytes,
-            targets: feeds(index),
-        });
-        let slots = |target: &SlotSet| (mode == Mode::Cluster).then(|| target.clone());
-        Ok(Self {
+        if let Some(plan) = &made {
+            target::refusals(options, plan, &mut refusals).await;
+        }
+        refusals.end()?;
+        made.ok_or_else(|| Error::new(Class::Unforeseen, "there is neither a plan nor a reason why there is none"))
+    }
+
+    /// The plan for what was found; what forbids it is kept in `refusals`.
+    async fn of(
+        options: &Options,
+        infos: &[PartInfo],
+        nodes: Option<&nodes::Target>,
+        (mode, targets): (Mode, Vec<SlotSet>),
+        version: RdbVersion,
+        refusals: &mut Refusals,
+    ) -> Self {
+        // the other reasons are looked for all the same
+        let converted_to = refusals.take(conversions(options, nodes, version, targets.len()).await);
+        let converted_to = converted_to.unwrap_or_else(|| vec![None; targets.len()]);
+        let losses = losses::planned(options, &converted_to, refusals);
+        let known = refusals.take(shares::known(options, infos).await).unwrap_or_default();
+        let (inputs, mut shards) = shares::plan(infos, &known, &targets, mode);
+        shares::describe(options, nodes, &mut shards, refusals);
+        let bytes: Option<u64> = infos.iter().map(|info| info.bytes).sum();
+        let manifest = options.input.manifest();
+        Self {
             mode: if mode == Mode::Cluster { "cluster" } else { "standalone" }.to_owned(),
-            inputs: inputs.collect(),
-            shards: targets
-                .iter()
-                .enumerate()
-                .map(|(index, target)| PlannedShard { index, slots: slots(target) })
-                .collect(),
+            inputs,
             rdb_version: version.to_string(),
             keys: infos.iter().map(|info| info.keys).sum(),
-            bytes: infos.iter().map(|info| info.bytes).sum(),
+            expires: manifest.map(|manifest| manifest.shards.iter().map(|shard| shard.rdb.expires).sum()),
+            bytes,
+            seconds: bytes.map(|bytes| shares::seconds(options, bytes)),
+            losses,
+            notes: shares::notes(options, nodes, &shards),
+            shards,
             version,
+            oldest_version: infos.iter().map(|info| info.version.number).min().unwrap_or(0),
+            is_loaded: matches!(options.target, Target::Launch { .. } | Target::Nodes { .. }),
             converted_to,
-        })
+        }
     }
 
     /// Whether the target runs in cluster mode.
@@ -145,66 +231,12 @@ pub(super) fn engine_path(options: &Options, named: Option<&PathBuf>, version: R
     named.cloned().unwrap_or_else(|| PathBuf::from(default))
 }
 
-/// The mode and the slots of each target shard.
-fn shape(options: &Options) -> Result<(Mode, Vec<SlotSet>)> {
-    let refused = |error: shards::PlanError| Error::new(Class::Refused, error.to_string());
-    let manifest = options.input.manifest();
-    let was_cluster = manifest.is_some_and(|manifest| manifest.mode == "cluster");
-    let targets = match &options.shape {
-        Shape::Slots(slots) => slots.clone(),
-        Shape::Shards(count) => shards::equal(*count).map_err(|error| Error::new(Class::Usage, error.to_string()))?,
-        Shape::AsBefore if was_cluster => {
-            let slots = |shard: &crate::manifest::Shard| shard.slots.clone().unwrap_or_else(SlotSet::full);
-            manifest.into_iter().flat_map(|manifest| manifest.shards.iter().map(slots)).collect()
-        }
-        Shape::AsBefore => vec![SlotSet::full()],
-    };
-    shards::check_cover(&targets).map_err(refused)?;
-    let asked_for_shape = !matches!(options.shape, Shape::AsBefore);
-    let default = if targets.len() > 1 || (was_cluster && !asked_for_shape) { Mode::Cluster } else { Mode::Standalone };
-    let mode = options.mode.unwrap_or(default);
-    if mode == Mode::Standalone && targets.len() > 1 {
-        return Err(Error::new(Class::Usage, format!("{} shards need cluster mode", targets.len()))
-            .hint("leave out --mode standalone, or give --shards 1"));
-    }
-    Ok((mode, targets))
-}
-
 /// The format that engines are asked about.
 pub(super) fn format_of(version: RdbVersion) -> RdbFormat {
     let number = u32::from(version.number);
     match version.magic {
         Magic::Redis => RdbFormat::Redis(number),
         Magic::Valkey => RdbFormat::Valkey(number),
-    }
-}
-
-/// The shape that running nodes have or can take.
-fn shape_of_nodes(options: &Options, nodes: &nodes::Target) -> Result<(Mode, Vec<SlotSet>)> {
-    let refused = |message: String| Error::new(Class::Refused, message);
-    let mode = if nodes.form == Form::Standalone { Mode::Standalone } else { Mode::Cluster };
-    if options.mode.is_some_and(|asked| asked != mode) {
-        return Err(refused("the nodes do not run in the mode that was asked for".to_owned()));
-    }
-    let count = nodes.nodes.len();
-    let targets = match (&nodes.slots, &options.shape) {
-        (Some(own), Shape::Slots(asked)) if own != asked => {
-            return Err(refused("the cluster serves other slots than those asked for".to_owned())
-                .hint("leave out --slots: a formed cluster gets the keys of the slots that it serves"));
-        }
-        (_, Shape::Shards(asked)) if *asked != count => {
-            return Err(refused(format!("{asked} shards were asked for, and there are {count} nodes to take them")));
-        }
-        (Some(own), _) => own.clone(),
-        (None, Shape::Slots(asked)) => asked.clone(),
-        (None, _) if mode == Mode::Standalone => vec![SlotSet::full()],
-        (None, _) => shards::equal(count).map_err(|error| refused(error.to_string()))?,
-    };
-    shards::check_cover(&targets).map_err(|error| refused(error.to_string()))?;
-    if targets.len() == count {
-        Ok((mode, targets))
-    } else {
-        Err(refused(format!("the slots of {} shards were given, and there are {count} nodes", targets.len())))
     }
 }
 

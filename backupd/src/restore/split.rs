@@ -9,6 +9,7 @@ use rdbtools::split::{SplitError, SplitOptions, Splitter, Ttl as SplitTtl};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::content::{Chunks, Expected};
 use super::input::Part;
 use super::plan::Plan;
 use super::{Names, Options, Ttl};
@@ -48,7 +49,7 @@ pub async fn run(
     dir: &Path,
     progress: &Progress,
     cancel: &CancellationToken,
-) -> Result<Vec<Made>> {
+) -> Result<(Vec<Made>, Option<Expected>)> {
     let made = split(options, plan, dir, progress, cancel).await;
     if made.is_err() {
         remove(dir, &options.names, plan.shards.len());
@@ -76,12 +77,15 @@ async fn split(
     dir: &Path,
     progress: &Progress,
     cancel: &CancellationToken,
-) -> Result<Vec<Made>> {
+) -> Result<(Vec<Made>, Option<Expected>)> {
     let parts = options.input.parts().await?;
-    let mut splitter = begin(options, plan, dir)?;
+    // told once: a shift depends on the time
+    let ttl = ttl(options)?;
+    let mut splitter = begin(options, plan, ttl, dir)?;
+    let mut expected = Expected::begin(options, plan, ttl);
     for (index, (part, info)) in parts.into_iter().enumerate() {
         let meter = progress.row(format!("input {index}"), info.bytes);
-        splitter = one(splitter, part, &info.name, meter, cancel).await?;
+        splitter = one(splitter, expected.as_mut(), part, &info.name, meter, cancel).await?;
         if let Some(manifest) = options.input.manifest() {
             check_counts(manifest, index, &splitter.1, &info.name)?;
         }
@@ -93,13 +97,13 @@ async fn split(
         return Err(Error::new(Class::NotFound, "no key of the input is selected, so there is nothing to restore")
             .hint("patterns are those of the command KEYS: try --filter '*part-of-the-name*'"));
     }
-    Ok(made)
+    Ok((made, expected))
 }
 
 /// A splitter, and what it found in the input before.
 type State = (Files, Option<rdbtools::Report>);
 
-fn begin(options: &Options, plan: &Plan, dir: &Path) -> Result<State> {
+fn begin(options: &Options, plan: &Plan, ttl: SplitTtl, dir: &Path) -> Result<State> {
     let targets = plan.targets();
     let open = |index: usize| {
         let path = dir.join(options.names.partial(index));
@@ -110,7 +114,7 @@ fn begin(options: &Options, plan: &Plan, dir: &Path) -> Result<State> {
     let outputs = (0..targets.len()).map(open).collect::<Result<Vec<_>>>()?;
     let split_options = SplitOptions {
         version: plan.version,
-        ttl: ttl(options)?,
+        ttl,
         db: options.db,
         select: options.select.clone(),
         cluster: plan.is_cluster(),
@@ -138,15 +142,29 @@ fn ttl(options: &Options) -> Result<SplitTtl> {
 }
 
 /// Feeds one input to the splitter, on a thread of its own.
-async fn one(state: State, part: Part, name: &str, meter: Arc<Meter>, cancel: &CancellationToken) -> Result<State> {
+async fn one(
+    state: State,
+    expected: Option<&mut Expected>,
+    part: Part,
+    name: &str,
+    meter: Arc<Meter>,
+    cancel: &CancellationToken,
+) -> Result<State> {
     let (chunks, reading) = part.read(Arc::clone(&meter));
     let (owned, stop) = (name.to_owned(), cancel.clone());
-    let splitting = tokio::task::spawn_blocking(move || feed(state.0, chunks, &owned, &meter, &stop));
+    let (digested, digesting) = expected.as_ref().map(|expected| expected.begin_input()).unzip();
+    let splitting = tokio::task::spawn_blocking(move || feed(state.0, (chunks, digested), &owned, &meter, &stop));
     let split = splitting.await.map_err(task_failed)?;
     // the reader's error is the cause; a splitter that got too few bytes only repeats it
     let read = reading.await.map_err(task_failed)?;
     match (read, split) {
-        (Ok(()), split) => split,
+        (Ok(()), Ok(state)) => {
+            if let Some((expected, task)) = expected.zip(digesting) {
+                expected.end_input(task).await.map_err(|error| error.at(name))?;
+            }
+            Ok(state)
+        }
+        (Ok(()), Err(error)) => Err(error),
         // a splitter that stopped by itself is what stopped the reader
         (Err(error), Err(own)) if error.class() == Class::Unforeseen => Err(own),
         (Err(error), _) => Err(error),
@@ -155,7 +173,7 @@ async fn one(state: State, part: Part, name: &str, meter: Arc<Meter>, cancel: &C
 
 fn feed(
     mut splitter: Files,
-    mut chunks: mpsc::Receiver<Vec<u8>>,
+    (mut chunks, digested): (mpsc::Receiver<Vec<u8>>, Option<Chunks>),
     name: &str,
     meter: &Meter,
     cancel: &CancellationToken,
@@ -167,6 +185,11 @@ fn feed(
         if cancel.is_cancelled() {
             return Err(Error::new(Class::Unforeseen, "interrupted")
                 .hint("nothing was started; run the command again in an empty folder"));
+        }
+        let chunk = Arc::new(chunk);
+        if let Some(digested) = &digested {
+            // one that stopped says why when the input has ended
+            digested.blocking_send(Arc::clone(&chunk)).ok();
         }
         let used = splitter.feed(&chunk).map_err(fail)?;
         if used < chunk.len() {

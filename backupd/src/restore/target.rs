@@ -11,9 +11,12 @@ use tokio_util::sync::CancellationToken;
 use rdbtools::convert::Loss;
 
 use super::bucket;
+use super::content::Expected;
 use super::convert;
+use super::plan::refusals::Refusals;
 use super::plan::{Plan, PlannedShard, engine_path};
 use super::split::{self, Made, unwritable};
+use super::verify::{self, Loaded, Verified};
 use super::{Names, Options, Outcome, Target};
 use crate::error::{Class, Error, Result};
 use crate::launch::{self, LaunchPlan, LaunchProgress, LaunchedNode, PlannedNode, ShardPlan, nodes_conf};
@@ -68,9 +71,10 @@ async fn to_files(
     progress: &Progress,
     cancel: &CancellationToken,
 ) -> Result<Outcome> {
-    prepare_empty(dir)?;
+    check_empty(dir)?;
+    std::fs::create_dir_all(dir).map_err(|error| unwritable(dir, &error))?;
     progress.phase("splitting");
-    let made = split::run(options, &plan, dir, progress, cancel).await?;
+    let (made, _) = split::run(options, &plan, dir, progress, cancel).await?;
     write_companions(dir, &options.names, &plan, &made)?;
     let report = |made: &Made| made.path.display().to_string();
     let nodes = file_reports(&plan, &made, report);
@@ -86,12 +90,11 @@ async fn to_store(
     progress: &Progress,
     cancel: &CancellationToken,
 ) -> Result<Outcome> {
-    let mut names: Vec<String> = plan.shards.iter().map(|shard| options.names.file(shard.index)).collect();
-    names.extend(companions(&options.names, &plan).iter().map(ToString::to_string));
+    let names = all_names(options, &plan);
     bucket::check_free(store, &names).await?;
     let folder = scratch_folder(scratch)?;
     progress.phase("splitting");
-    let made = split::run(options, &plan, folder.path(), progress, cancel).await?;
+    let (made, _) = split::run(options, &plan, folder.path(), progress, cancel).await?;
     write_companions(folder.path(), &options.names, &plan, &made)?;
     progress.phase("uploading");
     bucket::upload(store, folder.path(), &names, progress, cancel).await?;
@@ -144,11 +147,9 @@ async fn to_launch(
     progress: &Progress,
     cancel: &CancellationToken,
 ) -> Result<Outcome> {
-    // everything that can be refused is refused before the first byte is written
-    launch::preflight(&launch).await?;
     let staging = launch::claim_dir(&launch.dir)?;
     let files = make_files(options, &plan, &staging, progress, cancel);
-    let (made, losses) = files.await.inspect_err(|_| {
+    let (made, losses, expected) = files.await.inspect_err(|_| {
         // nothing was started, so the folder becomes what it was
         if let Err(error) = std::fs::remove_dir_all(&staging) {
             tracing::warn!(folder = %staging.display(), error = %error, "a folder of the failed restore is left behind");
@@ -159,8 +160,16 @@ async fn to_launch(
         (shard.keys, shard.expires) = (made.keys, made.expires);
     }
     let shown = |step: LaunchProgress| progress.phase(describe(&step));
-    let nodes = tokio::select! {
-        nodes = launch::launch(launch, &shown) => nodes?,
+    let launching = async {
+        let started = launch::start(launch, &shown).await?;
+        let verified = match &expected {
+            Some(expected) => Some(verify_started(&started, expected, progress).await?),
+            None => None,
+        };
+        Ok::<_, Error>((started.finish(&shown).await?, verified))
+    };
+    let (nodes, verified) = tokio::select! {
+        launched = launching => launched?,
         () = cancel.cancelled() => return Err(Error::new(Class::Unforeseen, "interrupted while the cluster was being started")),
     };
     let report = |node: LaunchedNode| NodeReport {
@@ -171,7 +180,7 @@ async fn to_launch(
         keys: node.keys,
         file: None,
     };
-    Ok(Outcome { losses, ..outcome(plan, nodes.into_iter().map(report).collect(), &made) })
+    Ok(Outcome { losses, verified, ..outcome(plan, nodes.into_iter().map(report).collect(), &made) })
 }
 
 /// Splits the inputs, and converts the files whose engines do not read them.
@@ -181,13 +190,20 @@ async fn make_files(
     dir: &Path,
     progress: &Progress,
     cancel: &CancellationToken,
-) -> Result<(Vec<Made>, Vec<Loss>)> {
+) -> Result<(Vec<Made>, Vec<Loss>, Option<Expected>)> {
     progress.phase("splitting");
-    let made = split::run(options, plan, dir, progress, cancel).await?;
+    let (made, mut expected) = split::run(options, plan, dir, progress, cancel).await?;
     if plan.converted_to.iter().any(Option::is_some) {
         progress.phase("converting");
     }
-    convert::run(made, &plan.converted_to, &options.drop, cancel).await
+    let (made, losses) = convert::run(made, &plan.converted_to, &options.drop, cancel).await?;
+    // what was left out is not to be found either
+    if let Some(expected) = expected.as_mut().filter(|_| !losses.is_empty()) {
+        for (index, made) in made.iter().enumerate() {
+            expected.take_file(index, &made.path).await?;
+        }
+    }
+    Ok((made, losses, expected))
 }
 
 async fn to_nodes(
@@ -200,7 +216,7 @@ async fn to_nodes(
 ) -> Result<Outcome> {
     let target = nodes::Target::inspect(source).await?;
     let folder = scratch_folder(scratch)?;
-    let (made, losses) = make_files(options, &plan, folder.path(), progress, cancel).await?;
+    let (made, losses, expected) = make_files(options, &plan, folder.path(), progress, cancel).await?;
     let files: Vec<ShardFile> = plan
         .shards
         .iter()
@@ -208,8 +224,16 @@ async fn to_nodes(
         .map(|(shard, made)| ShardFile { slots: shard.slots.clone(), rdb: made.path.clone() })
         .collect();
     let shown = |step: LoadProgress| progress.phase(describe_load(&step));
-    let loaded = tokio::select! {
-        loaded = nodes::load(&target, &files, source, &shown) => loaded?,
+    let loading = async {
+        let loaded = nodes::load(&target, &files, source, &shown).await?;
+        let verified = match &expected {
+            Some(expected) => Some(verify_loaded(&target, &files, expected, source, progress).await?),
+            None => None,
+        };
+        Ok::<_, Error>((loaded, verified))
+    };
+    let (loaded, verified) = tokio::select! {
+        loaded = loading => loaded?,
         () = cancel.cancelled() => {
             return Err(Error::new(Class::Unforeseen, "interrupted while the nodes were being loaded")
                 .hint("the nodes hold a part of the data: FLUSHALL them before the next try"));
@@ -223,7 +247,25 @@ async fn to_nodes(
         keys: node.keys,
         file: None,
     };
-    Ok(Outcome { losses, ..outcome(plan, loaded.into_iter().map(report).collect(), &made) })
+    Ok(Outcome { losses, verified, ..outcome(plan, loaded.into_iter().map(report).collect(), &made) })
+}
+
+async fn verify_started(started: &launch::Started, expected: &Expected, progress: &Progress) -> Result<Verified> {
+    let primaries = started.primaries();
+    let nodes = primaries.iter().map(|(address, slots)| Loaded { address: address.clone(), slots: slots.clone() });
+    started.without_sync_delay(verify::run(expected, nodes.collect(), started.options(), progress)).await
+}
+
+async fn verify_loaded(
+    target: &nodes::Target,
+    files: &[ShardFile],
+    expected: &Expected,
+    source: &SourceOptions,
+    progress: &Progress,
+) -> Result<Verified> {
+    let nodes = target.nodes.iter().zip(files);
+    let nodes = nodes.map(|(node, file)| Loaded { address: node.address.clone(), slots: file.slots.clone() });
+    verify::run(expected, nodes.collect(), source, progress).await
 }
 
 fn describe_load(step: &LoadProgress) -> String {
@@ -250,7 +292,7 @@ fn describe(step: &LaunchProgress) -> String {
 fn outcome(plan: Plan, nodes: Vec<NodeReport>, made: &[Made]) -> Outcome {
     let keys = made.iter().map(|made| made.keys).sum();
     let expired = made.iter().map(|made| made.expired).sum();
-    Outcome { plan, nodes, keys, expired, losses: Vec::new() }
+    Outcome { plan, nodes, keys, expired, losses: Vec::new(), verified: None }
 }
 
 fn file_reports(plan: &Plan, made: &[Made], file: impl Fn(&Made) -> String) -> Vec<NodeReport> {
@@ -265,13 +307,36 @@ fn file_reports(plan: &Plan, made: &[Made], file: impl Fn(&Made) -> String) -> V
     plan.shards.iter().zip(made).map(report).collect()
 }
 
-/// Makes the folder, which must be absent or empty.
-///
-/// # Errors
-/// `Refused` when it holds anything.
-pub fn prepare_empty(dir: &Path) -> Result<()> {
-    std::fs::create_dir_all(dir).map_err(|error| unwritable(dir, &error))?;
-    let mut entries = std::fs::read_dir(dir).map_err(|error| unwritable(dir, &error))?;
+/// Adds every reason why the target cannot take what is planned; nothing is touched.
+pub(super) async fn refusals(options: &Options, plan: &Plan, refusals: &mut Refusals) {
+    match &options.target {
+        Target::Out(dir) => {
+            refusals.take(check_empty(dir));
+        }
+        Target::Store { store, .. } => {
+            refusals.take(bucket::check_free(store, &all_names(options, plan)).await);
+        }
+        Target::Launch { dir, replicas, port, engine } => {
+            let launch = launch_plan(options, plan, dir.clone(), *replicas, *port, engine.clone());
+            launch::refusals(&launch).await.into_iter().for_each(|error| refusals.add(error));
+        }
+        Target::Nodes { .. } => {}
+    }
+}
+
+/// The names of all files that are made.
+fn all_names(options: &Options, plan: &Plan) -> Vec<String> {
+    let mut names: Vec<String> = plan.shards.iter().map(|shard| options.names.file(shard.index)).collect();
+    names.extend(companions(&options.names, plan).iter().map(ToString::to_string));
+    names
+}
+
+/// Refuses a folder that holds anything.
+fn check_empty(dir: &Path) -> Result<()> {
+    let mut entries = match std::fs::read_dir(dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(|error| unwritable(dir, &error))?,
+    };
     match entries.next() {
         None => Ok(()),
         Some(_) => Err(Error::new(Class::Refused, format!("{}: the folder is not empty", dir.display()))

@@ -1,0 +1,170 @@
+//! What goes where, and what the targets need for it.
+
+use std::collections::VecDeque;
+
+use policies::restore::{Input as Known, Share, lacks_memory, share, sum};
+use policies::slot::SlotSet;
+
+use super::super::input::PartInfo;
+use super::super::{Mode, Options, Target};
+use super::refusals::Refusals;
+use super::{PlannedInput, PlannedShard, PlannedShare};
+use crate::error::{Class, Error, Result};
+use crate::nodes;
+use crate::pipeline::read;
+use crate::snapshot::verify;
+use crate::task_failed;
+
+/// Indexes of shards that are read at the same time.
+const INDEXES_AT_ONCE: usize = 8;
+
+/// Bytes of RDB a second, by what docs/performance.md measured: reading, opening and splitting; a server that loads a
+/// file; `RESTORE` into running nodes; reading back.
+const SPLIT_RATE: u64 = 250_000_000;
+const LAUNCH_RATE: u64 = 130_000_000;
+const NODES_RATE: u64 = 60_000_000;
+const VERIFY_RATE: u64 = 110_000_000;
+
+/// What is known of each input: for a snapshot, what its shards' indexes recorded.
+pub(super) async fn known(options: &Options, infos: &[PartInfo]) -> Result<Vec<Known>> {
+    let super::super::input::Input::Snapshot { repository, opened } = &options.input else {
+        let of = |info: &PartInfo| Known { keys: info.keys, bytes: info.bytes, ..Known::default() };
+        return Ok(infos.iter().map(of).collect());
+    };
+    let mut known = Vec::with_capacity(infos.len());
+    let mut reading = VecDeque::new();
+    let mut shards = opened.manifest.shards.iter();
+    loop {
+        while reading.len() < INDEXES_AT_ONCE
+            && let Some(shard) = shards.next()
+        {
+            let source = verify::source(repository, opened, shard);
+            reading.push_back((shard, tokio::spawn(async move { read::index(&source).await })));
+        }
+        let Some((shard, index)) = reading.pop_front() else { return Ok(known) };
+        let index = index.await.map_err(task_failed)??;
+        known.push(Known {
+            slots: shard.slots.clone(),
+            keys: Some(shard.rdb.keys),
+            bytes: Some(shard.object.plain_bytes),
+            recorded: Some(index.slots.iter().map(|slot| (slot.slot, slot.keys, slot.bytes)).collect()),
+            memory: shard.rdb.aux.get("used-mem").and_then(|text| text.parse().ok()),
+        });
+    }
+}
+
+/// The inputs with their shares, and the targets with what they get.
+pub(super) fn plan(
+    infos: &[PartInfo],
+    known: &[Known],
+    targets: &[SlotSet],
+    mode: Mode,
+) -> (Vec<PlannedInput>, Vec<PlannedShard>) {
+    let mut gets: Vec<Vec<Share>> = vec![Vec::new(); targets.len()];
+    let mut inputs = Vec::with_capacity(infos.len());
+    for (info, known) in infos.iter().zip(known) {
+        let mut shares = Vec::new();
+        for (shard, (target, gets)) in targets.iter().zip(&mut gets).enumerate() {
+            let Some(share) = share(known, target) else { continue };
+            gets.push(share);
+            let Share { keys, bytes, is_estimated, .. } = share;
+            shares.push(PlannedShare { shard, keys, bytes, estimated: is_estimated });
+        }
+        inputs.push(PlannedInput {
+            name: info.name.clone(),
+            keys: info.keys,
+            bytes: info.bytes,
+            read_bytes: info.read_bytes,
+            targets: shares.iter().map(|share| share.shard).collect(),
+            shares,
+        });
+    }
+    let shards = targets.iter().zip(gets).enumerate().map(|(index, (slots, gets))| {
+        let Share { keys, bytes, memory, is_estimated } = sum(gets);
+        PlannedShard {
+            index,
+            slots: (mode == Mode::Cluster).then(|| slots.clone()),
+            keys,
+            bytes,
+            estimated: is_estimated,
+            memory,
+            node: None,
+            engine: None,
+            maxmemory: None,
+            method: String::new(),
+        }
+    });
+    (inputs, shards.collect())
+}
+
+/// Says of each shard which node takes it and how; refuses nodes that have no room.
+pub(super) fn describe(
+    options: &Options,
+    nodes: Option<&nodes::Target>,
+    shards: &mut [PlannedShard],
+    refusals: &mut Refusals,
+) {
+    let method = match &options.target {
+        Target::Out(_) => "file",
+        Target::Store { .. } => "object",
+        Target::Launch { .. } => "launch",
+        Target::Nodes { .. } => "restore",
+    };
+    let takes_all = options.select.is_all() && options.db.is_none();
+    for shard in shards.iter_mut() {
+        method.clone_into(&mut shard.method);
+    }
+    let Some(nodes) = nodes else { return };
+    for ((shard, node), engine) in shards.iter_mut().zip(&nodes.nodes).zip(&nodes.engines) {
+        shard.node = Some(node.address.to_string());
+        shard.engine = Some(engine.to_string());
+        shard.maxmemory = Some(node.maxmemory);
+        let lacks = lacks_memory(shard.memory.filter(|_| takes_all), node.used_memory, node.maxmemory);
+        if let Some(why) = lacks.filter(|_| !options.ignore_memory) {
+            let message = format!("shard {}, {}: {why}", shard.index, node.address);
+            refusals.add(Error::new(Class::Refused, message).hint(
+                "raise its maxmemory, or restore into more shards; the need is an estimate: --ignore-memory tries it",
+            ));
+        }
+    }
+}
+
+/// About how many seconds the restore of so many RDB bytes takes.
+pub(super) fn seconds(options: &Options, bytes: u64) -> u64 {
+    let load = match &options.target {
+        Target::Out(_) | Target::Store { .. } => 0,
+        Target::Launch { .. } => bytes / LAUNCH_RATE,
+        Target::Nodes { .. } => bytes / NODES_RATE,
+    };
+    let is_loaded = matches!(options.target, Target::Launch { .. } | Target::Nodes { .. });
+    let verify = if options.verify && is_loaded { bytes / VERIFY_RATE } else { 0 };
+    (bytes / SPLIT_RATE + load + verify).max(1)
+}
+
+/// What else is to be known.
+pub(super) fn notes(options: &Options, nodes: Option<&nodes::Target>, shards: &[PlannedShard]) -> Vec<String> {
+    let mut notes = Vec::new();
+    if shards.iter().any(|shard| shard.estimated) {
+        notes.push("keys and bytes of shards are estimated by their number of slots".to_owned());
+    }
+    if !options.select.is_all() || options.db.is_some() {
+        notes.push("all of the inputs is read; a selection takes no more keys than are shown".to_owned());
+    }
+    for node in nodes.into_iter().flat_map(|nodes| &nodes.nodes) {
+        if node.maxmemory > 0 && node.maxmemory_policy != "noeviction" {
+            let (address, policy) = (&node.address, &node.maxmemory_policy);
+            notes.push(format!("{address} evicts keys ({policy}) when it reaches its maxmemory"));
+        }
+    }
+    let modules: Vec<&str> = options.input.manifest().into_iter().flat_map(modules).collect();
+    if !modules.is_empty() {
+        notes.push(format!("the target must have the modules of these types: {}", modules.join(", ")));
+    }
+    notes
+}
+
+fn modules(manifest: &crate::manifest::Manifest) -> impl Iterator<Item = &str> {
+    let all: std::collections::BTreeSet<&str> =
+        manifest.shards.iter().flat_map(|shard| shard.rdb.modules.iter().map(String::as_str)).collect();
+    all.into_iter()
+}
