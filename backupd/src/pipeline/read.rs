@@ -62,6 +62,7 @@ pub fn shard(source: Source, meter: Arc<Meter>) -> (mpsc::Receiver<Vec<u8>>, Joi
 pub async fn index(source: &Source) -> Result<Index> {
     let name = &source.key;
     let object = &source.object;
+    check_size(source).await?;
     let read = async |offset: u64, length: u64| {
         let bytes = source.store.read_range(name, offset, length).await?;
         if bytes.len() as u64 == length { Ok(bytes) } else { Err(damaged(name, "it ends too early")) }
@@ -75,6 +76,17 @@ pub async fn index(source: &Source) -> Result<Index> {
     let head = FrameHead::decode(name, &Header::decode(name, &header_bytes)?, object.frames, head)?;
     let body = read(offset.saturating_add(FRAME_HEAD_LEN as u64), head.body_bytes() as u64).await?.to_vec();
     Index::decode(name, &opener.open(name, object.frames, head, body)?)
+}
+
+/// The size is compared first: an object that was cut or grew is known without reading it.
+async fn check_size(source: &Source) -> Result<()> {
+    let size = source.store.size(&source.key).await?;
+    let expected = source.object.stored_bytes;
+    match size {
+        Some(size) if size == expected => Ok(()),
+        Some(size) => Err(damaged(&source.key, &format!("it has {size} bytes, and the manifest says {expected}"))),
+        None => Err(damaged(&source.key, "it is missing")),
+    }
 }
 
 fn array<const N: usize>(name: &str, bytes: &[u8]) -> Result<[u8; N]> {
@@ -130,7 +142,7 @@ impl<'a> Reader<'a> {
     }
 
     async fn run(&mut self) -> Result<Index> {
-        self.check_size().await?;
+        check_size(self.source).await?;
         let header_bytes: [u8; HEADER_LEN] = self.take_array().await?;
         let opener = open_header(self.source, &header_bytes)?;
         let header = Header::decode(&self.source.key, &header_bytes)?;
@@ -151,19 +163,6 @@ impl<'a> Reader<'a> {
                 let index = Index::decode(&self.source.key, &opening.await.map_err(task_failed)??)?;
                 return self.finish(index, index_offset).await;
             }
-        }
-    }
-
-    /// The size is compared first: an object that was cut or grew is known without reading it.
-    async fn check_size(&self) -> Result<()> {
-        let size = self.source.store.size(&self.source.key).await?;
-        let expected = self.source.object.stored_bytes;
-        match size {
-            Some(size) if size == expected => Ok(()),
-            Some(size) => {
-                Err(damaged(&self.source.key, &format!("it has {size} bytes, and the manifest says {expected}")))
-            }
-            None => Err(damaged(&self.source.key, "it is missing")),
         }
     }
 
