@@ -18,6 +18,7 @@
 //! | [`job`] | which state of a job follows which, and what becomes of one whose worker is gone |
 //! | [`engine`] | which RDB formats an engine can load |
 //! | [`window`] | when an automated backup may start, and what to do about a window now |
+//! | [`restore`] | what each source shard gives to each target shard, and whether there is room for it |
 //! | [`retention`] | which snapshots are kept and which go, with reasons |
 //! | [`duration`] | lengths of time as people write them |
 
@@ -31,8 +32,8 @@ pub mod job;
 pub mod names;
 pub mod nodes;
 pub mod replica;
-pub mod retention;
 pub mod restore;
+pub mod retention;
 pub mod shards;
 pub mod slot;
 pub mod window;
