@@ -71,6 +71,30 @@ pub(crate) fn length(bytes: &[u8]) -> Parsed<u64> {
     }
 }
 
+/// A length below 16,384, as nearly all are, that is at hand; anything else is for [`length`] to judge.
+#[inline]
+pub(crate) fn short_length(bytes: &[u8]) -> Option<(usize, usize)> {
+    match bytes {
+        [first @ 0..=0x3f, ..] => Some((usize::from(*first), 1)),
+        [first @ 0x40..=0x7f, second, ..] => Some((usize::from(u16::from_be_bytes([first & 0x3f, *second])), 2)),
+        _ => None,
+    }
+}
+
+/// What follows a string of such a length that is kept as it is; `None` where it is another, or not at hand.
+#[inline]
+pub(crate) fn after_short_string(bytes: &[u8]) -> Option<&[u8]> {
+    let (length, used) = short_length(bytes)?;
+    bytes.get(used + length..)
+}
+
+/// What follows a score in binary form; `None` where it is none, or not at hand.
+#[inline]
+pub(crate) fn after_binary_score(bytes: &[u8]) -> Option<&[u8]> {
+    let (score, rest) = bytes.split_first_chunk()?;
+    (!f64::from_le_bytes(*score).is_nan()).then_some(rest)
+}
+
 fn long_length(first: u8, rest: &[u8]) -> Parsed<u64> {
     match first {
         0x80 => Ok(rest.first_chunk().map(|bytes| (u64::from(u32::from_be_bytes(*bytes)), 5))),

@@ -1,6 +1,7 @@
 //! The command line: what may be typed, and which command it becomes.
 
 mod check;
+mod checker;
 mod convert;
 mod deep;
 mod dump;

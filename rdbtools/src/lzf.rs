@@ -5,34 +5,16 @@
 //! five bits and the next byte the distance. So whether a compressed string is sound can be told from its
 //! control bytes alone, without unpacking it (format of liblzf, `lzf_d.c`).
 
-use std::hint::select_unpredictable;
+mod chain;
 
 use crate::error::Defect;
+
+use chain::Chain;
 
 /// The first control byte of a back reference.
 const REFERENCE: u8 = 32;
 /// The first control byte of a back reference with one more byte of length.
 const LONG: u8 = 7 << 5;
-
-/// How many bytes the part of each control byte takes, and how many it produces before its byte of more length.
-static PARTS: [(u8, u8); 256] = parts();
-
-#[expect(clippy::indexing_slicing, reason = "evaluated at compile time; the loop bound is the array length")]
-const fn parts() -> [(u8, u8); 256] {
-    let mut parts = [(0, 0); 256];
-    let mut control = 0u8;
-    loop {
-        parts[control as usize] = match control {
-            0..REFERENCE => (control + 2, control + 1),
-            REFERENCE..LONG => (2, (control >> 5) + 2),
-            LONG.. => (3, 9),
-        };
-        if control == u8::MAX {
-            return parts;
-        }
-        control += 1;
-    }
-}
 
 /// What the next byte of a compressed string is.
 #[derive(Debug, Clone, Copy, Default)]
@@ -103,26 +85,15 @@ impl Walk {
         if self.left == 0 { self.end() } else { Ok(()) }
     }
 
-    /// Walks the parts that are whole, all but the last few, without a branch that depends on their kind:
-    /// kinds alternate too irregularly to be predicted. Answers with what is left.
+    /// Walks the parts that are whole, all but the last few. Answers with what is left.
     #[inline]
     fn pass_whole_parts<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], Defect> {
-        let mut rest = bytes;
-        let mut produced = self.produced;
-        let mut sound = true;
-        while let Some(&[control, second, third]) = rest.first_chunk::<3>() {
-            let (used, length) = PARTS.get(usize::from(control)).copied().unwrap_or_default();
-            let is_long = control >= LONG;
-            let more = select_unpredictable(is_long, second, 0);
-            let low = select_unpredictable(is_long, third, second);
-            let distance = u64::from(u16::from_be_bytes([control & 0x1f, low]));
-            let Some(after) = rest.get(usize::from(used)..) else { break };
-            sound &= (control < REFERENCE) | (distance < produced);
-            produced += u64::from(length) + u64::from(more);
-            rest = after;
+        let parts = Chain::walk(bytes);
+        if !parts.is_sound(self.produced) {
+            return Err(before_start());
         }
-        self.produced = produced;
-        if sound { Ok(rest) } else { Err(before_start()) }
+        self.produced += parts.produced.unsigned_abs();
+        Ok(bytes.get(parts.at..).unwrap_or_default())
     }
 
     fn reference(&mut self, distance: u16, length: u16) -> Result<(), Defect> {

@@ -141,12 +141,6 @@ impl ReportSink {
         self.modules.iter().copied()
     }
 
-    /// An aux field that passed.
-    #[must_use]
-    pub fn aux_field(&self, name: &str) -> Option<&str> {
-        self.aux.get(name).map(String::as_str)
-    }
-
     fn close_db(&mut self) {
         let (db, counts) = std::mem::take(&mut self.current);
         self.total.keys += counts.keys;

@@ -5,6 +5,7 @@
 //! needed whole: key names, aux fields, sources of functions. The bytes of values pass by and are never held.
 
 mod cursor;
+mod deferred;
 mod machine;
 mod opcode;
 mod record;
@@ -24,9 +25,11 @@ use crate::value::Op;
 use crate::version::{self, HEADER_LEN, RdbVersion};
 
 use cursor::Cursor;
+use deferred::Deferral;
 use opcode::Entry;
 use record::{Body, Record};
 
+pub use deferred::Compressed;
 pub(crate) use machine::Machine;
 pub(crate) use opcode::{WHEN_MARK, code};
 
@@ -135,6 +138,7 @@ pub struct Scanner<S> {
     kept: Vec<Vec<u8>>,
     /// The string that is being collected, as it stands in the file.
     collected: Vec<u8>,
+    deferral: Option<Deferral>,
     failed: Option<ScanError>,
 }
 
@@ -162,6 +166,7 @@ impl<S: Sink> Scanner<S> {
             template: 0,
             kept: Vec::new(),
             collected: Vec::new(),
+            deferral: None,
             failed: None,
         }
     }
@@ -184,6 +189,9 @@ impl<S: Sink> Scanner<S> {
             return Err(error.clone());
         }
         let mut fed = 0;
+        if let Some(deferral) = &mut self.deferral {
+            deferral.begin(self.base);
+        }
         for piece in input.chunks(PIECE_LEN) {
             if self.is_done() {
                 break;

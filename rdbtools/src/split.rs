@@ -30,11 +30,12 @@
 //! ```
 
 mod left_out;
+mod outlet;
 mod router;
 mod target;
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
+use std::io;
 
 use policies::shards::{PlanError, check_cover};
 use policies::slot::SlotSet;
@@ -50,6 +51,7 @@ use crate::write;
 
 use router::Router;
 
+pub use outlet::Outlet;
 pub(crate) use router::library_name;
 
 /// Input is taken in pieces of this size; after each, full buffers are written.
@@ -183,7 +185,7 @@ struct Output<W> {
     bytes: u64,
 }
 
-impl<W: Write> Splitter<W> {
+impl<W: Outlet> Splitter<W> {
     /// A splitter that writes the keys of `targets[i]` to `outputs[i]`.
     ///
     /// One target with all slots, and `cluster` not set in the options, is a merge: all databases are kept.
@@ -272,12 +274,6 @@ impl<W: Write> Splitter<W> {
         Ok(fed)
     }
 
-    /// Whether the end of the input was reached.
-    #[must_use]
-    pub fn input_is_done(&self) -> bool {
-        matches!(&self.state, State::Within(scanner) if scanner.is_done())
-    }
-
     /// How many bytes of the input under way were consumed.
     #[must_use]
     pub fn input_offset(&self) -> u64 {
@@ -341,10 +337,10 @@ impl<W: Write> Splitter<W> {
         let mut reports = Vec::with_capacity(outputs.len());
         for (index, (mut output, counts)) in outputs.into_iter().zip(router.into_counts()).enumerate() {
             if self.options.version.has_checksum() {
-                let checksum = output.crc.value().to_le_bytes();
-                output.write(&checksum).map_err(|source| SplitError::Write { output: index, source })?;
+                let mut checksum = output.crc.value().to_le_bytes().to_vec();
+                output.put(&mut checksum).map_err(|source| SplitError::Write { output: index, source })?;
             }
-            output.writer.flush().map_err(|source| SplitError::Write { output: index, source })?;
+            output.writer.end().map_err(|source| SplitError::Write { output: index, source })?;
             reports.push(OutputReport {
                 writer: output.writer,
                 bytes: output.bytes,
@@ -358,23 +354,22 @@ impl<W: Write> Splitter<W> {
     }
 }
 
-impl<W: Write> Output<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.crc.update(bytes);
-        self.bytes += bytes.len() as u64;
-        self.writer.write_all(bytes)
+impl<W: Outlet> Output<W> {
+    fn put(&mut self, buffer: &mut Vec<u8>) -> io::Result<()> {
+        self.crc.update(buffer);
+        self.bytes += buffer.len() as u64;
+        self.writer.put(buffer)
     }
 }
 
-fn write_full_buffers<W: Write>(
+fn write_full_buffers<W: Outlet>(
     router: &mut Router,
     outputs: &mut [Output<W>],
     buffer_len: usize,
 ) -> Result<(), SplitError> {
     for (index, (output, buffer)) in outputs.iter_mut().zip(router.buffers()).enumerate() {
         if buffer.len() >= buffer_len {
-            output.write(buffer).map_err(|source| SplitError::Write { output: index, source })?;
-            buffer.clear();
+            output.put(buffer).map_err(|source| SplitError::Write { output: index, source })?;
         }
     }
     Ok(())

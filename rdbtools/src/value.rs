@@ -80,11 +80,18 @@ impl ValueType {
         }
     }
 
+    /// Whether the value is one string in the file.
+    #[inline]
+    pub(crate) const fn is_one_string(self) -> bool {
+        matches!((self.code, self.magic), (0 | 9..=13 | 16 | 17 | 20, _) | (23 | 30, Magic::Redis))
+    }
+
     /// How the value's bytes are laid out; `None` for the one type that cannot be walked, the module values
     /// of the release candidates of Redis 4.0, which only the module itself can read.
     #[inline]
     pub(crate) const fn layout(self) -> Option<&'static [Op]> {
         Some(match (self.code, self.magic) {
+            // those of one string are listed in `is_one_string` too
             (0, _) => &[Op::String(Role::Text)],
             (9..=13 | 16 | 17 | 20, _) | (23 | 30, Magic::Redis) => PACKED,
             (1, _) => &[Op::Repeat(Role::Elements, &[Op::String(Role::Item)])],

@@ -105,6 +105,37 @@ fn verify_of_many_files_checks_all() {
     assert!(reports.as_array().unwrap().iter().zip(files).all(|(report, file)| report["file"] == text(file)));
 }
 
+/// A file alone is looked into on two threads, one of several on one: both must say the same of any damage.
+#[test]
+fn unsound_compressed_values_are_told_the_same_way_alone_and_among_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let key = |out: &mut Vec<u8>, number: usize, compressed: &[u8]| {
+        out.push(0);
+        write::put_string(out, format!("key:{number}").as_bytes());
+        out.push(0xc3);
+        write::put_length(out, compressed.len() as u64);
+        write::put_length(out, 1 + 264 * (compressed.len() as u64 / 3));
+        out.extend_from_slice(compressed);
+    };
+    let value = [&b"\0a"[..], &b"\xe0\xff\0".repeat(300)].concat();
+    let mut unsound = value.clone();
+    unsound[500] = 0x1f;
+    for bad in [0, 1, 400, 1199, usize::MAX] {
+        let mut out = RdbVersion::redis(10).header();
+        (0..1200).for_each(|number| key(&mut out, number, if number == bad { &unsound } else { &value }));
+        write::finish(&mut out, RdbVersion::redis(10));
+        let file = dir.path().join(format!("{bad}.rdb"));
+        fs::write(&file, out).unwrap();
+        let alone = run(&["verify", text(&file), "-o", "json"]);
+        let both = run(&["verify", text(&file), text(&file), "-o", "json"]);
+        assert_eq!(alone.status.code(), both.status.code());
+        assert_eq!(alone.status.code(), Some(if bad == usize::MAX { 0 } else { 17 }));
+        let alone = json(&alone.stdout);
+        assert_eq!(alone, json(&both.stdout)[1]);
+        assert_eq!(alone["keys"], bad.saturating_add(1).min(1200));
+    }
+}
+
 #[test]
 fn exit_codes_are_those_of_the_contract() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,6 +1,6 @@
 //! The first pass of a split or merge of several files: do they share slots, and then keys?
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -10,7 +10,7 @@ use rdbtools::{Key, Scanner, Sink, Summary};
 use serde::Serialize;
 
 use super::failure::{Class, Failure};
-use super::input::{Input, is_standard_input};
+use super::input::{Input, can_be_read_again};
 use super::survey::read;
 use super::{OnDuplicate, Rules, parallel};
 
@@ -73,8 +73,7 @@ pub(crate) fn check(
 }
 
 fn must_be_readable_twice(file: &Path) -> Result<(), Failure> {
-    let once = is_standard_input(file) || fs::metadata(file).is_ok_and(|facts| !facts.is_file());
-    if once {
+    if !can_be_read_again(file) {
         let message = format!(
             "{}: it can be read once only, and to find keys that occur twice it must be read again",
             file.display()

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
 use std::thread;
 
@@ -13,11 +14,14 @@ use super::failure::Failure;
 /// How much is read at once.
 const READ_LEN: usize = 256 << 10;
 /// How many pieces are read ahead.
-const AHEAD: usize = 2;
+const AHEAD: usize = 4;
 /// Length of the header of an RDB.
 const HEADER_LEN: usize = 9;
 
 type Source = Box<dyn Read + Send>;
+
+/// Bytes of a file. When nobody holds them any more their memory is used again.
+pub(crate) type Piece = Arc<Vec<u8>>;
 
 /// A file that is open. It is read on a thread of its own from the first piece on.
 pub(crate) struct Input {
@@ -25,13 +29,13 @@ pub(crate) struct Input {
     /// What was read to see the version.
     head: Vec<u8>,
     /// The piece that was given out last.
-    piece: Vec<u8>,
+    piece: Piece,
     state: State,
 }
 
 enum State {
     Open(Source),
-    Reading { full: Receiver<io::Result<Vec<u8>>>, empty: Sender<Vec<u8>> },
+    Reading { full: Receiver<io::Result<Piece>>, empty: Sender<Piece> },
     Ended,
 }
 
@@ -43,7 +47,7 @@ impl Input {
         } else {
             Box::new(File::open(path).map_err(|error| Failure::io(path, &error))?)
         };
-        Ok(Self { path: path.to_owned(), head: Vec::new(), piece: Vec::new(), state: State::Open(source) })
+        Ok(Self { path: path.to_owned(), head: Vec::new(), piece: Piece::default(), state: State::Open(source) })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -64,7 +68,7 @@ impl Input {
     /// The next bytes; none at the end.
     pub(crate) fn next(&mut self) -> Result<&[u8], Failure> {
         if !self.head.is_empty() {
-            self.piece = std::mem::take(&mut self.head);
+            self.piece = Arc::new(std::mem::take(&mut self.head));
             return Ok(&self.piece);
         }
         self.state = match std::mem::replace(&mut self.state, State::Ended) {
@@ -83,11 +87,22 @@ impl Input {
         }
         Ok(&self.piece)
     }
+
+    /// The piece that was given out last, to be held on to, and where it goes when it is no longer needed.
+    pub(crate) fn held(&self) -> (Piece, Option<Sender<Piece>>) {
+        let back = if let State::Reading { empty, .. } = &self.state { Some(empty.clone()) } else { None };
+        (Arc::clone(&self.piece), back)
+    }
 }
 
 /// Whether a path means the standard input.
 pub(crate) fn is_standard_input(path: &Path) -> bool {
     path == Path::new("-")
+}
+
+/// Whether a file can be read more than once: no pipe.
+pub(crate) fn can_be_read_again(path: &Path) -> bool {
+    !is_standard_input(path) && std::fs::metadata(path).is_ok_and(|facts| facts.is_file())
 }
 
 fn read_ahead(mut source: Source) -> State {
@@ -98,9 +113,10 @@ fn read_ahead(mut source: Source) -> State {
 }
 
 /// Reads to the end, or until nobody takes the pieces any more.
-fn read_all(source: &mut Source, fill: &SyncSender<io::Result<Vec<u8>>>, emptied: &Receiver<Vec<u8>>) {
+fn read_all(source: &mut Source, fill: &SyncSender<io::Result<Piece>>, emptied: &Receiver<Piece>) {
     loop {
-        let mut piece: Vec<u8> = emptied.try_recv().unwrap_or_default();
+        // a piece that somebody else still holds comes again from there
+        let mut piece = emptied.try_iter().find_map(|piece| Arc::try_unwrap(piece).ok()).unwrap_or_default();
         piece.resize(READ_LEN, 0);
         let read = read_full(source, &mut piece);
         let is_last = !matches!(read, Ok(READ_LEN));
@@ -108,7 +124,7 @@ fn read_all(source: &mut Source, fill: &SyncSender<io::Result<Vec<u8>>>, emptied
             Ok(0) => return,
             Ok(length) => {
                 piece.truncate(length);
-                fill.send(Ok(piece))
+                fill.send(Ok(Arc::new(piece)))
             }
             Err(error) => fill.send(Err(error)),
         };

@@ -2,12 +2,14 @@
 //! `.partial`, and are removed when something fails.
 
 use std::fs::{self, File};
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal, Write as _};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
+
+use rdbtools::split::Outlet;
 
 use super::failure::{Class, Failure};
 
@@ -162,7 +164,7 @@ pub(crate) struct Background {
     thread: JoinHandle<Result<Vec<File>, (usize, io::Error)>>,
 }
 
-/// One file of the thread. What is written is copied and waits for its turn.
+/// One file of the thread. What is written waits for its turn.
 #[derive(Debug)]
 pub(crate) struct Lane {
     index: usize,
@@ -208,17 +210,17 @@ fn write_all(
     Ok(files)
 }
 
-impl Write for Lane {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let mut buffer = self.spare.lock().ok().and_then(|mut spare| spare.pop()).unwrap_or_default();
-        buffer.extend_from_slice(bytes);
-        let sent = self.sender.send((self.index, buffer));
+impl Outlet for Lane {
+    /// The thread gets the buffer itself, and one that it is done with takes its place.
+    fn put(&mut self, buffer: &mut Vec<u8>) -> io::Result<()> {
+        let mut next = self.spare.lock().ok().and_then(|mut spare| spare.pop()).unwrap_or_default();
+        next.reserve(buffer.len());
+        let full = std::mem::replace(buffer, next);
         // why the thread ended is what joining it answers
-        sent.map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
-        Ok(bytes.len())
+        self.sender.send((self.index, full)).map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))
     }
 
-    fn flush(&mut self) -> io::Result<()> {
+    fn end(&mut self) -> io::Result<()> {
         Ok(())
     }
 }

@@ -6,9 +6,10 @@ use rdbtools::info::{Info, InfoSink};
 use rdbtools::{CrcState, RdbVersion, Report, ReportSink, ScanError, Scanner, Sink, Summary};
 use serde::Serialize;
 
+use super::checker::Checker;
 use super::deep::VerifyDeep;
 use super::failure::{Class, Failure};
-use super::input::{Input, trailing};
+use super::input::{Input, can_be_read_again, trailing};
 use super::{Format, now_unix_ms, parallel, print};
 
 /// What a file turned out to be.
@@ -95,20 +96,22 @@ impl Survey for Inspect {
 
 /// Checks files.
 pub(crate) fn verify(files: &[PathBuf], format: Format) -> Result<u8, Failure> {
-    let outcomes = parallel::map(files, |file| survey_one(&Verify, file));
+    let alone = files.len() == 1;
+    let outcomes = parallel::map(files, |file| survey_one(&Verify, file, alone));
     finish(files, outcomes, format, print::verified)
 }
 
 /// Checks files and what their values hold.
 pub(crate) fn verify_deep(files: &[PathBuf], format: Format) -> Result<u8, Failure> {
-    let outcomes = parallel::map(files, |file| survey_one(&VerifyDeep, file));
+    let outcomes = parallel::map(files, |file| survey_one(&VerifyDeep, file, false));
     finish(files, outcomes, format, print::verified_deep)
 }
 
 /// Shows what files hold.
 pub(crate) fn info(files: &[PathBuf], top: usize, format: Format) -> Result<u8, Failure> {
     let inspect = Inspect { top, now_unix_ms: i64::try_from(now_unix_ms()).unwrap_or(i64::MAX) };
-    let outcomes = parallel::map(files, |file| survey_one(&inspect, file));
+    let alone = files.len() == 1;
+    let outcomes = parallel::map(files, |file| survey_one(&inspect, file, alone));
     finish(files, outcomes, format, print::inspected)
 }
 
@@ -129,7 +132,35 @@ fn finish<T: Serialize>(
     Ok(code)
 }
 
-fn survey_one<S: Survey>(survey: &S, file: &Path) -> Outcome<S::Made> {
+/// Surveys a file with the help of another thread. What is sound is sound; of anything else a scan on one thread
+/// tells which defect is the first, and what was counted up to it.
+fn survey_helped<S: Survey>(survey: &S, file: &Path) -> Option<Outcome<S::Made>> {
+    let mut scanner = Scanner::new(survey.sink()).deferring_compressed();
+    let (mut input, mut checker) = (Input::open(file).ok()?, Checker::start());
+    loop {
+        let bytes = input.next().ok()?;
+        if bytes.is_empty() {
+            break;
+        }
+        if scanner.feed(bytes).ok()? < bytes.len() {
+            return None;
+        }
+        checker.check(&input, scanner.compressed());
+    }
+    if !checker.join() {
+        return None;
+    }
+    let (summary, sink) = scanner.finish().ok()?;
+    Some(Outcome::Sound(survey.make(&summary, sink)))
+}
+
+fn survey_one<S: Survey>(survey: &S, file: &Path, alone: bool) -> Outcome<S::Made> {
+    if alone
+        && can_be_read_again(file)
+        && let Some(outcome) = survey_helped(survey, file)
+    {
+        return outcome;
+    }
     let mut scanner = Scanner::new(survey.sink());
     let trailing = match read(&mut scanner, file) {
         Err(failure) => return Outcome::Unread(failure),

@@ -42,6 +42,14 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    /// Takes everything before `rest`, which is an end of what is left.
+    #[inline]
+    pub(super) fn pass_to(&mut self, rest: &'a [u8]) -> &'a [u8] {
+        let taken = self.rest.split_at_checked(self.rest.len() - rest.len());
+        self.rest = rest;
+        taken.map_or(&[], |(taken, _)| taken)
+    }
+
     #[inline]
     pub(super) fn take_all(&mut self) -> &'a [u8] {
         std::mem::take(&mut self.rest)

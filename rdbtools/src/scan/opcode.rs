@@ -65,7 +65,16 @@ pub(super) struct Entry {
     key: Option<(ValueType, StringHead)>,
 }
 
+/// A key with a short name that is kept as it is and at hand, and what follows it. Everything else is for [`parse`].
 #[inline]
+fn key_at_hand(bytes: &[u8], magic: Magic) -> Option<(ValueType, &[u8], &[u8])> {
+    let (&first, rest) = bytes.split_first()?;
+    let value_type = ValueType::new(first, magic)?;
+    let (length, used) = atom::short_length(rest)?;
+    let (name, rest) = rest.get(used..)?.split_at_checked(length)?;
+    Some((value_type, name, rest))
+}
+
 fn parse(bytes: &[u8], version: RdbVersion) -> Parsed<Opcode> {
     let Some((&first, rest)) = bytes.split_first() else { return Ok(None) };
     match ValueType::new(first, version.magic) {
@@ -121,6 +130,14 @@ impl<S: Sink> Scanner<S> {
     pub(super) fn opcode(&mut self, cursor: &mut Cursor<'_>) -> Result<bool, ScanError> {
         let start = self.atom_start(cursor);
         let version = self.version;
+        if self.carry.is_empty()
+            && let Some((value_type, name, rest)) = key_at_hand(cursor.rest, version.magic)
+        {
+            cursor.rest = rest;
+            self.entry.start.get_or_insert(start);
+            self.begin_value(cursor, value_type, StringHead::Plain(name.len() as u64), name, name)?;
+            return Ok(true);
+        }
         let Some(opcode) = self.atom(cursor, |bytes| parse(bytes, version))? else { return Ok(false) };
         match opcode {
             Opcode::Key(value_type, head) => {
@@ -280,6 +297,15 @@ impl<S: Sink> Scanner<S> {
             frequency: self.entry.frequency,
             meta: &self.entry.meta,
         });
+        if !S::STRUCTURE
+            && value_type.is_one_string()
+            && let Some(rest) = atom::after_short_string(cursor.rest)
+        {
+            self.sink.raw(cursor.pass_to(rest));
+            self.phase = Phase::Opcode;
+            self.close_key(cursor);
+            return Ok(());
+        }
         self.begin_record(Record::Value, layout);
         self.begin_raw(cursor, Raw::ToSink);
         Ok(())
@@ -289,6 +315,12 @@ impl<S: Sink> Scanner<S> {
     #[inline]
     pub(super) fn end_key(&mut self, cursor: &mut Cursor<'_>) {
         self.end_raw(cursor);
+        self.close_key(cursor);
+    }
+
+    /// The value has passed, and its bytes were told.
+    #[inline]
+    fn close_key(&mut self, cursor: &Cursor<'_>) {
         let end = self.base + cursor.position() as u64;
         let start = self.entry.start.take().unwrap_or(end);
         self.sink.key_end(end - start);

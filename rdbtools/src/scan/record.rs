@@ -98,6 +98,9 @@ impl<S: Sink> Scanner<S> {
             if !matches!(self.body, Body::None) && !self.pass_body(cursor)? {
                 return Ok(false);
             }
+            if !(S::STRUCTURE && self.record == Record::Value) && self.carry.is_empty() {
+                self.pass_at_hand(cursor);
+            }
             let Some(op) = self.machine.step() else {
                 self.tell_value_end(cursor)?;
                 self.end_record(cursor);
@@ -111,6 +114,22 @@ impl<S: Sink> Scanner<S> {
             if !passed {
                 return Ok(false);
             }
+        }
+    }
+
+    /// Passes short strings that are kept as they are, and scores, as many as follow each other and are at hand: what
+    /// sets, hashes and sorted sets mostly are. Everything else is left to the steps.
+    #[inline]
+    fn pass_at_hand(&mut self, cursor: &mut Cursor<'_>) {
+        while let Some(op) = self.machine.step() {
+            let rest = match op {
+                Op::String(_) => atom::after_short_string(cursor.rest),
+                Op::BinaryScore => atom::after_binary_score(cursor.rest),
+                _ => None,
+            };
+            let Some(rest) = rest else { return };
+            cursor.rest = rest;
+            self.machine.advance();
         }
     }
 
@@ -211,6 +230,9 @@ impl<S: Sink> Scanner<S> {
             }
             StringHead::Int { .. } => {}
             StringHead::Lzf { compressed, length } => {
+                if self.defer(cursor, compressed, length) {
+                    return;
+                }
                 let start = self.base + cursor.position() as u64;
                 self.body = Body::Lzf { walk: lzf::Walk::new(compressed, length), start };
             }
