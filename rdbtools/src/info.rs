@@ -1,8 +1,9 @@
 //! A closer look: who wrote it, sizes per type, the largest keys, where keys lie among the slots, when they expire,
-//! types of modules, names of function libraries.
+//! types of modules, names of function libraries and functions.
 
 mod engine;
 mod expiry;
+mod functions;
 
 use std::collections::BTreeMap;
 
@@ -17,9 +18,11 @@ use crate::value::{ModuleId, ValueType};
 use crate::version::RdbVersion;
 
 use expiry::Expiries;
+use functions::functions_of;
 
 pub use engine::Engine;
 pub use expiry::{ExpiryHistogram, ExpiryStep, RelativeTo, STEPS_S};
+pub use functions::FUNCTIONS_SHOWN_MAX;
 
 /// The most bytes of a key's name that are shown.
 pub const NAME_SHOWN_MAX: usize = 256;
@@ -86,6 +89,9 @@ pub struct Info {
     pub slots: Vec<SlotRange>,
     /// Names of function libraries.
     pub libraries: Vec<String>,
+    /// Names of the functions of each library, as far as they stand in its source as text; at most
+    /// [`FUNCTIONS_SHOWN_MAX`] of each.
+    pub function_names: BTreeMap<String, Vec<String>>,
 }
 
 /// Collects [`Info`]. Its memory does not grow with the number of keys.
@@ -98,6 +104,7 @@ pub struct InfoSink {
     /// Name, database and type of the key whose value is passing.
     now: (Vec<u8>, u64, Option<ValueType>),
     libraries: Vec<String>,
+    function_names: BTreeMap<String, Vec<String>>,
     expiries: Expiries,
 }
 
@@ -113,6 +120,7 @@ impl InfoSink {
             shown,
             now: (Vec::new(), 0, None),
             libraries: Vec::new(),
+            function_names: BTreeMap::new(),
             expiries: Expiries::new(now_unix_ms),
         }
     }
@@ -148,6 +156,7 @@ impl InfoSink {
             largest: sink.largest,
             slots: slots.as_ref().map(slot_ranges).unwrap_or_default(),
             libraries: sink.libraries,
+            function_names: sink.function_names,
             report,
         }
     }
@@ -183,8 +192,9 @@ impl Sink for InfoSink {
     fn function(&mut self, source: &[u8]) {
         self.report.function(source);
         if self.libraries.len() < LIBRARIES_SHOWN_MAX {
-            let name = library_name(source);
-            self.libraries.push(printable_name(name));
+            let name = printable_name(library_name(source));
+            self.function_names.insert(name.clone(), functions_of(source));
+            self.libraries.push(name);
         }
     }
 

@@ -40,6 +40,12 @@ impl ValueType {
         self.magic
     }
 
+    /// Whether Redis and Valkey have the type in common, under the same byte (`rdb.h` of Redis 7.2 and Valkey 9).
+    #[inline]
+    pub(crate) const fn is_common(self) -> bool {
+        self.code <= 21
+    }
+
     /// The name used in reports: the encoding, as `hash_listpack`.
     #[must_use]
     pub const fn name(self) -> &'static str {

@@ -14,6 +14,8 @@ pub const REDIS_VERSION_MAX: u16 = 15;
 pub const VALKEY_VERSION_MIN: u16 = 80;
 /// The newest version under the magic `VALKEY` that is understood (Valkey 9).
 pub const VALKEY_VERSION_MAX: u16 = 80;
+/// The newest version that Redis and Valkey have in common: what it holds, both write and read the same way.
+pub const COMMON_VERSION_MAX: u16 = 11;
 /// From this version on a checksum follows the end opcode (Redis 2.6, `rdb.c`).
 pub const CHECKSUM_VERSION_MIN: u16 = 5;
 
@@ -75,6 +77,17 @@ impl RdbVersion {
         }
     }
 
+    /// Whether everything that a file of this version holds can stand under the header of `other` as it is: a newer
+    /// version of the same magic, or Valkey's for what both engines wrote before they parted.
+    #[must_use]
+    pub const fn fits_into(self, other: Self) -> bool {
+        match (self.magic, other.magic) {
+            (Magic::Redis, Magic::Redis) | (Magic::Valkey, Magic::Valkey) => self.number <= other.number,
+            (Magic::Redis, Magic::Valkey) => self.number <= COMMON_VERSION_MAX,
+            (Magic::Valkey, Magic::Redis) => false,
+        }
+    }
+
     /// The nine bytes of the header.
     #[must_use]
     pub fn header(self) -> Vec<u8> {
@@ -88,8 +101,8 @@ impl RdbVersion {
             return Ok(version);
         }
         Err(Defect::unsupported(format!(
-            "version {version} is not one this library knows: REDIS0001 to REDIS{REDIS_VERSION_MAX:04} and \
-             VALKEY{VALKEY_VERSION_MIN:03} to VALKEY{VALKEY_VERSION_MAX:03}"
+            "version {version} is not one this library knows: REDIS0001 to REDIS{REDIS_VERSION_MAX:04}, and \
+             VALKEY{VALKEY_VERSION_MAX:03}"
         )))
     }
 

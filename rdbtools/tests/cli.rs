@@ -30,7 +30,7 @@ fn rdb(dir: &Path, name: &str, keys: &[(u64, &str)]) -> PathBuf {
     let mut out = RdbVersion::redis(10).header();
     write::put_aux(&mut out, b"redis-ver", b"7.0.15");
     write::put_aux(&mut out, b"repl-offset", b"14");
-    write::put_function(&mut out, b"#!lua name=mylib\nreturn 1");
+    write::put_function(&mut out, b"#!lua name=mylib\nredis.register_function('f', g)");
     for (db, key) in keys {
         write::put_select_db(&mut out, *db);
         if *key == "old" {
@@ -233,6 +233,7 @@ fn the_standard_input_is_a_file_too() {
     assert_eq!(info["largest"][0], serde_json::json!({"key": "foo", "db": 0, "type": "string", "bytes": 11}));
     assert_eq!(info["bytes_per_type"]["string"], 11);
     assert_eq!(info["libraries"], serde_json::json!(["mylib"]));
+    assert_eq!(info["function_names"], serde_json::json!({"mylib": ["f"]}));
     assert_eq!(info["aux"]["redis-ver"], "7.0.15");
     let used: Vec<_> = info["slots"].as_array().unwrap().iter().filter(|range| range["keys"] == 1).collect();
     assert_eq!(used.len(), 1);

@@ -146,6 +146,29 @@ fn an_input_newer_than_the_output_is_refused() {
 }
 
 #[test]
+fn what_redis_and_valkey_have_in_common_goes_under_the_header_of_valkey() {
+    let options = SplitOptions::new(RdbVersion::valkey(80));
+    let old = |code: u8| {
+        rdb(RdbVersion::redis(11), |out| {
+            out.push(code);
+            put_string(out, b"key");
+            put_string(out, &[0; 8]);
+            put_string(out, b"value");
+        })
+    };
+    // type 24 is one of Redis 7.4, so that a file of version 11 that has it was written by no release
+    let (_, message) = refusal(&[old(24)], &options);
+    assert!(message.contains("key") && message.contains("hash_metadata") && message.contains("VALKEY080"), "{message}");
+    let (_, message) = refusal(&[rdb(RdbVersion::redis(12), |_| ())], &options);
+    assert!(message.contains("REDIS0012"), "{message}");
+    let plain = rdb(RdbVersion::redis(11), |out| put_key(out, "key"));
+    let valkey = rdb(RdbVersion::valkey(80), |out| put_key(out, "other"));
+    let (outputs, _) = split(&[plain, valkey], 2, &options).unwrap();
+    let keys = outputs.iter().flatten().filter(|event| matches!(event, Event::Key(_))).count();
+    assert_eq!(keys, 2);
+}
+
+#[test]
 fn a_database_that_a_cluster_lacks_is_refused_by_name_and_size() {
     let input = rdb(V12, |out| {
         put_select_db(out, 7);

@@ -159,7 +159,9 @@ pub(crate) fn inspected(file: &Path, outcome: &Outcome<Info>) -> String {
     text += &expiries(&info.expiry);
     let modules = info.module_types.iter().map(|module| [module.name.clone(), module.encoding_version.to_string()]);
     text += &table(["module type", "encoding version"], modules, 1);
-    text += &table(["function library"], info.libraries.iter().map(|name| [name.clone()]), 1);
+    let functions = |name: &String| info.function_names.get(name).map(|names| names.join(", ")).unwrap_or_default();
+    let libraries = info.libraries.iter().map(|name| [name.clone(), functions(name)]);
+    text += &table(["function library", "functions"], libraries, 2);
     text
 }
 

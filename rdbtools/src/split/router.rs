@@ -201,6 +201,15 @@ impl Router {
         }
     }
 
+    #[cold]
+    fn refuse_type(&mut self, key: &Key<'_>) {
+        let (name, value_type, output) = (key.name.escape_ascii(), key.value_type, self.options.version);
+        self.refuse(
+            format!("key {name} is of type {value_type}, which {output} does not have"),
+            "convert the inputs to one engine first: rdbtools convert --to",
+        );
+    }
+
     fn check_held(&mut self) {
         if self.held > HELD_LEN_MAX {
             self.refuse_held();
@@ -240,10 +249,14 @@ impl Sink for Router {
     fn header(&mut self, version: RdbVersion) {
         self.report.header(version);
         let output = self.options.version;
-        if version.magic != output.magic || version.number > output.number {
+        if !version.fits_into(output) {
             self.refuse(
                 format!("it is {version}, which cannot be written as {output}"),
-                "write the outputs in the newest version of all inputs",
+                if version.magic == output.magic {
+                    "write the outputs in the newest version of all inputs"
+                } else {
+                    "convert the inputs to one engine first: rdbtools convert --to"
+                },
             );
         }
     }
@@ -344,6 +357,10 @@ impl Sink for Router {
         }
         if self.options.cluster && key.db != 0 && self.options.db.is_none() {
             self.refuse_db(key.db);
+            return;
+        }
+        if key.value_type.magic() != self.options.version.magic && !key.value_type.is_common() {
+            self.refuse_type(key);
             return;
         }
         let owner = self.owner(key.name);

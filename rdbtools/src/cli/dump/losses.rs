@@ -9,6 +9,7 @@ pub(super) struct Losses {
     pub(super) attributes: u64,
     pub(super) idempotence: u64,
     pub(super) pending: u64,
+    pub(super) pending_unknown: u64,
     pub(super) nacked: u64,
 }
 
@@ -21,6 +22,11 @@ impl Losses {
             (self.metadata, "keys were written without what modules noted of them"),
             (self.attributes, "keys were written without their idle time or access frequency"),
             (self.pending, "pending entries were left out because the entry itself is gone"),
+            (
+                self.pending_unknown,
+                "pending entries belong to streams too long to know whether the entry is still there: a server leaves \
+                 out those whose entry is gone",
+            ),
             (self.nacked, "pending entries that consumers gave back were left out"),
             (self.idempotence, "streams were written without their ids of idempotent production"),
         ];

@@ -78,6 +78,7 @@ impl Resp {
             let message = "an entry is pending with a consumer and not with its group".to_owned();
             return Err(ScanError { offset, kind: ErrorKind::Malformed, message });
         };
+        self.losses.pending_unknown += u64::from(self.live.is_none());
         // no command makes one whose entry is gone
         if self.live.as_ref().is_some_and(|live| live.binary_search(&id).is_err()) {
             self.losses.pending += 1;
