@@ -4,6 +4,7 @@
 //! `file` holds the keys as they are written, this module what they mean once every name, URL and path is checked.
 
 pub mod automation;
+mod capture;
 mod file;
 
 use std::collections::BTreeMap;
@@ -17,6 +18,7 @@ use policies::replica::PrimaryUse;
 use toml::Spanned;
 
 use self::automation::Automation;
+pub use self::capture::Capture;
 pub use self::file::DEFAULT_TOML;
 use self::file::Text;
 use crate::catalog::{self, Location, Postgres};
@@ -40,6 +42,8 @@ pub struct Config {
     pub file: Option<PathBuf>,
     /// Where the catalog is.
     pub catalog: Location,
+    /// What captures may cost.
+    pub capture: Capture,
     repositories: BTreeMap<String, Repository>,
     clusters: BTreeMap<String, Cluster>,
     /// What a gigabyte costs that is stored for a month.
@@ -131,10 +135,12 @@ impl Config {
     /// What holds without a file.
     fn defaults() -> Result<Self> {
         let folder = Path::new("/");
-        let file = Text { path: Path::new("default.toml"), text: DEFAULT_TOML }.parse()?;
+        let text = Text { path: Path::new("default.toml"), text: DEFAULT_TOML };
+        let file = text.parse()?;
         Ok(Self {
             file: None,
             catalog: folder.join(file.catalog.path.unwrap_or_default()).into(),
+            capture: Capture::default().with(text, folder, &file.capture)?,
             repositories: BTreeMap::new(),
             clusters: BTreeMap::new(),
             price_per_gb_month: None,
@@ -154,6 +160,7 @@ impl Config {
         if let Some(location) = catalog(text, folder, &file.catalog)? {
             config.catalog = location;
         }
+        config.capture = config.capture.with(text, folder, &file.capture)?;
         for (name, section) in &file.repositories {
             let repository = repository(text, folder, name, section)?;
             config.repositories.insert(repository.name.clone(), repository);

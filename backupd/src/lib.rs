@@ -13,6 +13,7 @@ pub mod manifest;
 pub mod nodes;
 pub mod pipeline;
 pub mod progress;
+pub mod quantity;
 pub mod redis;
 pub mod repository;
 pub mod restore;

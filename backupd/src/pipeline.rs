@@ -4,10 +4,11 @@
 //! nothing grows. Memory of one shard on its way in ([`mod@write`]):
 //!
 //! ```text
-//! (CHUNKS_QUEUED + 2) × chunk  +  (FRAMES_IN_FLIGHT + 2) × (plain frame + sealed frame)  +  the upload's parts
+//! (CHUNKS_QUEUED + 2) × chunk  +  (FRAMES_IN_FLIGHT + 2) × (plain frame + sealed frame)  +  3 sealed frames  +  the upload's parts
 //! ```
 //!
-//! and on its way out ([`read`]):
+//! What the store does not take in time goes to the [`spill`], on disk. Memory
+//! of one shard on its way out ([`read`]):
 //!
 //! ```text
 //! (BLOCKS_AHEAD + 2) × BLOCK_BYTES  +  (FRAMES_IN_FLIGHT + 2) × (sealed frame + plain frame)
@@ -15,15 +16,33 @@
 //!
 //! Neither depends on the size of the keyspace or of a value. This module knows neither catalog nor HTTP.
 
+pub mod rate;
 pub mod read;
+mod relay;
+pub mod spill;
 pub mod write;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use self::rate::Rate;
+use self::spill::Spill;
 
 /// Chunks of source bytes waiting for the scanner.
 pub const CHUNKS_QUEUED: usize = 4;
 /// Frames being compressed and sealed, or opened, of one shard.
 pub const FRAMES_IN_FLIGHT: usize = 4;
+
+/// What all captures of a process share on their way.
+#[derive(Debug, Clone)]
+pub struct Flow {
+    /// Where frames wait that the store does not take.
+    pub spill: Arc<Spill>,
+    /// How fast sources are read.
+    pub source_rate: Option<Arc<Rate>>,
+    /// How fast stores are written.
+    pub store_rate: Option<Arc<Rate>>,
+}
 
 /// How far one shard is, for whoever shows progress.
 #[derive(Debug, Default)]

@@ -41,7 +41,7 @@ pub(crate) use cluster::parse_nodes;
 pub use end::{EndVerdict, check_end};
 pub(crate) use info::Info;
 pub use node::{Node, Role};
-pub(crate) use node::{Seen, connect, observe};
+pub(crate) use node::{Seen, connect, load, observe};
 pub use probe::refusals;
 pub(crate) use refusal::refusal;
 pub use replication::{Framing, MARK_LEN, Payload, Replication, Started};

@@ -1,6 +1,7 @@
 //! Snapshots: made, opened, verified; and whether one could be made.
 
 pub mod capture;
+pub mod care;
 pub mod check;
 mod choice;
 pub mod copy;

@@ -11,6 +11,8 @@
 //! | [`shards`] | which slots each target shard gets, and whether a set of shards covers every slot once |
 //! | [`names`] | which names of snapshots and clusters are acceptable |
 //! | [`replica`] | which node of a shard serves a capture, with a reason for every candidate |
+//! | [`budget`] | when a capture costs its server too much |
+//! | [`waves`] | which shards are captured together |
 //! | [`claim`] | who owns the name of a snapshot when several claims were made |
 //! | [`copying`] | what becomes of the seal of a snapshot that is copied, and the parts of a large object |
 //! | [`cost`] | what the storage of snapshots costs a month |
@@ -22,6 +24,7 @@
 //! | [`retention`] | which snapshots are kept and which go, with reasons |
 //! | [`duration`] | lengths of time as people write them |
 
+pub mod budget;
 pub mod claim;
 pub mod copying;
 pub mod cost;
@@ -36,4 +39,5 @@ pub mod restore;
 pub mod retention;
 pub mod shards;
 pub mod slot;
+pub mod waves;
 pub mod window;

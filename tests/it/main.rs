@@ -2,6 +2,7 @@
 #![cfg(test)]
 
 mod capture_faults;
+mod care;
 mod catalog;
 mod check;
 mod configured;

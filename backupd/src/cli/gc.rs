@@ -25,31 +25,8 @@ pub struct Args {
     #[command(flatten)]
     repository: RepositoryArgs,
     /// Only what is at least this old, such as `36h` or `7d`; jobs that are alive are safe at any age [default: 24h].
-    #[arg(long, value_name = "AGE", value_parser = parse_duration)]
+    #[arg(long, value_name = "AGE", value_parser = crate::quantity::duration)]
     older_than: Option<Duration>,
-}
-
-/// `7d`, `12h`, `30m`, `45s`, or several of them: `1d12h`.
-fn parse_duration(text: &str) -> Result<Duration, String> {
-    let wrong = || "an age is a number with one of d, h, m, s, such as 36h or 1d12h".to_owned();
-    let (mut total, mut number) = (Duration::ZERO, String::new());
-    for c in text.chars() {
-        if c.is_ascii_digit() {
-            number.push(c);
-            continue;
-        }
-        let unit = match c {
-            'd' => 86_400,
-            'h' => 3600,
-            'm' => 60,
-            's' => 1,
-            _ => return Err(wrong()),
-        };
-        let count: u64 = std::mem::take(&mut number).parse().map_err(|_| wrong())?;
-        let seconds = count.checked_mul(unit).ok_or_else(wrong)?;
-        total = total.checked_add(Duration::from_secs(seconds)).ok_or_else(wrong)?;
-    }
-    if number.is_empty() && !text.is_empty() { Ok(total) } else { Err(wrong()) }
 }
 
 /// Runs a gc command.
@@ -88,18 +65,4 @@ fn text(plan: &Plan) -> String {
     }
     let done = if plan.applied { "removed" } else { "to remove" };
     text + &format!("{} objects and uploads {done}, {} of objects", plan.removes.len(), bytes(plan.bytes))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ages_have_units() {
-        assert_eq!(parse_duration("1d12h").unwrap(), Duration::from_secs(36 * 3600));
-        assert_eq!(parse_duration("0s").unwrap(), Duration::ZERO);
-        for wrong in ["", "1", "h", "1w", "1h2", "-1h", "99999999999999999999d", "999999999999999999d"] {
-            assert!(parse_duration(wrong).is_err(), "{wrong}");
-        }
-    }
 }

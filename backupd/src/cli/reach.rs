@@ -9,11 +9,15 @@ use clap::Args;
 use policies::replica::PrimaryUse;
 
 use crate::catalog::Location;
-use crate::config::{Config, Encryption, Password};
+use crate::config::{Capture, Config, Encryption, Password};
 use crate::crypt::keyring::Keyring;
 use crate::error::{Class, Error, Result};
+use crate::pipeline::Flow;
+use crate::pipeline::rate::Rate;
+use crate::pipeline::spill::Spill;
 use crate::redis::{Secret, SourceOptions, SourceUrl, Tls};
 use crate::repository::{Keys, Repository};
+use crate::snapshot::care::Care;
 use crate::store::{self, RepositoryUrl, Store};
 
 /// The variable with the password of a source that is not in the configuration.
@@ -268,6 +272,16 @@ impl SourceArgs {
         }
         Ok(source)
     }
+}
+
+/// What captures may cost, as the configuration says.
+///
+/// # Errors
+/// `Config` when the folder of the spill cannot be used.
+pub fn care(capture: &Capture) -> Result<Care> {
+    let spill = Spill::new(&capture.spill_folder, capture.spill_bytes_max, capture.spill_wait)?;
+    let (source_rate, store_rate) = (Rate::new(capture.source_rate_max), Rate::new(capture.store_rate_max));
+    Ok(Care { budget: capture.budget, limits: capture.limits, flow: Flow { spill, source_rate, store_rate } })
 }
 
 /// A password in a variable of the environment, if it is set.

@@ -139,7 +139,7 @@ pub struct CreateArgs {
     #[arg(long, value_enum)]
     primary: Option<Primary>,
     /// How long to wait for a failover or a migration of slots to end, and for a node to retake a failed shard from.
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = crate::quantity::duration)]
     settle_wait: Option<Duration>,
     /// zstd level, 1 (fast) to 19.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(i32).range(1..=19))]
@@ -175,20 +175,6 @@ impl From<Primary> for PrimaryUse {
             Primary::Never => Self::Never,
         }
     }
-}
-
-/// `90s`, `5m`, `12h`, `7d`.
-fn parse_duration(text: &str) -> Result<Duration, String> {
-    let bad = || "a duration is a number and s, m, h or d, such as 90s".to_owned();
-    let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(bad)?;
-    let seconds = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        "d" => 86_400,
-        _ => return Err(bad()),
-    };
-    number.parse::<u32>().map(|count| Duration::from_secs(u64::from(count) * seconds)).map_err(|_| bad())
 }
 
 fn parse_tag(text: &str) -> Result<(String, String), String> {
@@ -305,6 +291,7 @@ async fn run_create(args: CreateArgs, context: &Context, output: Output, cancel:
         source_kind: "manual".to_owned(),
         source: reached.source,
         wishes: Wishes { primary_use, node: args.node, zone: reached.zone },
+        care: super::reach::care(&context.load()?.capture)?,
         settle_wait: args.settle_wait.unwrap_or(create::SETTLE_WAIT),
         keys: reached.repository.keys.clone(),
         level: args.level,

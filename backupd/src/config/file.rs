@@ -21,6 +21,8 @@ pub(super) struct File {
     #[serde(default)]
     pub(super) catalog: Catalog,
     #[serde(default)]
+    pub(super) capture: Capture,
+    #[serde(default)]
     pub(super) repositories: BTreeMap<Spanned<String>, Repository>,
     #[serde(default)]
     pub(super) clusters: BTreeMap<Spanned<String>, Cluster>,
@@ -36,6 +38,24 @@ pub(super) struct Catalog {
     pub(super) url: Option<Spanned<String>>,
     pub(super) password_file: Option<Spanned<PathBuf>>,
     pub(super) password_env: Option<String>,
+}
+
+/// `[capture]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Capture {
+    pub(super) spill_dir: Option<PathBuf>,
+    pub(super) spill_max: Option<Spanned<String>>,
+    pub(super) spill_wait: Option<Spanned<String>>,
+    pub(super) memory_percent_max: Option<u64>,
+    pub(super) copied_max: Option<Spanned<String>>,
+    pub(super) memory_max: Option<Spanned<String>>,
+    pub(super) evictions_max: Option<u64>,
+    pub(super) time_max: Option<Spanned<String>>,
+    pub(super) per_host_max: Option<usize>,
+    pub(super) per_cluster_max: Option<usize>,
+    pub(super) source_rate_max: Option<Spanned<String>>,
+    pub(super) store_rate_max: Option<Spanned<String>>,
 }
 
 /// `[repositories.NAME]`

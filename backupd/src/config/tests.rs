@@ -30,6 +30,9 @@ fn the_reference_is_valid_with_and_without_its_examples() {
     assert_eq!(automation.window.as_ref().map(ToString::to_string), Some("03:00-05:00".to_owned()));
     assert_eq!((automation.on, automation.policy.limit_days, automation.policy.monthly), (true, 7, 12));
     assert_eq!(automation.verify, Some(automation::Verify { boot: true, every_ms: 604_800_000 }));
+    assert_eq!((defaults.capture.spill_bytes_max, defaults.capture.budget.seconds_max), (4 << 30, Some(86_400)));
+    assert_eq!((defaults.capture.limits.per_host_max, defaults.capture.source_rate_max), (None, None));
+    assert_eq!((all.capture.limits.per_host_max, all.capture.source_rate_max), (Some(2), Some(200 << 20)));
     assert_eq!(all.repository("main").unwrap().encryption, Encryption::KeyFile("/etc/backupd/main.key".into()));
     assert_eq!(all.repository("scratch").unwrap().encryption, Encryption::None);
 }
@@ -53,6 +56,8 @@ fn mistakes_are_told_with_their_place() {
         ("[repositories.a]\nurl = 1", ":2:7:", "string"),
         ("x = 1", ":1:1:", "unknown field `x`"),
         ("[catalog]\n\npth = 'x'", ":3:1:", "unknown field `pth`"),
+        ("[capture]\nspill_max = '1 MB'", ":2:13:", "`1 MB`: a size is"),
+        ("[capture]\ntime_max = '5'", ":2:12:", "no length of time"),
         ("[catalog]\npath = 'x", ":2:", ""),
         ("[catalog]\npath = 'x'\nurl = 'postgres://h/d'", ":3:7:", "both"),
         ("[catalog]\nurl = 'postgres://u:hidden@h/d'", ":2:7:", "password"),
@@ -144,4 +149,13 @@ fn automated_backups_are_on_unless_they_are_switched_off() {
             "{keys}"
         );
     }
+}
+
+#[test]
+fn limits_are_taken_away_by_a_zero_and_the_rest_stays() {
+    let capture =
+        parse("[capture]\nspill_dir = 's'\nspill_max = '0'\ntime_max = '0s'\nmemory_percent_max = 0").unwrap().capture;
+    assert_eq!((capture.spill_folder.as_path(), capture.spill_bytes_max), (Path::new("/etc/b/s"), 0));
+    assert_eq!((capture.budget.seconds_max, capture.budget.memory_percent_max), (None, None));
+    assert_eq!(capture.spill_wait.as_secs(), 45);
 }

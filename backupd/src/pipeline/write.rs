@@ -10,7 +10,10 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::{FRAMES_IN_FLIGHT, Meter};
+use super::rate::Rate;
+use super::relay::relay;
+use super::spill::Frame;
+use super::{FRAMES_IN_FLIGHT, Flow, Meter};
 use crate::bkd::{FrameEntry, Header, Index, Kind, Sealer, SlotEntry, index};
 use crate::crypt::DataKey;
 use crate::error::{Class, Error, Result};
@@ -35,6 +38,8 @@ pub struct Target {
     pub level: i32,
     /// A guess of the RDB's size, for the choice of part sizes; 0 when there is none.
     pub size_hint_bytes: u64,
+    /// Where frames wait for the store, and how fast they go there.
+    pub flow: Flow,
 }
 
 /// What was written.
@@ -71,9 +76,10 @@ pub async fn shard(
     let header_bytes = target.header.encode(&key);
     let sealer = Sealer::new(&target.header, &header_bytes, &key, target.level);
     let upload = target.store.upload(&target.key, target.size_hint_bytes).await?;
+    let (meter_of_writer, rate) = (Arc::clone(&meter), target.flow.store_rate.clone());
     let mut writer =
-        Writer { upload, sha256: Sha256::new(), stored_bytes: 0, frames: Vec::new(), meter: Arc::clone(&meter) };
-    let (sealed, mut frames) = mpsc::channel(FRAMES_IN_FLIGHT);
+        Writer { upload, sha256: Sha256::new(), stored_bytes: 0, frames: Vec::new(), meter: meter_of_writer, rate };
+    let (sealed, frames) = mpsc::channel(FRAMES_IN_FLIGHT);
     let scan = Scan {
         // what could not be restored into another shape must not be shown as available
         scanner: Scanner::new(ReportSink::new(true)).without_templates(),
@@ -86,20 +92,19 @@ pub async fn shard(
         meter,
     };
     let scan = tokio::task::spawn_blocking(move || scan.run(chunks, tail_bytes));
-    let outcome = async {
+    let (out, mut relayed) = mpsc::channel(1);
+    let store = async {
         writer.write(header_bytes.to_vec()).await?;
-        while let Some(frame) = frames.recv().await {
-            let (plain_bytes, stored) = frame.await.map_err(task_failed)??;
-            writer.frame(plain_bytes, stored).await?;
+        while let Some(frame) = relayed.recv().await {
+            writer.frame(frame).await?;
         }
         Ok(())
-    }
-    .await;
-    // closing the queue is what stops the scanner when the store failed
-    drop(frames);
+    };
+    // the first failure ends both; the queue that goes with the relay is what stops the scanner then
+    let outcome = tokio::try_join!(relay(frames, out, &target.flow.spill), store);
     let scanned = scan.await.map_err(task_failed)?;
     let finished = async {
-        outcome?; // the store's failure is the cause, the scanner's is then only its echo
+        outcome?; // a failure of the store or the spill is the cause, the scanner's is then only its echo
         let scanned = scanned?;
         end_check(scanned.report.bytes, &scanned.tail)?;
         writer.index(&sealer, &scanned).await?;
@@ -118,7 +123,7 @@ pub async fn shard(
 }
 
 /// A frame on its way: its plain length and its stored bytes.
-type Sealing = JoinHandle<Result<(u32, Vec<u8>)>>;
+pub(super) type Sealing = JoinHandle<Result<(u32, Vec<u8>)>>;
 
 /// The blocking stage: scan, digest, cut into frames.
 struct Scan {
@@ -225,10 +230,14 @@ struct Writer {
     stored_bytes: u64,
     frames: Vec<FrameEntry>,
     meter: Arc<Meter>,
+    rate: Option<Arc<Rate>>,
 }
 
 impl Writer {
     async fn write(&mut self, bytes: Vec<u8>) -> Result<()> {
+        if let Some(rate) = &self.rate {
+            rate.pass(bytes.len()).await;
+        }
         self.sha256.update(&bytes);
         self.stored_bytes += bytes.len() as u64;
         self.upload.write(Bytes::from(bytes)).await?;
@@ -236,7 +245,8 @@ impl Writer {
         Ok(())
     }
 
-    async fn frame(&mut self, plain_bytes: u32, stored: Vec<u8>) -> Result<()> {
+    async fn frame(&mut self, frame: Frame) -> Result<()> {
+        let Frame { plain_bytes, stored } = frame;
         let stored_bytes =
             u32::try_from(stored.len()).map_err(|_| Error::new(Class::Unforeseen, "a frame of more than 4 GiB"))?;
         // slot bounds need a source that writes slot by slot; until one is told apart they are unknown
@@ -269,11 +279,14 @@ impl Writer {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use rdbtools::RdbVersion;
     use rdbtools::write::{finish, put_length, put_string};
 
     use super::*;
     use crate::bkd::{Cipher, Compression};
+    use crate::pipeline::spill::Spill;
     use crate::store::LocalStore;
 
     /// Stores an RDB of version 15 that holds `body`; answers with its keys and how many objects there are then.
@@ -288,6 +301,11 @@ mod tests {
             data_key: None,
             level: 1,
             size_hint_bytes: 0,
+            flow: Flow {
+                spill: Spill::new(dir.path(), 1 << 20, Duration::from_secs(60)).unwrap(),
+                source_rate: None,
+                store_rate: None,
+            },
         };
         let mut rdb = RdbVersion::redis(15).header();
         rdb.extend(body);

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use ::redis::cmd;
+use policies::budget::Load;
 use policies::replica::{Candidate, Memory};
 
 use super::client::Client;
@@ -207,6 +208,20 @@ pub(crate) async fn observe(address: &Address, options: &SourceOptions) -> Resul
         seen.save_is_harmless = save_is_harmless(&mut client).await;
     }
     Ok(seen)
+}
+
+/// What a node says of its memory and its child now.
+pub(crate) async fn load(address: &Address, options: &SourceOptions) -> Result<Load> {
+    let mut client = connect(address, options).await?;
+    let text: String = client.query("INFO", &cmd("INFO")).await?;
+    let info = Info::parse(&text);
+    Ok(Load {
+        copied: info.number("current_cow_size"),
+        used: info.number("used_memory"),
+        resident: info.number("used_memory_rss"),
+        system: info.number("total_system_memory"),
+        evicted_keys: info.number("evicted_keys"),
+    })
 }
 
 /// A synchronisation that writes to the server's disk and fails stops the writes of a primary with save

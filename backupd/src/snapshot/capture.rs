@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Class, Error, Result};
+use crate::pipeline::rate::Rate;
 use crate::pipeline::write::{self, EndCheck, Target, Written};
 use crate::pipeline::{CHUNKS_QUEUED, Meter};
 use crate::redis::{EndVerdict, Framing, Payload, check_end};
@@ -31,8 +32,9 @@ pub async fn shard(
     };
     let (tail_bytes, end_check) = end_of(framing);
     let (chunks, receiver) = mpsc::channel(CHUNKS_QUEUED);
+    let rate = target.flow.source_rate.clone();
     let store = write::shard(target, receiver, tail_bytes, end_check, meter);
-    let (pumped, written) = tokio::join!(pump(payload, chunks, cancel), store);
+    let (pumped, written) = tokio::join!(pump(payload, chunks, rate, cancel), store);
     match (pumped, written) {
         (_, Ok(written)) => Ok(written),
         // the scanner only noticed that the bytes stopped; the connection knows why
@@ -41,7 +43,12 @@ pub async fn shard(
 }
 
 /// Moves bytes from the connection to the scanner until it has enough.
-async fn pump(mut payload: Payload, chunks: mpsc::Sender<Bytes>, cancel: &CancellationToken) -> Result<()> {
+async fn pump(
+    mut payload: Payload,
+    chunks: mpsc::Sender<Bytes>,
+    rate: Option<Arc<Rate>>,
+    cancel: &CancellationToken,
+) -> Result<()> {
     let mut buffer = BytesMut::new();
     loop {
         let count = tokio::select! {
@@ -50,6 +57,9 @@ async fn pump(mut payload: Payload, chunks: mpsc::Sender<Bytes>, cancel: &Cancel
             // the scanner has all it needs, or the store failed
             () = chunks.closed() => return Ok(()),
         };
+        if let Some(rate) = &rate {
+            rate.pass(count).await;
+        }
         if count == 0 || chunks.send(buffer.split().freeze()).await.is_err() {
             return Ok(());
         }

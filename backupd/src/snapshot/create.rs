@@ -20,6 +20,7 @@ use chrono::{DateTime, Utc};
 use policies::replica::Wishes;
 use tokio_util::sync::CancellationToken;
 
+use super::care::Care;
 use super::choice::{check_named, choose_node};
 use super::settle::{self, patiently};
 use super::shards::{Captured, Taker};
@@ -54,6 +55,8 @@ pub struct Options {
     pub source: SourceOptions,
     /// Which nodes may serve.
     pub wishes: Wishes,
+    /// What its captures may cost the cluster.
+    pub care: Care,
     /// How long to wait for a failover or a migration of slots to end, and for a node to retake a shard from.
     pub settle_wait: Duration,
     /// What seals it.
@@ -96,6 +99,7 @@ pub async fn create(
         level: options.level,
         source: options.source.knowing(&topology),
         wishes: options.wishes.clone(),
+        care: options.care.clone(),
         wait: options.settle_wait,
         progress: Arc::clone(&progress),
         cancel: cancel.clone(),

@@ -7,11 +7,13 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use policies::replica::{FAILURES_MAX, Wishes};
 use policies::slot::SlotSet;
+use policies::waves::waves;
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::capture;
+use super::care::{Care, watched};
 use super::choice::{Chosen, choose_node};
 use super::settle::{patiently, settled};
 use crate::bkd::{Cipher, Compression, Header};
@@ -38,6 +40,7 @@ pub(super) struct Taker {
     /// How to reach the source, with every node that was known when the job began among the seeds.
     pub(super) source: SourceOptions,
     pub(super) wishes: Wishes,
+    pub(super) care: Care,
     /// How long a shard waits for a node before it is given up.
     pub(super) wait: Duration,
     pub(super) progress: Arc<Progress>,
@@ -70,8 +73,8 @@ struct Task {
 }
 
 impl Taker {
-    /// Takes the shards `todo` of `topology`. All nodes are connected and greeted before any is asked for its data,
-    /// so that the moments lie close together. `attempts` has the last attempt at each shard so far.
+    /// Takes the shards `todo` of `topology`, together or, where the limits forbid that, in waves. `attempts` has the
+    /// last attempt at each shard so far.
     ///
     /// A shard that the cluster no longer has when it must be retaken is missing from the result.
     ///
@@ -89,7 +92,19 @@ impl Taker {
             let task = |chosen| Task { index: *index, shard: shard.clone(), chosen, attempt };
             Some(choose_node(*index, shard, &self.wishes, &HashMap::new()).map(task))
         };
-        let todo = todo.iter().filter_map(chosen).collect::<Result<Vec<_>>>()?;
+        let mut todo = todo.iter().filter_map(chosen).map(|task| task.map(Some)).collect::<Result<Vec<_>>>()?;
+        let hosts: Vec<String> = todo.iter().flatten().map(|task| task.chosen.node.host.clone()).collect();
+        let hosts: Vec<&str> = hosts.iter().map(String::as_str).collect();
+        let mut captured = Vec::new();
+        for wave in waves(&hosts, self.care.limits) {
+            let wave = wave.into_iter().filter_map(|index| todo.get_mut(index)?.take()).collect();
+            captured.extend(self.together(wave).await?);
+        }
+        Ok(captured)
+    }
+
+    /// Takes shards at the same moment: all nodes are connected and greeted before any is asked for its data.
+    async fn together(self: &Arc<Self>, todo: Vec<Task>) -> Result<Vec<Captured>> {
         let (stop, together) = (self.cancel.child_token(), Arc::new(Barrier::new(todo.len())));
         let mut tasks = JoinSet::new();
         for task in todo {
@@ -173,7 +188,9 @@ impl Taker {
         let target = self.target(index, attempt, chosen.node.used_memory)?;
         let Started { replid, offset, payload, .. } = replication.start().await?;
         let taken_at = clock::now();
-        let written = capture::shard(payload, target, meter, stop).await?;
+        let over = stop.child_token();
+        let watch = self.care.watch(&chosen.node, &self.source);
+        let written = watched(capture::shard(payload, target, meter, &over), watch, || over.cancel()).await?;
         let stored_at = clock::now();
         let chosen = chosen.clone();
         let captured = Captured { index, slots, chosen, attempt, replid, offset, taken_at, stored_at, written };
@@ -197,6 +214,7 @@ impl Taker {
             data_key: self.data_key.clone(),
             level: self.level,
             size_hint_bytes: used_memory,
+            flow: self.care.flow.clone(),
         })
     }
 
