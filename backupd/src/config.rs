@@ -23,7 +23,7 @@ pub use self::file::DEFAULT_TOML;
 use self::file::Text;
 use crate::catalog::{self, Location, Postgres};
 use crate::error::{Class, Error, Result};
-use crate::redis::{SourceUrl, Tls};
+use crate::redis::{AddressMap, SourceUrl, Tls};
 use crate::store::RepositoryUrl;
 
 /// Where it is looked for when neither flag nor variable names it, in this order.
@@ -106,6 +106,10 @@ pub struct Cluster {
     pub zone: Option<String>,
     /// Its automated backups.
     pub automation: Automation,
+    /// Where the RDB files of its nodes are to be read from here, by the id or `host:port` of the node.
+    pub data_dirs: BTreeMap<String, PathBuf>,
+    /// Where nodes are reached that announce another address: from the announced `host:port` or `host` to the other.
+    pub addresses: BTreeMap<String, String>,
 }
 
 impl Config {
@@ -289,6 +293,11 @@ fn cluster(text: Text<'_>, folder: &Path, name: &Spanned<String>, section: &file
     if tls != Tls::default() && !sources.iter().any(|source| source.tls) {
         return wrong("has files for TLS, but no source that begins with rediss://");
     }
+    let mut addresses = BTreeMap::new();
+    for (announced, reached) in &section.addresses {
+        AddressMap::check(announced, reached.get_ref()).map_err(|why| text.error(reached.span().start, &why))?;
+        addresses.insert(announced.clone(), reached.get_ref().clone());
+    }
     Ok(Cluster {
         name: checked,
         sources,
@@ -301,6 +310,8 @@ fn cluster(text: Text<'_>, folder: &Path, name: &Spanned<String>, section: &file
         primary_use: section.primary,
         zone: section.zone.clone(),
         automation: Automation::checked(text, section)?,
+        data_dirs: section.data_dirs.iter().map(|(node, path)| (node.clone(), folder.join(path))).collect(),
+        addresses,
     })
 }
 

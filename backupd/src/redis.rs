@@ -7,6 +7,7 @@
 //! | module | holds |
 //! |---|---|
 //! | `source` | source URLs, credentials, deadlines |
+//! | `address` | from announced addresses to those that can be reached |
 //! | `client` | one connection for ordinary commands |
 //! | `refusal` | error replies and what they mean for the user |
 //! | `info` | the text of `INFO` |
@@ -19,8 +20,11 @@
 //! | `tls` | certificates, and what is wrong with them |
 //! | `wire` | a raw connection: commands out, lines and bytes in |
 //! | `replication` | a capture's connection, from the greeting to the last byte |
+//! | `bgsave` | a save of a server to its own disk, and the proof of it |
 //! | `end` | whether a payload is whole |
 
+mod address;
+mod bgsave;
 mod client;
 mod cluster;
 mod end;
@@ -36,16 +40,19 @@ mod tls;
 mod topology;
 mod wire;
 
+pub use address::AddressMap;
+pub use bgsave::{Save, Saved};
 pub(crate) use client::Client;
 pub(crate) use cluster::parse_nodes;
 pub use end::{EndVerdict, check_end};
 pub(crate) use info::Info;
 pub use node::{Node, Role};
 pub(crate) use node::{Seen, connect, load, observe};
-pub use probe::refusals;
+pub use probe::{Capability, Probed, probe};
 pub(crate) use refusal::refusal;
 pub use replication::{Framing, MARK_LEN, Payload, Replication, Started};
 pub use source::{Address, Credentials, Secret, SourceOptions, SourceUrl};
 pub use tls::Tls;
 pub use topology::{Mode, Shard, Topology, discover};
+pub use wire::certificate_ends;
 pub(crate) use wire::{Incoming, Outgoing, Wire, put_command};

@@ -12,6 +12,7 @@
 //! | [`names`] | which names of snapshots and clusters are acceptable |
 //! | [`replica`] | which node of a shard serves a capture, with a reason for every candidate |
 //! | [`budget`] | when a capture costs its server too much |
+//! | [`certificates`] | when somebody should be told that a certificate ends |
 //! | [`waves`] | which shards are captured together |
 //! | [`claim`] | who owns the name of a snapshot when several claims were made |
 //! | [`copying`] | what becomes of the seal of a snapshot that is copied, and the parts of a large object |
@@ -25,6 +26,7 @@
 //! | [`duration`] | lengths of time as people write them |
 
 pub mod budget;
+pub mod certificates;
 pub mod claim;
 pub mod copying;
 pub mod cost;

@@ -2,7 +2,8 @@
 //!
 //! `cargo bench -p backupd --bench whole_way` prints the tables of `backupd/docs/performance.md`. `BENCH_MB` is the RDB
 //! of one shard (1000), `BENCH_RUNS` the runs whose median counts (5), `BENCH_DIR` a folder for everything that is
-//! written (the system's folder for temporary files). An argument picks one table: `time` or `memory`.
+//! written (the system's folder for temporary files). An argument picks one table: `time`, `memory`, `stages`, `sizes` or
+//! `effect`.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -14,6 +15,7 @@
     reason = "a benchmark ends at the first thing that is not as it should be, and says so"
 )]
 
+mod capture;
 #[path = "../it/harness.rs"]
 mod harness;
 mod meter;
@@ -58,6 +60,15 @@ fn main() {
     }
     if is_asked("memory") {
         memory(&asked);
+    }
+    if is_asked("stages") {
+        capture::stages(&asked);
+    }
+    if is_asked("sizes") {
+        capture::sizes(&asked);
+    }
+    if is_asked("effect") {
+        capture::effect(&asked);
     }
 }
 
@@ -145,14 +156,23 @@ fn time(asked: &Asked) {
     let port = source.restored["nodes"][0]["port"].to_string();
     let file = asked.dir.join("peer.rdb").display().to_string();
     // with /dev/null it reads all, then complains that a device cannot be flushed, and ends with 1
-    let mut peers =
-        [("redis-cli --rdb /dev/null", "/dev/null", 1, Vec::new()), ("redis-cli --rdb FILE", &file, 0, Vec::new())];
+    let rdb = |target: &str| format!("exec redis-cli -p {port} --rdb {target}");
+    let sealed = format!(
+        "redis-cli -p {port} --rdb - | zstd -q -1 -T0 | openssl enc -aes-256-ctr -K {} -iv {} > {file}",
+        "0".repeat(64),
+        "0".repeat(32)
+    );
+    let mut peers = [
+        ("redis-cli --rdb /dev/null", rdb("/dev/null"), 1, Vec::new()),
+        ("redis-cli --rdb FILE", rdb(&file), 0, Vec::new()),
+        ("… - | zstd -1 -T0 | openssl", sealed, 0, Vec::new()),
+    ];
     let (mut ours, mut bytes) = (Vec::new(), (0, 0));
     for run in 0..asked.runs {
-        for (_, target, code, costs) in &mut peers {
+        for (_, script, code, costs) in &mut peers {
             settle(&mut link);
             let _absent_is_fine = std::fs::remove_file(&file);
-            costs.push(measure("redis-cli", &["-p", &port, "--rdb", target], *code).0);
+            costs.push(measure("sh", &["-c", script], *code).0);
         }
         settle(&mut link);
         let (cost, made) = snapshot(asked, &source, &format!("run-{run}"));
@@ -172,7 +192,8 @@ fn time(asked: &Asked) {
     };
     let theirs: Vec<f64> = peers.iter().map(|(name, _, _, costs)| row(name, costs)).collect();
     let own = row("backupd snapshot create", &ours);
-    println!("ratio to /dev/null {:.2}, to FILE {:.2}", own / theirs[0], own / theirs[1]);
+    let [device, plain, pipeline] = [0, 1, 2].map(|index| own / theirs[index]);
+    println!("ratio to /dev/null {device:.2}, to FILE {plain:.2}, to the pipeline {pipeline:.2}");
 }
 
 /// Waits until the server has no child, so that a run never waits for the one before it.

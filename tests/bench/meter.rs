@@ -15,7 +15,7 @@ const TICKS_A_SECOND: f64 = 100.0;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Cost {
     pub(crate) wall_s: f64,
-    /// User and system time of all its threads.
+    /// User and system time of all its threads, and of the processes that it waited for.
     pub(crate) cpu_s: f64,
     /// The most memory that it had resident (`VmHWM`).
     pub(crate) peak_mib: f64,
@@ -71,8 +71,9 @@ fn resident_peak_kib(proc: &str) -> u64 {
 
 fn state_and_cpu(proc: &str) -> (String, f64) {
     let stat = std::fs::read_to_string(format!("{proc}/stat")).unwrap();
-    // behind the name, which may hold anything: state is the first field, user and system time the 12th and 13th
+    // behind the name, which may hold anything: state is the first field, user and system time the 12th and 13th, those of
+    // children the two behind
     let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
-    let ticks: f64 = fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap();
+    let ticks: f64 = fields[11..15].iter().map(|field| field.parse::<f64>().unwrap()).sum();
     (fields[0].to_owned(), ticks / TICKS_A_SECOND)
 }

@@ -179,6 +179,31 @@ fn shards_that_may_not_run_together_are_taken_in_turns() {
 }
 
 #[test]
+fn jobs_that_share_a_catalog_take_turns_at_a_node() {
+    let server = server(&["rdb-key-save-delay 1000"]);
+    fill(&server, 2000);
+    let repo = Repo::folder();
+    let config = format!(
+        "[catalog]\npath = \"catalog.sqlite\"\n[repositories.main]\nurl = \"{}\"\nkey_file = \"keys.json\"\n\
+         [clusters.orders]\nsources = [\"{}\"]\nrepository = \"main\"\n",
+        repo.url,
+        server.url()
+    );
+    let file = repo.path("backupd.toml");
+    std::fs::write(&file, config).unwrap();
+    let words = ["snapshot", "create", "orders", "-o", "json", "--config", file.to_str().unwrap(), "--name"];
+    let before = forks(&server);
+    let first = repo.cli.spawn(&[&words[..], &["first"]].concat());
+    wait_until("the first runs", || forks(&server) > before);
+    let impatient = repo.cli.run(&[&words[..], &["impatient", "--settle-wait", "0s"]].concat());
+    let second = repo.cli.spawn(&[&words[..], &["second"]].concat());
+    impatient.exits(11).says("captures of node").says("snapshot first");
+    let [first, second] = [first, second].map(|job| job.wait(PATIENCE).ok().json());
+    let time = |made: &serde_json::Value, field: &str| made["shards"][0][field].as_str().unwrap().to_owned();
+    assert!(time(&second, "taken_at") >= time(&first, "stored_at"), "{first} {second}");
+}
+
+#[test]
 fn no_more_bytes_go_by_than_are_allowed() {
     let server = server(&[]);
     fill(&server, 40_000);

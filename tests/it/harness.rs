@@ -10,6 +10,8 @@
 //! | [`compare`] | what differs between two keyspaces |
 //! | [`faults`] | a proxy in front of the S3 server that does wrong what a script says |
 //! | [`postgres`] | a PostgreSQL server |
+//! | [`proxy`] | a proxy in front of a server that cuts connections or slows them down |
+//! | [`journal`] | writers that log what was acknowledged, and the bounds of what a snapshot may hold of it |
 //! | [`s3`] | a fresh bucket on the S3 server of the tests |
 //! | [`cli`] | the `backupd` program, run as a user runs it |
 //!
@@ -27,6 +29,8 @@ pub(crate) mod compare;
 pub(crate) mod content;
 #[path = "harness/faults.rs"]
 pub(crate) mod faults;
+#[path = "harness/journal.rs"]
+pub(crate) mod journal;
 #[path = "harness/keyspace.rs"]
 pub(crate) mod keyspace;
 #[path = "harness/nodes.rs"]
@@ -35,6 +39,8 @@ pub(crate) mod nodes;
 pub(crate) mod postgres;
 #[path = "harness/process.rs"]
 pub(crate) mod process;
+#[path = "harness/proxy.rs"]
+pub(crate) mod proxy;
 #[path = "harness/s3.rs"]
 pub(crate) mod s3;
 #[path = "harness/server.rs"]

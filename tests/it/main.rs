@@ -1,11 +1,14 @@
 //! Tests of backupd against real servers. `tests/run.sh` installs and starts what they need.
 #![cfg(test)]
 
+mod bgsave;
 mod capture_faults;
 mod care;
 mod catalog;
+mod chaos;
 mod check;
 mod configured;
+mod connections;
 mod damage_matrix;
 mod dying;
 mod engines;

@@ -5,6 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use backupd::redis::{SourceOptions, SourceUrl};
+use policies::slot::SlotSet;
 
 use crate::harness::nodes;
 use crate::harness::process;
@@ -34,6 +35,16 @@ pub(crate) fn fill(server: &Server, count: u64) {
     let script = "for i = 1, ARGV[1] do local v = {} for j = 1, 5 do v[j] = redis.sha1hex(i * 5 + j):sub(1, 20) end \
                   redis.call('SET', 'key:' .. i, table.concat(v)) end";
     server.run(&["EVAL", script, "0", &count.to_string()]);
+}
+
+/// `count` strings in these slots of a primary of a cluster.
+pub(crate) fn fill_shard(server: &Server, slots: &SlotSet, count: usize) {
+    let mut pipe = redis::pipe();
+    let keys = (0..).map(|number: u32| format!("fill:{number}"));
+    for key in keys.filter(|key| slots.contains(policies::slot::key_slot(key.as_bytes()))).take(count) {
+        pipe.cmd("SET").arg(&key).arg(key.repeat(8)).ignore();
+    }
+    pipe.exec(&mut server.connect()).unwrap();
 }
 
 /// A port on which nobody listens, at least for now.

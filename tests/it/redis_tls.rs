@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use chrono::Datelike as _;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
 
 use crate::fixture::Repo;
@@ -195,4 +196,24 @@ fn passwords_come_from_variables_too() {
     let words = ["snapshot", "create", "orders", "--name", "two", "--config", text(&file)];
     plain.run(&words).exits(19).says("ORDERS");
     plain.clone().env("ORDERS", "s3cret-word").run(&words).ok();
+}
+
+#[test]
+fn certificates_that_end_soon_are_told_of_before_they_do() {
+    let authority = Authority::new();
+    let soon = backupd::clock::now() + chrono::Duration::days(5);
+    let end = date_time_ymd(soon.year(), u8::try_from(soon.month()).unwrap(), u8::try_from(soon.day()).unwrap());
+    let files = authority.files("server", &["127.0.0.1"], |params| params.not_after = end);
+    let [ca, cert, key] = authority.files("client", &["backupd"], |params| params.not_after = end);
+    let server = Server::start(&Options::new().tls(files).line("tls-auth-clients yes"));
+    let repo = Repo::folder();
+    let words = ["check", "--source", &tls_url(&server), "--source-ca", text(&ca), "--source-cert", text(&cert)];
+    let outcome = repo.run(&[&words[..], &["--source-key", text(&key)]].concat()).ok();
+    let findings = outcome.json()["clusters"][0]["findings"].as_array().unwrap().clone();
+    assert_eq!(findings.len(), 2, "{outcome}");
+    for (finding, what) in findings.iter().zip([server.tls_port().unwrap().to_string(), text(&cert).to_owned()]) {
+        let message = finding["message"].as_str().unwrap();
+        assert!(message.contains(&what) && message.contains("ends in 4 days"), "{message}");
+        assert_eq!(finding["severity"], "warning");
+    }
 }

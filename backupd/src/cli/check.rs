@@ -9,9 +9,11 @@ use serde::Serialize;
 use super::output::Output;
 use super::reach::{Context, RepositoryArgs, SourceArgs};
 use super::snapshot::Primary;
+use crate::catalog::{Catalog, Location};
 use crate::error::{Class, Error, Result};
 use crate::repository::probe::{Mode, Probe, probe};
 use crate::snapshot::check::{self, Report, Severity};
+use crate::snapshot::record;
 
 /// What to check.
 #[derive(Debug, ClapArgs)]
@@ -64,7 +66,14 @@ pub async fn run(args: Args, context: &Context, output: Output) -> Result<()> {
         let wishes = Wishes { primary_use, node: args.node.clone(), zone: reached.zone };
         let (store, keys) = (reached.repository.store().await, &reached.repository.keys);
         let cluster = name.unwrap_or_else(|| "default".to_owned());
-        clusters.push(Box::pin(check::check(&cluster, &reached.source, &wishes, store, keys)).await);
+        let report = Box::pin(check::check(&cluster, &reached.source, &wishes, store, keys)).await;
+        if let Some(location) = &reached.catalog
+            && let Err(error) = note(location, &reached.repository.url.to_string(), &report).await
+        {
+            // a check does not need the catalog, and must also work where that cannot be written
+            tracing::warn!(error = %error, "what the nodes can do could not be noted in the catalog");
+        }
+        clusters.push(report);
     }
     let reports = Reports { ok: clusters.iter().all(|report| report.ok), clusters, repositories: Vec::new() };
     output.result(&reports, text)?;
@@ -80,6 +89,13 @@ pub async fn run(args: Args, context: &Context, output: Output) -> Result<()> {
             })
         }
     }
+}
+
+async fn note(location: &Location, repository_url: &str, report: &Report) -> Result<()> {
+    let catalog = Catalog::open(location).await?;
+    record::checked(&catalog, repository_url, report).await?;
+    catalog.close().await;
+    Ok(())
 }
 
 /// Probes a repository alone.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::env::VarError;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
@@ -15,16 +15,13 @@ use crate::error::{Class, Error, Result};
 use crate::pipeline::Flow;
 use crate::pipeline::rate::Rate;
 use crate::pipeline::spill::Spill;
-use crate::redis::{Secret, SourceOptions, SourceUrl, Tls};
+use crate::redis::{AddressMap, Secret, SourceOptions, SourceUrl, Tls};
 use crate::repository::{Keys, Repository};
 use crate::snapshot::care::Care;
 use crate::store::{self, RepositoryUrl, Store};
 
 /// The variable with the password of a source that is not in the configuration.
 const SOURCE_PASSWORD_VARIABLE: &str = "BACKUPD_SOURCE_PASSWORD";
-
-/// The largest password file, bytes.
-const PASSWORD_BYTES_MAX: u64 = 4096;
 
 /// What all commands share.
 #[derive(Debug)]
@@ -183,6 +180,18 @@ pub struct SourceArgs {
     /// The name in the certificates of the source [default: each server's host].
     #[arg(long, value_name = "NAME")]
     source_server_name: Option<String>,
+    /// Where a node of the source is reached that announces another address, as host:port or host; may be repeated.
+    #[arg(long, value_name = "ANNOUNCED=REACHED", value_parser = parse_pair)]
+    source_address: Vec<(String, String)>,
+}
+
+fn parse_pair(text: &str) -> Result<(String, String), String> {
+    let pair = text.split_once('=').ok_or_else(|| "an address is ANNOUNCED=REACHED".to_owned())?;
+    Ok((pair.0.to_owned(), pair.1.to_owned()))
+}
+
+fn address_map(pairs: impl IntoIterator<Item = (String, String)>) -> Result<AddressMap> {
+    AddressMap::new(pairs).map_err(|why| Error::new(Class::Usage, why))
 }
 
 /// A source with the repository for its snapshots.
@@ -198,6 +207,8 @@ pub struct ReachedSource {
     pub primary_use: PrimaryUse,
     /// The zone whose nodes come first.
     pub zone: Option<String>,
+    /// Where the RDB files of its nodes are to be read, by node.
+    pub data_dirs: BTreeMap<String, PathBuf>,
     /// The catalog in which they are noted; ad-hoc snapshots are in none.
     pub catalog: Option<Location>,
 }
@@ -213,15 +224,17 @@ impl SourceArgs {
             source.sentinel_master.clone_from(&self.sentinel_master);
             source.username = self.source_username.clone();
             source.password = match &self.source_password_file {
-                Some(path) => Some(password(path)?),
+                Some(path) => Some(Secret::read(path)?),
                 None => password_of(SOURCE_PASSWORD_VARIABLE)?,
             };
+            source.password_file.clone_from(&self.source_password_file);
             return Ok(ReachedSource {
                 source,
                 repository: repository.reach(context)?,
                 tags: BTreeMap::new(),
                 primary_use: PrimaryUse::default(),
                 zone: None,
+                data_dirs: BTreeMap::new(),
                 catalog: None,
             });
         };
@@ -232,14 +245,21 @@ impl SourceArgs {
             None => repository.configured(&config, &cluster.repository)?,
         };
         let mut source = self.options(cluster.sources.clone(), cluster.tls.clone())?;
+        if self.source_address.is_empty() {
+            source.addresses = address_map(cluster.addresses.clone())?;
+        }
         source.sentinel_master = self.sentinel_master.clone().or_else(|| cluster.sentinel_master.clone());
         source.username = self.source_username.clone().or_else(|| cluster.username.clone());
-        source.password = match (&self.source_password_file, &cluster.password) {
-            (Some(path), _) | (None, Some(Password::File(path))) => Some(password(path)?),
+        source.password_file = match (&self.source_password_file, &cluster.password) {
+            (Some(path), _) | (None, Some(Password::File(path))) => Some(path.clone()),
+            (None, _) => None,
+        };
+        source.password = match (&source.password_file, &cluster.password) {
+            (Some(path), _) => Some(Secret::read(path)?),
             (None, Some(Password::Variable(name))) => Some(password_of(name)?.ok_or_else(|| {
                 Error::new(Class::Config, format!("the variable {name} is not set, and password_env names it"))
             })?),
-            (None, None) => None,
+            (None, _) => None,
         };
         Ok(ReachedSource {
             source,
@@ -248,6 +268,7 @@ impl SourceArgs {
             primary_use: cluster.primary_use,
             zone: cluster.zone.clone(),
             catalog: Some(config.catalog.clone()),
+            data_dirs: cluster.data_dirs.clone(),
         })
     }
 
@@ -260,6 +281,7 @@ impl SourceArgs {
     /// How these seeds are reached; flags override the TLS files of the configuration.
     fn options(&self, seeds: Vec<SourceUrl>, tls: Tls) -> Result<SourceOptions> {
         let mut source = SourceOptions::new(seeds);
+        source.addresses = address_map(self.source_address.iter().cloned())?;
         let identity = self.source_cert.clone().zip(self.source_key.clone());
         source.tls = Tls {
             ca: self.source_ca.clone().or(tls.ca),
@@ -294,20 +316,4 @@ pub fn password_of(variable: &str) -> Result<Option<Secret>> {
         Err(VarError::NotPresent) => Ok(None),
         Err(VarError::NotUnicode(_)) => Err(Error::new(Class::Config, format!("the variable {variable} is not UTF-8"))),
     }
-}
-
-/// Reads a password from a file; a line end at its end is not part of it.
-///
-/// # Errors
-/// `Config` when it cannot be read or is too long to be a password.
-pub fn password(path: &Path) -> Result<Secret> {
-    let fail =
-        |why: String| Error::new(Class::Config, format!("{}: the password file cannot be used: {why}", path.display()));
-    let size = std::fs::metadata(path).map_err(|error| fail(error.to_string()))?.len();
-    if size > PASSWORD_BYTES_MAX {
-        return Err(fail(format!("it has {size} bytes, more than a password can have")));
-    }
-    let mut text = std::fs::read_to_string(path).map_err(|error| fail(error.to_string()))?;
-    text.truncate(text.trim_end_matches(['\r', '\n']).len());
-    Ok(Secret::new(text))
 }

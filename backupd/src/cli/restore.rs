@@ -14,11 +14,11 @@ use rdbtools::select::{Family, Glob, Selection};
 use tokio_util::sync::CancellationToken;
 
 use super::output::Output;
-use super::reach::{Context, RepositoryArgs, password, password_of};
+use super::reach::{Context, RepositoryArgs, password_of};
 use super::watch::watched;
 use crate::error::{Class, Error, Result};
 use crate::progress::Progress;
-use crate::redis::{SourceOptions, SourceUrl, Tls};
+use crate::redis::{Secret, SourceOptions, SourceUrl, Tls};
 use crate::restore::input::{Foreign, Input};
 use crate::restore::{self, Mode, Names, Options, Shape, Target, Ttl};
 use crate::store::{self, RepositoryUrl};
@@ -230,7 +230,7 @@ async fn target(args: &Args) -> Result<Target> {
     let mut nodes = SourceOptions::new(args.nodes.iter().map(seed).collect::<Result<Vec<_>>>()?);
     nodes.tls = tls;
     nodes.password = match &args.target_password_file {
-        Some(path) => Some(password(path)?),
+        Some(path) => Some(Secret::read(path)?),
         None => password_of("BACKUPD_TARGET_PASSWORD")?,
     };
     Ok(Target::Nodes { options: Box::new(nodes), scratch: args.scratch.clone() })

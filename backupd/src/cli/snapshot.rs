@@ -1,6 +1,7 @@
 //! `backupd snapshot …`
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,13 +19,13 @@ use super::verify::{self, VerifyArgs};
 use super::view::{List, SnapshotView};
 use super::watch::watched;
 use crate::catalog::{Catalog, Location};
-use crate::error::Result;
+use crate::error::{Class, Error, Result};
 use crate::manifest::Manifest;
 use crate::progress::Progress;
 use crate::repository::fact::Kind;
 use crate::repository::removal::Removal;
 use crate::repository::{Keys, Repository};
-use crate::snapshot::{create, record};
+use crate::snapshot::{create, method, record};
 use crate::store::Store;
 
 /// Snapshots.
@@ -132,6 +133,10 @@ pub struct CreateArgs {
     /// How shards are read.
     #[arg(long, value_enum, default_value_t = Method::Stream)]
     method: Method,
+    /// For `bgsave`: where the RDB file of a node is to be read, by its id or host:port; may be repeated [default: for
+    /// nodes on this machine, where the server writes it].
+    #[arg(long, value_name = "NODE=PATH", value_parser = parse_data_dir)]
+    data_dir: Vec<(String, PathBuf)>,
     /// Use this node (its id, or host:port) for its shard.
     #[arg(long, value_name = "ID")]
     node: Option<String>,
@@ -151,6 +156,8 @@ pub struct CreateArgs {
 enum Method {
     /// Over the replication protocol.
     Stream,
+    /// By BGSAVE and the file that it writes, which must be readable from here.
+    Bgsave,
 }
 
 /// When a primary may serve.
@@ -181,6 +188,13 @@ fn parse_tag(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err("a tag is key=value".to_owned()),
+    }
+}
+
+fn parse_data_dir(text: &str) -> Result<(String, PathBuf), String> {
+    match text.split_once('=') {
+        Some((node, path)) if !node.is_empty() && !path.is_empty() => Ok((node.to_owned(), PathBuf::from(path))),
+        _ => Err("a data dir is NODE=PATH, such as 10.0.0.1:6379=/mnt/redis".to_owned()),
     }
 }
 
@@ -274,6 +288,17 @@ async fn keep(repository: &Repository, name: &str, kept: bool, keys: &Keys, outp
     output.result(&document, |_| format!("snapshot {name} {said}"))
 }
 
+/// The catalog in which jobs take turns. It is no reason to make no backup when it cannot be opened.
+async fn turns(location: &Location) -> Option<Catalog> {
+    match Catalog::open(location).await {
+        Ok(catalog) => Some(catalog),
+        Err(error) => {
+            tracing::warn!(error = %error, "other jobs are not seen without the catalog");
+            None
+        }
+    }
+}
+
 async fn run_create(args: CreateArgs, context: &Context, output: Output, cancel: CancellationToken) -> Result<()> {
     let reached = args.source.reach(context, args.cluster_name.as_deref(), &args.repository)?;
     let cluster = args.cluster_name.unwrap_or(args.cluster);
@@ -281,7 +306,13 @@ async fn run_create(args: CreateArgs, context: &Context, output: Output, cancel:
         Some(name) => name,
         None => format!("{cluster}-{}", crate::clock::now().format("%Y-%m-%d-%H-%M-%S")),
     };
-    let Method::Stream = args.method;
+    let method = match args.method {
+        Method::Stream if !args.data_dir.is_empty() => {
+            return Err(Error::new(Class::Usage, "--data-dir is for --method bgsave"));
+        }
+        Method::Stream => method::Method::Stream,
+        Method::Bgsave => method::Method::Bgsave(reached.data_dirs.into_iter().chain(args.data_dir).collect()),
+    };
     let mut tags: BTreeMap<String, String> = reached.tags;
     tags.extend(args.tags);
     let primary_use = args.primary.map_or(reached.primary_use, PrimaryUse::from);
@@ -291,7 +322,12 @@ async fn run_create(args: CreateArgs, context: &Context, output: Output, cancel:
         source_kind: "manual".to_owned(),
         source: reached.source,
         wishes: Wishes { primary_use, node: args.node, zone: reached.zone },
+        method,
         care: super::reach::care(&context.load()?.capture)?,
+        turns: match &reached.catalog {
+            Some(location) => turns(location).await,
+            None => None,
+        },
         settle_wait: args.settle_wait.unwrap_or(create::SETTLE_WAIT),
         keys: reached.repository.keys.clone(),
         level: args.level,

@@ -93,6 +93,10 @@ pub(super) struct Cluster {
     pub(super) snapshot_retention_limit: Option<Spanned<u32>>,
     pub(super) retention: Option<Policy>,
     pub(super) verify: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) data_dirs: BTreeMap<String, PathBuf>,
+    #[serde(default)]
+    pub(super) addresses: BTreeMap<String, Spanned<String>>,
 }
 
 /// `[cost]`

@@ -1,7 +1,5 @@
 //! One node as it was seen.
 
-use std::net::IpAddr;
-
 use ::redis::cmd;
 use policies::budget::Load;
 use policies::replica::{Candidate, Memory};
@@ -204,15 +202,15 @@ pub(crate) async fn observe(address: &Address, options: &SourceOptions) -> Resul
         seen.own_view = client.query("CLUSTER NODES", cmd("CLUSTER").arg("NODES")).await.ok();
         seen.migrations = migrations::running(&mut client, &seen.info).await;
     }
-    if seen.info.number("connected_slaves") == 0 {
+    // captures count as connected, and name no place where they could listen
+    if seen.info.replicas().is_empty() {
         seen.save_is_harmless = save_is_harmless(&mut client).await;
     }
     Ok(seen)
 }
 
 /// What a node says of its memory and its child now.
-pub(crate) async fn load(address: &Address, options: &SourceOptions) -> Result<Load> {
-    let mut client = connect(address, options).await?;
+pub(crate) async fn load(client: &mut Client) -> Result<Load> {
     let text: String = client.query("INFO", &cmd("INFO")).await?;
     let info = Info::parse(&text);
     Ok(Load {
@@ -240,11 +238,7 @@ async fn config(client: &mut Client, name: &str) -> Option<String> {
 
 /// Whether the machine of a node refuses to promise more memory than it has, if that machine is this one.
 async fn strict_memory(address: &Address) -> Option<bool> {
-    let here = match address {
-        Address::Unix(_) => true,
-        Address::Tcp { host, .. } => host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback()),
-    };
-    if !here {
+    if !address.is_local() {
         return None;
     }
     // absent where it is not Linux

@@ -10,20 +10,60 @@ use super::source::{Address, SourceOptions};
 use super::wire::Wire;
 use crate::error::{Class, Error, Result};
 
-/// Every command of a capture that the node at `address` refuses us, one error each; empty when none.
+/// What a node can do for a capture.
+#[derive(Debug, Clone)]
+pub struct Capability {
+    /// The method: `stream` or `bgsave`.
+    pub method: &'static str,
+    /// Why it cannot; `None`: it can, as far as permissions go.
+    pub refused: Option<String>,
+}
+
+/// What was found out about a node.
+#[derive(Debug, Default)]
+pub struct Probed {
+    /// Every command of a capture by stream that it refuses us, one error each; empty when none.
+    pub refusals: Vec<Error>,
+    /// What it can do; a method of which nothing is known is missing.
+    pub capabilities: Vec<Capability>,
+}
+
+/// Asks the node at `address` for every command of a capture, in a way that makes it do none.
 ///
-/// `PSYNC` is sent with an offset that is no number: servers from 7.0 on check the permission first and then refuse
-/// the offset, without a synchronisation. An older one would begin one, so it is not asked.
-pub async fn refusals(address: &Address, options: &SourceOptions) -> Vec<Error> {
-    let mut found = Vec::new();
-    let info = match ordinary(address, options, &mut found).await {
+/// `PSYNC` is sent with an offset that is no number: servers from 7.0 on check the permission first and then refuse the
+/// offset, without a synchronisation. An older one would begin one, so there it is put into a transaction that is then
+/// discarded. `BGSAVE` gets an argument that it does not know.
+pub async fn probe(address: &Address, options: &SourceOptions) -> Probed {
+    let mut probed = Probed::default();
+    let info = match ordinary(address, options, &mut probed.refusals).await {
         Ok(info) => info,
-        Err(error) => return vec![error],
+        Err(error) => return Probed { refusals: vec![error], ..probed },
     };
-    if let Err(error) = replication(address, options, info.as_ref(), &mut found).await {
-        found.push(error);
+    match replication(address, options, info.as_ref(), &mut probed.refusals).await {
+        Ok(true) => {
+            let refused = probed
+                .refusals
+                .iter()
+                .find(|error| ["REPLCONF", "PSYNC"].iter().any(|it| error.message().contains(it)));
+            let refused = refused.map(|error| error.message().to_owned());
+            probed.capabilities.push(Capability { method: "stream", refused });
+        }
+        Ok(false) => {}
+        Err(error) => probed.refusals.push(error),
     }
-    found
+    match bgsave(address, options).await {
+        Ok(refused) => probed.capabilities.push(Capability { method: "bgsave", refused }),
+        Err(error) => tracing::debug!(%error, "whether BGSAVE is allowed is not known"),
+    }
+    if let [Capability { refused: Some(_), .. }, Capability { refused: Some(_), .. }] = probed.capabilities.as_slice() {
+        let message = format!("{address}: neither PSYNC nor BGSAVE is allowed, as on managed services");
+        probed.refusals.push(
+            Error::new(Class::SourceAuth, message).hint(
+                "let the service export an RDB file and restore that: `backupd restore --rdb FILE|s3://bucket/key`",
+            ),
+        );
+    }
+    probed
 }
 
 /// The ordinary commands. The outer error is a connection that cannot be made.
@@ -43,12 +83,13 @@ async fn ordinary(address: &Address, options: &SourceOptions, found: &mut Vec<Er
     Ok(info)
 }
 
+/// The commands of the replication protocol; whether their permissions are known now.
 async fn replication(
     address: &Address,
     options: &SourceOptions,
     info: Option<&Info>,
     found: &mut Vec<Error>,
-) -> Result<()> {
+) -> Result<bool> {
     let mut wire = Wire::connect(address, options).await?;
     wire.send(&[b"REPLCONF", b"capa", b"eof"], options.reply_timeout).await?;
     let line = wire.line(options.reply_timeout).await?;
@@ -56,7 +97,7 @@ async fn replication(
     // without INFO the version is not known, and then an old server is not made to work either
     let (engine, version) = info.map_or(("", ""), Info::engine);
     if Engine::new(engine, version).is_none_or(|engine| engine.version < (7, 0)) {
-        return Ok(());
+        return queued(&mut wire, options, found).await;
     }
     wire.send(&[b"PSYNC", b"?", b"none"], options.reply_timeout).await?;
     let line = wire.line(options.reply_timeout).await?;
@@ -69,5 +110,28 @@ async fn replication(
             found.push(Error::new(Class::SourceUnavailable, message));
         }
     }
-    Ok(())
+    Ok(true)
+}
+
+/// Whether `PSYNC` would be queued in a transaction, which is never run: the connection is closed instead.
+async fn queued(wire: &mut Wire, options: &SourceOptions, found: &mut Vec<Error>) -> Result<bool> {
+    wire.send(&[b"MULTI"], options.reply_timeout).await?;
+    if wire.line(options.reply_timeout).await?.starts_with('-') {
+        // without a transaction it would be run
+        return Ok(false);
+    }
+    wire.send(&[b"PSYNC", b"?", b"-1"], options.reply_timeout).await?;
+    let line = wire.line(options.reply_timeout).await?;
+    found.extend(line.strip_prefix('-').map(|text| refusal(wire.node(), "PSYNC", text)));
+    Ok(true)
+}
+
+/// Why `BGSAVE` is refused, if it is.
+async fn bgsave(address: &Address, options: &SourceOptions) -> Result<Option<String>> {
+    let mut wire = Wire::connect(address, options).await?;
+    wire.send(&[b"BGSAVE", b"none"], options.reply_timeout).await?;
+    let line = wire.line(options.reply_timeout).await?;
+    let text = line.strip_prefix('-').unwrap_or("");
+    let refused = text.starts_with("NOPERM") || text.contains("unknown command");
+    Ok(refused.then(|| refusal(wire.node(), "BGSAVE", text).message().to_owned()))
 }

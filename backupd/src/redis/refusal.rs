@@ -56,9 +56,13 @@ fn classify(command: &str, reply: &str) -> (Class, Option<String>) {
                 "check user and password (--source-password-file, or for the nodes of a restore --target-password-file)",
             ),
         ),
-        _ if has("unknown command") => {
-            (Class::SourceAuth, text("the command is renamed or blocked on this server, as managed services do"))
-        }
+        _ if has("unknown command") => (
+            Class::SourceAuth,
+            text(
+                "the command is renamed or blocked on this server, as managed services do: export an RDB there and restore \
+                 it with `backupd restore --rdb`",
+            ),
+        ),
         _ if has("BGSAVE failed") || has("fork") => (
             Class::SourceUnavailable,
             text("the server could not start its child: look at its log, free memory, vm.overcommit_memory"),

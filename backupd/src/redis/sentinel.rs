@@ -65,7 +65,8 @@ async fn connect(seed: &Address, options: &SourceOptions) -> Result<Client> {
         Err(error) if error.class() == Class::SourceAuth => {
             let own = options.seeds.iter().find(|known| known.address == *seed).cloned();
             let own = own.filter(|_| options.password.is_some()).into_iter().collect();
-            let own = SourceOptions { seeds: own, username: None, password: None, ..options.clone() };
+            let own =
+                SourceOptions { seeds: own, username: None, password: None, password_file: None, ..options.clone() };
             Client::connect(seed, &own).await.map_err(|_| error)
         }
         outcome => outcome,

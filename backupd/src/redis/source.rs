@@ -1,7 +1,8 @@
 //! Where a source is and how to enter it.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -9,12 +10,16 @@ use percent_encoding::percent_decode_str;
 use url::Url;
 use zeroize::Zeroizing;
 
+use super::address::AddressMap;
 use super::tls::Tls;
 use super::topology::Topology;
 use crate::error::{Class, Error, Result};
 
 /// The port of a source URL that names none.
 const PORT_DEFAULT: u16 = 6379;
+
+/// The largest password file, bytes.
+const PASSWORD_BYTES_MAX: u64 = 4096;
 
 /// A password: never shown, wiped when dropped.
 #[derive(Clone, PartialEq, Eq)]
@@ -25,6 +30,23 @@ impl Secret {
     #[must_use]
     pub fn new(text: String) -> Self {
         Self(Zeroizing::new(text))
+    }
+
+    /// Reads a password from a file; a line end at its end is not part of it.
+    ///
+    /// # Errors
+    /// `Config` when it cannot be read or is too long to be a password.
+    pub fn read(path: &Path) -> Result<Self> {
+        let fail = |why: String| {
+            Error::new(Class::Config, format!("{}: the password file cannot be used: {why}", path.display()))
+        };
+        let size = std::fs::metadata(path).map_err(|error| fail(error.to_string()))?.len();
+        if size > PASSWORD_BYTES_MAX {
+            return Err(fail(format!("it has {size} bytes, more than a password can have")));
+        }
+        let mut text = std::fs::read_to_string(path).map_err(|error| fail(error.to_string()))?;
+        text.truncate(text.trim_end_matches(['\r', '\n']).len());
+        Ok(Self::new(text))
     }
 
     /// The password itself, for the one command that needs it.
@@ -66,6 +88,15 @@ impl Address {
         match self {
             Self::Tcp { host, .. } => host,
             Self::Unix(_) => "localhost",
+        }
+    }
+
+    /// Whether this is certainly this machine: a Unix socket or a loopback address.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        match self {
+            Self::Unix(_) => true,
+            Self::Tcp { host, .. } => host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback()),
         }
     }
 
@@ -179,6 +210,11 @@ pub struct SourceOptions {
     pub username: Option<String>,
     /// Overrides the password of the URLs (`--source-password-file`).
     pub password: Option<Secret>,
+    /// The file that `password` was read from: it is read again for every connection, so that a password that changes
+    /// while a job runs is known.
+    pub password_file: Option<PathBuf>,
+    /// Where nodes are reached that announce another address.
+    pub addresses: AddressMap,
     /// How servers that speak TLS are recognised, and how we are.
     pub tls: Tls,
     /// The primary to take from a Sentinel that watches several.
@@ -202,6 +238,8 @@ impl SourceOptions {
             seeds,
             username: None,
             password: None,
+            password_file: None,
+            addresses: AddressMap::default(),
             tls: Tls::default(),
             sentinel_master: None,
             connect_timeout: Duration::from_secs(5),
@@ -219,8 +257,19 @@ impl SourceOptions {
         let seed = self.seeds.iter().find(|seed| seed.address == *address).or_else(with_password);
         Credentials {
             username: self.username.clone().or_else(|| seed?.username.clone()),
-            password: self.password.clone().or_else(|| seed?.password.clone()),
+            password: self.fresh_password().or_else(|| seed?.password.clone()),
         }
+    }
+
+    fn fresh_password(&self) -> Option<Secret> {
+        let read = |path: &PathBuf| match Secret::read(path) {
+            Ok(password) => Some(password),
+            Err(error) => {
+                tracing::warn!(%error, "the password that was read before is used");
+                None
+            }
+        };
+        self.password_file.as_ref().and_then(read).or_else(|| self.password.clone())
     }
 }
 

@@ -78,6 +78,18 @@ impl Tls {
         }
     }
 
+    /// When certificates end, in seconds since 1970: that of the server at the other end of `stream`, and ours.
+    pub(super) fn ends(&self, address: &Address, stream: &TlsStream<TcpStream>) -> Result<Vec<(String, i64)>> {
+        let theirs = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+        let mut ends: Vec<(String, i64)> =
+            theirs.and_then(end_of).map(|end| (address.to_string(), end)).into_iter().collect();
+        if let Some((path, _)) = &self.identity {
+            let ours = certificates(path)?;
+            ends.extend(ours.first().and_then(end_of).map(|end| (path.display().to_string(), end)));
+        }
+        Ok(ends)
+    }
+
     fn config(&self) -> Result<ClientConfig> {
         let builder = ClientConfig::builder_with_provider(Arc::new(crypto::aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
@@ -110,6 +122,12 @@ impl Tls {
         }
         Ok(roots)
     }
+}
+
+/// The last second of a certificate; `None` when it cannot be read, which rustls judges elsewhere.
+fn end_of(certificate: &CertificateDer<'_>) -> Option<i64> {
+    let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
+    Some(parsed.validity().not_after.timestamp())
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {

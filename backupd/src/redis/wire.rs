@@ -29,7 +29,10 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Socket for T {}
 /// Connects to `address` within the time for connecting, name resolution included, and as much again for TLS.
 pub(super) async fn dial(address: &Address, options: &SourceOptions) -> Result<Box<dyn Socket>> {
     let limit = options.connect_timeout;
-    match (address, options.tls_for(address)) {
+    let tls = options.tls_for(address);
+    let reached = options.addresses.reach(address);
+    let address = &reached;
+    match (address, tls) {
         (Address::Unix(path), _) => Ok(Box::new(within(limit, address, UnixStream::connect(path)).await?)),
         (Address::Tcp { host, port }, tls) => {
             let stream = within(limit, address, TcpStream::connect((host.as_str(), *port))).await?;
@@ -42,6 +45,19 @@ pub(super) async fn dial(address: &Address, options: &SourceOptions) -> Result<B
             }
         }
     }
+}
+
+/// When certificates end: of the server at `address` and ours, in seconds since 1970. Empty without TLS.
+///
+/// # Errors
+/// As connecting with TLS.
+pub async fn certificate_ends(address: &Address, options: &SourceOptions) -> Result<Vec<(String, i64)>> {
+    let reached = options.addresses.reach(address);
+    let (Some(tls), Address::Tcp { host, port }) = (options.tls_for(address), &reached) else { return Ok(Vec::new()) };
+    let limit = options.connect_timeout;
+    let stream = within(limit, &reached, TcpStream::connect((host.as_str(), *port))).await?;
+    let stream = tls.wrap(&reached, stream, limit).await?;
+    tls.ends(address, &stream)
 }
 
 async fn within<T>(limit: Duration, address: &Address, connect: impl Future<Output = io::Result<T>>) -> Result<T> {

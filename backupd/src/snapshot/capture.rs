@@ -1,8 +1,9 @@
-//! One shard, from a node's replication stream into an object.
+//! One shard, from a node's replication stream or the file of its save into an object.
 
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use tokio::io::AsyncReadExt as _;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -10,7 +11,10 @@ use crate::error::{Class, Error, Result};
 use crate::pipeline::rate::Rate;
 use crate::pipeline::write::{self, EndCheck, Target, Written};
 use crate::pipeline::{CHUNKS_QUEUED, Meter};
-use crate::redis::{EndVerdict, Framing, Payload, check_end};
+use crate::redis::{EndVerdict, Framing, Payload, Saved, check_end};
+
+/// How much of a file is read at once, in bytes.
+const FILE_READ_LEN: usize = 512 * 1024;
 
 /// Takes the payload that follows a `+FULLRESYNC` and stores it.
 ///
@@ -38,6 +42,41 @@ pub async fn shard(
     match (pumped, written) {
         (_, Ok(written)) => Ok(written),
         // the scanner only noticed that the bytes stopped; the connection knows why
+        (Err(error), Err(_)) | (Ok(()), Err(error)) => Err(error),
+    }
+}
+
+/// Stores the file of a save.
+///
+/// # Errors
+/// `SourceUnavailable` when it cannot be read to its end, what the pipeline says otherwise.
+pub async fn file(saved: &Saved, target: Target, meter: Arc<Meter>, cancel: &CancellationToken) -> Result<Written> {
+    let unreadable = |error: std::io::Error| Error::new(Class::SourceUnavailable, format!("the RDB file: {error}"));
+    let mut file = tokio::fs::File::from_std(saved.file.try_clone().map_err(unreadable)?);
+    let (tail_bytes, end_check) = end_of(Framing::Length(saved.bytes));
+    let (chunks, receiver) = mpsc::channel(CHUNKS_QUEUED);
+    let rate = target.flow.source_rate.clone();
+    let store = write::shard(target, receiver, tail_bytes, end_check, meter);
+    let read = async {
+        loop {
+            let mut buffer = BytesMut::with_capacity(FILE_READ_LEN);
+            let count = tokio::select! {
+                count = file.read_buf(&mut buffer) => count.map_err(unreadable)?,
+                () = cancel.cancelled() => return Err(interrupted()),
+                () = chunks.closed() => return Ok(()),
+            };
+            if let Some(rate) = &rate {
+                rate.pass(count).await;
+            }
+            if count == 0 || chunks.send(buffer.freeze()).await.is_err() {
+                // the scanner ends when nothing more can come
+                drop(chunks);
+                return Ok(());
+            }
+        }
+    };
+    match tokio::join!(read, store) {
+        (_, Ok(written)) => Ok(written),
         (Err(error), Err(_)) | (Ok(()), Err(error)) => Err(error),
     }
 }
@@ -84,7 +123,7 @@ fn bad_end(why: &str) -> Error {
     Error::new(Class::SourceUnavailable, format!("the node's stream was disturbed: {why}")).hint("try again")
 }
 
-fn interrupted() -> Error {
+pub(super) fn interrupted() -> Error {
     Error::new(Class::Unforeseen, "interrupted").hint("nothing was published; run the command again")
 }
 

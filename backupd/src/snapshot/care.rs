@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::error::{Class, Error, Result};
 use crate::pipeline::Flow;
-use crate::redis::{Node, SourceOptions, load};
+use crate::redis::{Client, Node, SourceOptions, connect, load};
 
 /// Between two looks at a server that serves a capture.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -29,18 +29,22 @@ impl Care {
     ///
     /// A node that does not answer is asked again: whether it still serves shows in the capture itself.
     pub(super) async fn watch(&self, node: &Node, source: &SourceOptions) -> Error {
-        let begun = Instant::now();
+        let (begun, mut client): (Instant, Option<Client>) = (Instant::now(), None);
         let mut before: Option<Load> = None;
         loop {
-            let now = match load(&node.address, source).await {
-                Ok(now) => now,
+            let now = match look(&mut client, node, source).await {
+                Ok(now) => {
+                    before.get_or_insert(now);
+                    now
+                }
                 Err(error) => {
                     tracing::debug!(%error, "what the capture costs could not be asked");
+                    client = None;
                     // what is not known is not limited, but the time is
                     before.unwrap_or_default()
                 }
             };
-            let first = *before.get_or_insert(now);
+            let first = before.unwrap_or(now);
             if let Some(why) = exceeded(&self.budget, &first, &now, begun.elapsed().as_secs()) {
                 return Error::new(Class::Refused, format!("the capture was ended to spare the server: {why}")).hint(
                     "capture at a quieter time or from another node, or raise the limit in the section [capture] of \
@@ -50,6 +54,15 @@ impl Care {
             sleep(LOOK_EVERY).await;
         }
     }
+}
+
+/// Asks over the same connection, as long as that lives.
+async fn look(client: &mut Option<Client>, node: &Node, source: &SourceOptions) -> Result<Load> {
+    let client = match client {
+        Some(client) => client,
+        None => client.insert(connect(&node.address, source).await?),
+    };
+    load(client).await
 }
 
 /// The outcome of `capture`, unless `watch` ends before: then `stop` is called, and its error is the outcome once the

@@ -4,14 +4,16 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use policies::certificates;
 use policies::replica::{Verdict, Wishes};
 use serde::Serialize;
 use tokio::task::JoinSet;
 
 use super::choice::{check_named, choose_node};
 use super::settle::settled;
+use crate::clock;
 use crate::error::{Class, Error, Result};
-use crate::redis::{self, Address, SourceOptions, Topology, refusals};
+use crate::redis::{self, Address, Node, Probed, SourceOptions, Topology, certificate_ends, probe};
 use crate::repository::Keys;
 use crate::repository::probe::{self as repository_probe, Probe};
 use crate::store::Store;
@@ -65,6 +67,48 @@ pub struct Serving {
     pub lag_bytes: u64,
     /// Why it, and why not the others.
     pub choice: Vec<Verdict>,
+    /// What its memory looks like to a child that saves.
+    pub memory: Headroom,
+}
+
+/// The memory of a node, in bytes; 0 where it does not say.
+#[derive(Debug, Clone, Serialize)]
+pub struct Headroom {
+    /// `used_memory`
+    pub used_bytes: u64,
+    /// What the server holds of its machine's memory.
+    pub resident_bytes: u64,
+    /// What its machine has.
+    pub system_bytes: u64,
+    /// What the last child copied.
+    pub last_copied_bytes: u64,
+    /// What is left of the machine's memory for a child, if nothing else is there.
+    pub room_bytes: u64,
+}
+
+impl Headroom {
+    fn of(node: &Node) -> Self {
+        Self {
+            used_bytes: node.used_memory,
+            resident_bytes: node.memory.resident,
+            system_bytes: node.memory.system,
+            last_copied_bytes: node.memory.last_copied,
+            room_bytes: node.memory.system.saturating_sub(node.memory.resident),
+        }
+    }
+}
+
+/// What a node can do for a capture.
+#[derive(Debug, Clone, Serialize)]
+pub struct Capability {
+    /// The node's id.
+    pub node: String,
+    /// `stream` or `bgsave`.
+    pub method: &'static str,
+    /// Whether its permissions allow it.
+    pub available: bool,
+    /// Why not.
+    pub reason: String,
 }
 
 /// What was found about one cluster.
@@ -76,6 +120,11 @@ pub struct Report {
     pub ok: bool,
     /// The shards that a node can serve.
     pub shards: Vec<Serving>,
+    /// What the nodes can do for a capture.
+    pub capabilities: Vec<Capability>,
+    /// Engine and version of the source, and whether it is a cluster, once that is known.
+    #[serde(skip)]
+    pub seen: Option<(redis::Mode, String, String)>,
     /// What is not as it should be, the worst first.
     pub findings: Vec<Finding>,
 }
@@ -109,7 +158,14 @@ pub async fn check(
     store: Result<Arc<dyn Store>>,
     keys: &Keys,
 ) -> Report {
-    let mut report = Report { cluster: cluster.to_owned(), ok: false, shards: Vec::new(), findings: Vec::new() };
+    let mut report = Report {
+        cluster: cluster.to_owned(),
+        ok: false,
+        shards: Vec::new(),
+        capabilities: Vec::new(),
+        seen: None,
+        findings: Vec::new(),
+    };
     let options = SourceOptions { reply_timeout: REPLY_WAIT.min(source.reply_timeout), ..source.clone() };
     check_source(&options, wishes, &mut report).await;
     if let Err(error) = keys.check_said() {
@@ -133,17 +189,19 @@ async fn check_source(options: &SourceOptions, wishes: &Wishes, report: &mut Rep
             // which commands are refused besides the one that ended the search
             if error.class() == Class::SourceAuth {
                 for address in options.seeds.iter().map(|seed| &seed.address) {
-                    refusals(address, options).await.iter().for_each(|error| report.add(Severity::Error, error));
+                    probe(address, options).await.refusals.iter().for_each(|error| report.add(Severity::Error, error));
                 }
             }
             return;
         }
     };
+    report.seen = Some((topology.mode, topology.engine.clone(), topology.version.clone()));
     if let Err(error) = check_named(&topology, wishes) {
         report.add(Severity::Error, &error);
     }
     choose(&topology, wishes, report);
-    probe(&topology, options, report).await;
+    probe_all(&topology, options, report).await;
+    look_at_certificates(options, report).await;
     if let Err(error) = settled(topology) {
         report.add(Severity::Warning, &error.at("a backup would have to wait"));
     }
@@ -153,6 +211,7 @@ fn choose(topology: &Topology, wishes: &Wishes, report: &mut Report) {
     for (index, shard) in topology.shards.iter().enumerate() {
         match choose_node(index, shard, wishes, &HashMap::new()) {
             Ok(chosen) => report.shards.push(Serving {
+                memory: Headroom::of(&chosen.node),
                 index,
                 slots: shard.slots.clone(),
                 node: chosen.node.id,
@@ -175,16 +234,16 @@ fn choose(topology: &Topology, wishes: &Wishes, report: &mut Report) {
 
 /// Asks all nodes what they would refuse: an error of those that would serve, a warning of the others, which would
 /// have to serve when those fail.
-async fn probe(topology: &Topology, options: &SourceOptions, report: &mut Report) {
+async fn probe_all(topology: &Topology, options: &SourceOptions, report: &mut Report) {
     let nodes = topology.shards.iter().flat_map(|shard| &shard.nodes).filter(|node| node.unreachable.is_none());
-    let addresses: Vec<Address> = nodes.map(|node| node.address.clone()).collect();
-    for some in addresses.chunks(ASKED_AT_ONCE) {
+    let nodes: Vec<(String, Address)> = nodes.map(|node| (node.id.clone(), node.address.clone())).collect();
+    for some in nodes.chunks(ASKED_AT_ONCE) {
         let mut tasks = JoinSet::new();
-        for address in some {
-            let (address, options) = (address.clone(), options.clone());
-            tasks.spawn(async move { (address.to_string(), refusals(&address, &options).await) });
+        for (id, address) in some {
+            let (id, address, options) = (id.clone(), address.clone(), options.clone());
+            tasks.spawn(async move { (address.to_string(), id, probe(&address, &options).await) });
         }
-        let mut answers: Vec<(String, Vec<Error>)> = Vec::new();
+        let mut answers: Vec<(String, String, Probed)> = Vec::new();
         while let Some(done) = tasks.join_next().await {
             match done {
                 Ok(answer) => answers.push(answer),
@@ -192,13 +251,38 @@ async fn probe(topology: &Topology, options: &SourceOptions, report: &mut Report
             }
         }
         answers.sort_by(|a, b| a.0.cmp(&b.0));
-        for (address, errors) in answers {
+        for (address, node, Probed { refusals, capabilities }) in answers {
             let serves = report.shards.iter().any(|shard| shard.address == address);
-            for error in errors {
+            report.capabilities.extend(capabilities.into_iter().map(|it| Capability {
+                node: node.clone(),
+                method: it.method,
+                available: it.refused.is_none(),
+                reason: it.refused.unwrap_or_default(),
+            }));
+            for error in refusals {
                 // a cluster is found by CLUSTER SLOTS where CLUSTER NODES is refused
                 let grave = serves && !error.message().contains("CLUSTER NODES");
                 report.add(if grave { Severity::Error } else { Severity::Warning }, &error);
             }
+        }
+    }
+}
+
+/// Warns of certificates that end soon: ours, and those of the nodes that would serve.
+async fn look_at_certificates(options: &SourceOptions, report: &mut Report) {
+    let now = clock::now().timestamp();
+    let mut seen: Vec<Address> = options.seeds.iter().map(|seed| seed.address.clone()).collect();
+    seen.truncate(ASKED_AT_ONCE);
+    for address in seen {
+        match certificate_ends(&address, options).await {
+            Ok(ends) => {
+                let soon = ends.into_iter().filter_map(|(what, end)| certificates::ends_soon(&what, end, now));
+                for why in soon {
+                    report.add(Severity::Warning, &Error::new(Class::SourceAuth, why).hint("renew it"));
+                }
+            }
+            // what does not hold was told before
+            Err(error) => tracing::debug!(%error, "the certificates were not seen"),
         }
     }
 }

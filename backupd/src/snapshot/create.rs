@@ -22,9 +22,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::care::Care;
 use super::choice::{check_named, choose_node};
+use super::method::Method;
 use super::settle::{self, patiently};
 use super::shards::{Captured, Taker};
+use super::turns::Turns;
 use crate::canonical::damaged;
+use crate::catalog::Catalog;
 use crate::clock;
 use crate::crypt::{DataKey, wrap};
 use crate::error::{Class, Error, Result};
@@ -55,8 +58,12 @@ pub struct Options {
     pub source: SourceOptions,
     /// Which nodes may serve.
     pub wishes: Wishes,
+    /// How shards are read.
+    pub method: Method,
     /// What its captures may cost the cluster.
     pub care: Care,
+    /// The catalog in which jobs take turns, when there is one.
+    pub turns: Option<Catalog>,
     /// How long to wait for a failover or a migration of slots to end, and for a node to retake a shard from.
     pub settle_wait: Duration,
     /// What seals it.
@@ -99,7 +106,15 @@ pub async fn create(
         level: options.level,
         source: options.source.knowing(&topology),
         wishes: options.wishes.clone(),
+        method: options.method.clone(),
         care: options.care.clone(),
+        turns: options.turns.clone().map(|catalog| Turns {
+            catalog,
+            cluster: options.cluster.clone(),
+            holder: format!("snapshot {} ({})", options.name, held.place.snapshot_id),
+            limits: options.care.limits,
+            wait: options.settle_wait,
+        }),
         wait: options.settle_wait,
         progress: Arc::clone(&progress),
         cancel: cancel.clone(),
@@ -196,7 +211,7 @@ impl Job {
             let (kept, stale): (BTreeMap<_, _>, BTreeMap<_, _>) =
                 shards.into_iter().partition(|(index, _)| *index < after.shards.len() && !changed.contains(index));
             for captured in stale.values() {
-                self.taker.discard(captured).await;
+                self.taker.discard(&captured.written.object.file).await;
             }
             if kept.len() == after.shards.len() {
                 return Ok(Whole { epoch_end: after.epoch, topology, shards: kept });
@@ -246,7 +261,7 @@ impl Job {
             mode: topology.mode.as_str().to_owned(),
             engine: topology.engine,
             engine_version: topology.version,
-            method: "stream".to_owned(),
+            method: self.options.method.as_str().to_owned(),
             begun_at: clock::text(self.begun_at),
             ended_at: clock::text(clock::now()),
             skew_ms: u64::try_from(skew).unwrap_or(0),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::check::{Capability, Report};
 use crate::catalog::{Catalog, ClusterRow, NodeCapabilityRow, ShardRow, SnapshotRow};
 use crate::clock;
 use crate::error::{Class, Error, Result};
@@ -33,6 +34,29 @@ pub async fn record_copy(catalog: &Catalog, store: Arc<dyn Store>, manifest: &Ma
     let repository = Repository::open(store).await?;
     let shards = manifest.shards.iter().map(shard_row).collect::<Result<Vec<_>>>()?;
     catalog.record_snapshot(&snapshot_row(repository.id(), manifest)?, &shards).await
+}
+
+/// Writes what a check saw of a cluster into the catalog: what its nodes can do. Nothing when the source did not answer.
+///
+/// # Errors
+/// What the catalog says.
+pub async fn checked(catalog: &Catalog, repository_url: &str, report: &Report) -> Result<()> {
+    let Some((mode, engine, engine_version)) = report.seen.clone() else { return Ok(()) };
+    let seen_ms = clock::unix_ms(clock::now());
+    let (name, mode) = (report.cluster.clone(), mode.as_str().to_owned());
+    let repository_url = repository_url.to_owned();
+    catalog
+        .upsert_cluster(&ClusterRow { name, mode, engine, engine_version, repository_url, last_seen_ms: seen_ms })
+        .await?;
+    let row = |it: &Capability| NodeCapabilityRow {
+        node_id: it.node.clone(),
+        capability: it.method.to_owned(),
+        available: it.available,
+        reason: it.reason.clone(),
+        seen_ms,
+    };
+    let rows: Vec<NodeCapabilityRow> = report.capabilities.iter().map(row).collect();
+    catalog.record_node_capabilities(&report.cluster, &rows).await
 }
 
 pub(super) fn cluster_row(manifest: &Manifest, repository_url: &str, last_seen_ms: u64) -> ClusterRow {

@@ -12,17 +12,18 @@ use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::capture;
 use super::care::{Care, watched};
 use super::choice::{Chosen, choose_node};
+use super::method::{Method, Prepared, Taken};
 use super::settle::{patiently, settled};
+use super::turns::{Turn, Turns};
 use crate::bkd::{Cipher, Compression, Header};
 use crate::clock;
 use crate::crypt::DataKey;
 use crate::error::{Class, Error, Result};
 use crate::pipeline::write::{Target, Written};
 use crate::progress::Progress;
-use crate::redis::{self, Replication, Shard, SourceOptions, Started, Topology};
+use crate::redis::{self, Shard, SourceOptions, Topology};
 use crate::repository::Repository;
 use crate::repository::claim::Held;
 use crate::task_failed;
@@ -40,7 +41,10 @@ pub(super) struct Taker {
     /// How to reach the source, with every node that was known when the job began among the seeds.
     pub(super) source: SourceOptions,
     pub(super) wishes: Wishes,
+    pub(super) method: Method,
     pub(super) care: Care,
+    /// Turns among the jobs that share a catalog, when there is one.
+    pub(super) turns: Option<Turns>,
     /// How long a shard waits for a node before it is given up.
     pub(super) wait: Duration,
     pub(super) progress: Arc<Progress>,
@@ -131,11 +135,14 @@ impl Taker {
         let Task { index, shard, mut chosen, mut attempt } = task;
         let last = attempt + ATTEMPTS_MAX - 1;
         let mut failures: HashMap<String, u32> = HashMap::new();
-        let mut prepared = Replication::prepare(&chosen.node, &self.source).await;
+        let mut prepared = self.prepare(&chosen, stop).await;
         together.wait().await;
         loop {
             let place = format!("shard {index} from {}", chosen.node.address);
-            let taken = async { self.attempt(index, shard.slots.clone(), attempt, &chosen, prepared?, stop).await };
+            let taken = async {
+                let (_turn, prepared) = prepared?;
+                self.attempt(index, shard.slots.clone(), attempt, &chosen, prepared, stop).await
+            };
             let error = match taken.await {
                 Ok(captured) => return Ok(Some(captured)),
                 Err(error) => error.at(place),
@@ -154,8 +161,17 @@ impl Taker {
                 Ok(None) => return Ok(None),
                 Err(why) => return Err(not_retaken(&error, &why)),
             };
-            prepared = Replication::prepare(&chosen.node, &self.source).await;
+            prepared = self.prepare(&chosen, stop).await;
         }
+    }
+
+    /// Waits for the turn of this capture and connects.
+    async fn prepare(&self, chosen: &Chosen, stop: &CancellationToken) -> Result<(Option<Turn>, Prepared)> {
+        let turn = match &self.turns {
+            Some(turns) => Some(turns.take(&chosen.node, stop).await?),
+            None => None,
+        };
+        Ok((turn, self.method.prepare(&chosen.node, &self.source, self.wishes.primary_use).await?))
     }
 
     /// Another look at the source, until a node can serve the shard. `None`: no shard has this place and these slots.
@@ -180,22 +196,28 @@ impl Taker {
         slots: Option<SlotSet>,
         attempt: u32,
         chosen: &Chosen,
-        replication: Replication,
+        prepared: Prepared,
         stop: &CancellationToken,
     ) -> Result<Captured> {
         let again = if attempt > 1 { format!(" (attempt {attempt})") } else { String::new() };
         let meter = self.progress.row(format!("shard {index} from {}{again}", chosen.node.address), None);
         let target = self.target(index, attempt, chosen.node.used_memory)?;
-        let Started { replid, offset, payload, .. } = replication.start().await?;
-        let taken_at = clock::now();
+        let file = target.file.clone();
         let over = stop.child_token();
         let watch = self.care.watch(&chosen.node, &self.source);
-        let written = watched(capture::shard(payload, target, meter, &over), watch, || over.cancel()).await?;
+        let taken = watched(prepared.take(target, meter, &over), watch, || over.cancel()).await;
+        let Taken { replid, offset, taken_at, written } = match taken {
+            Ok(taken) => taken,
+            Err(error) => {
+                self.discard(&file).await;
+                return Err(error);
+            }
+        };
         let stored_at = clock::now();
         let chosen = chosen.clone();
         let captured = Captured { index, slots, chosen, attempt, replid, offset, taken_at, stored_at, written };
         if let Err(error) = captured.check() {
-            self.discard(&captured).await;
+            self.discard(&file).await;
             return Err(error);
         }
         Ok(captured)
@@ -219,8 +241,8 @@ impl Taker {
     }
 
     /// Removes the object of a capture that no manifest will name, as far as that is possible.
-    pub(super) async fn discard(&self, captured: &Captured) {
-        let key = self.held.place.key(&captured.written.object.file);
+    pub(super) async fn discard(&self, file: &str) {
+        let key = self.held.place.key(file);
         if let Err(error) = self.repository.store().delete(&key).await {
             tracing::warn!(key, error = %error, "the object of a shard that was retaken is left behind");
         }

@@ -73,7 +73,10 @@ impl Cluster {
     fn form(&self) {
         for (index, shard) in self.shards.iter().enumerate() {
             for (first, last) in shard.slots.ranges() {
-                shard.primary.run(&["CLUSTER", "ADDSLOTSRANGE", &first.to_string(), &last.to_string()]);
+                // ADDSLOTSRANGE came with 7.0
+                let slots: Vec<String> = (first..=last).map(|slot| slot.to_string()).collect();
+                let words = ["CLUSTER", "ADDSLOTS"].into_iter().chain(slots.iter().map(String::as_str));
+                shard.primary.run(&words.collect::<Vec<_>>());
             }
             // distinct from the start, so that nothing has to be settled by elections
             shard.primary.run(&["CLUSTER", "SET-CONFIG-EPOCH", &(index + 1).to_string()]);

@@ -237,9 +237,13 @@ impl AsRef<[u8]> for Asked<'_> {
     }
 }
 
-/// Type and absolute expiry (`PEXPIRETIME`, Redis 7.0 and later) of each key.
+/// Type and absolute expiry of each key. Before Redis 7.0 there is no `PEXPIRETIME`: then only whether it expires.
 fn facts(links: &mut Links, keys: &[Vec<u8>]) -> Vec<Facts> {
-    let [kinds, expiries] = ["TYPE", "PEXPIRETIME"].map(|name| links.ask(keys, |key| keyed(name, key)));
+    let [kinds, mut expiries] = ["TYPE", "PEXPIRETIME"].map(|name| links.ask(keys, |key| keyed(name, key)));
+    if expiries.iter().any(|value| matches!(value, Value::ServerError(_))) {
+        let expires = |value: Value| if value == Value::Int(-1) { value } else { Value::Int(1) };
+        expiries = links.ask(keys, |key| keyed("PTTL", key)).into_iter().map(expires).collect();
+    }
     let error = expiries.iter().find(|value| !matches!(value, Value::Int(_)));
     assert!(error.is_none(), "PEXPIRETIME: {error:?}");
     kinds.into_iter().zip(expiries).map(<[Value; 2]>::from).collect()

@@ -34,14 +34,19 @@ pub(crate) struct Keyspace {
     pub(crate) keys: u64,
     /// Elements of the one big list and of the one big hash; 0 for neither.
     pub(crate) big: u64,
-    /// Whether a function library is loaded (needs 7.0).
-    pub(crate) functions: bool,
+    /// Whether everything of 7.0 is there: a function library, and how many entries the groups of streams have read.
+    pub(crate) modern: bool,
 }
 
 impl Keyspace {
     /// `keys` keys, big values of 5000 elements, one function library.
     pub(crate) fn new(seed: u64, keys: u64) -> Self {
-        Self { seed, keys, big: 5000, functions: true }
+        Self { seed, keys, big: 5000, modern: true }
+    }
+
+    /// The same for servers older than 7.0, when `old`.
+    pub(crate) fn for_old(self, old: bool) -> Self {
+        Self { modern: !old, ..self }
     }
 
     /// Writes all of it to the owners of the keys.
@@ -56,7 +61,8 @@ impl Keyspace {
                     sender
                 })
                 .collect();
-            let mut loader = Loader { router, senders, pipes: vec![Pipeline::new(); nodes.len()] };
+            let pipes = vec![Pipeline::new(); nodes.len()];
+            let mut loader = Loader { router, senders, pipes, modern: self.modern };
             (0..self.keys).for_each(|index| loader.add_key(self.seed, index));
             if self.big > 0 {
                 loader.add_list(b"big:list", self.big, &mut Random::new(self.seed));
@@ -64,7 +70,7 @@ impl Keyspace {
             }
             loader.flush();
         });
-        if self.functions {
+        if self.modern {
             for node in nodes {
                 let mut link = nodes::connect(&node.url);
                 nodes::command(&["FUNCTION", "LOAD", "REPLACE", LIBRARY]).query::<()>(&mut link).unwrap();
@@ -98,6 +104,7 @@ struct Loader {
     router: Links,
     senders: Vec<SyncSender<Pipeline>>,
     pipes: Vec<Pipeline>,
+    modern: bool,
 }
 
 impl Loader {
@@ -234,7 +241,9 @@ impl Loader {
         // Redis 7.0 does not tell its replicas how many entries a group has read, unless by this command; said
         // explicitly, it can be compared between a primary and what was captured from its replica.
         let read = ids.len().min(5);
-        self.add(key, group_command("SETID", key, &["readers", &ids[read - 1], "ENTRIESREAD", &read.to_string()]));
+        if self.modern {
+            self.add(key, group_command("SETID", key, &["readers", &ids[read - 1], "ENTRIESREAD", &read.to_string()]));
+        }
         self.add(key, cmd("XACK", key, &[b"readers", ids[0].as_bytes()]));
     }
 }

@@ -36,11 +36,42 @@ pub(crate) enum Engine {
 /// Engines that `tests/setup.sh tests` unpacks beside Debian's.
 const EXTRAS: [&str; 2] = ["redis-8", "valkey-9"];
 
+/// And one that is older than what most tests rely on.
+const OLDEST: &str = "redis-6.2";
+
+/// Those that only the full forms of some tests run on, which `tests/setup.sh engines` unpacks.
+const REST: [&str; 5] = ["redis-7.2", "redis-7.4", "redis-8.2", "valkey-8.0", "valkey-8.1"];
+
 impl Engine {
     /// Every engine that the tests run on, less those that set-up has recorded as unavailable, which are named on
     /// standard output.
     pub(crate) fn all() -> Vec<Self> {
-        let all = std::iter::once(Self::Redis).chain(EXTRAS.map(Self::Extra));
+        Self::available(std::iter::once(Self::Redis).chain(EXTRAS.map(Self::Extra)))
+    }
+
+    /// As [`Self::all`], and Redis 6.2, which has neither functions nor much else of 7.0.
+    pub(crate) fn with_oldest() -> Vec<Self> {
+        Self::available([Self::Extra(OLDEST), Self::Redis].into_iter().chain(EXTRAS.map(Self::Extra)))
+    }
+
+    /// As [`Self::with_oldest`], and every other engine that can be had.
+    pub(crate) fn every() -> Vec<Self> {
+        let mut every = Self::with_oldest();
+        every.extend(Self::available(REST.map(Self::Extra).into_iter()));
+        every
+    }
+
+    /// Whether it is older than 7.0.
+    pub(crate) fn is_oldest(&self) -> bool {
+        *self == Self::Extra(OLDEST)
+    }
+
+    /// Whether fields of a hash may have a time of their own: since Redis 7.4 and Valkey 9.
+    pub(crate) fn has_field_times(&self) -> bool {
+        matches!(self, Self::Extra("redis-7.4" | "redis-8" | "redis-8.2" | "valkey-9"))
+    }
+
+    fn available(all: impl Iterator<Item = Self>) -> Vec<Self> {
         let (missing, there): (Vec<_>, Vec<_>) = all.partition(Self::is_recorded_as_unavailable);
         missing.iter().for_each(|engine| println!("{engine:?} is recorded as unavailable here: not run"));
         there
@@ -155,8 +186,10 @@ impl Options {
             "appendonly no".to_owned(),
             "repl-diskless-sync yes".to_owned(),
             "repl-diskless-sync-delay 0".to_owned(),
-            "enable-debug-command local".to_owned(),
         ]);
+        if !self.engine.is_oldest() {
+            lines.push("enable-debug-command local".to_owned());
+        }
         if self.cluster {
             lines.push("cluster-enabled yes".to_owned());
             // a busy machine must not cause failovers
