@@ -5,6 +5,7 @@
 //! primaries load their own file, are counted, and only then the replicas start and synchronise. The nodes
 //! stay alive when the program ends; `DIR/stop.sh` stops them and `DIR/start.sh` starts them again.
 
+mod access;
 mod engine;
 mod folder;
 mod join;
@@ -18,8 +19,9 @@ use std::path::{Path, PathBuf};
 use policies::engine::Engine;
 use policies::slot::SlotSet;
 
+pub use access::{Access, LaunchTls};
 pub use engine::{check_format, probe_engine, rdb_format};
-pub use folder::claim_dir;
+pub use folder::{UNFINISHED, claim_dir};
 pub use nodes_conf::{PlannedNode, new_node_id, nodes_conf};
 pub use ports::BUS_OFFSET;
 pub use started::Started;
@@ -47,6 +49,8 @@ pub struct LaunchPlan {
     pub replicas: usize,
     /// More settings for every node, as lines of a configuration file.
     pub settings: Vec<String>,
+    /// Who may enter.
+    pub access: Access,
 }
 
 /// One shard of a launch.
@@ -123,14 +127,14 @@ pub async fn preflight(plan: &LaunchPlan) -> Result<Engine> {
 
 /// Every reason why a launch could not work; nothing is made.
 pub async fn refusals(plan: &LaunchPlan) -> Vec<Error> {
-    let folder = folder::check_empty(&plan.dir, false);
     let shape = check_shape(plan);
     let engine = probe_engine(&plan.engine).await.map(drop);
+    let access = plan.access.lines(0).map(drop);
     let ports = match &shape {
         Ok(()) => ports::reserve(plan.first_port, node_count(plan), is_cluster(plan)).map(drop),
         Err(_) => Ok(()),
     };
-    [folder, shape, engine, ports].into_iter().filter_map(Result::err).collect()
+    [shape, engine, access, ports].into_iter().filter_map(Result::err).collect()
 }
 
 /// Starts everything and waits until it serves: every file loaded and counted, every slot served by exactly
@@ -238,8 +242,10 @@ fn write_folders(plan: &LaunchPlan, dir: &Path, nodes: &[PlannedNode]) -> Result
         if node.follows.is_some() && !cluster {
             settings.push(format!("replicaof 127.0.0.1 {primary_port}"));
         }
-        let conf = NodeConf { dir: &folder, port: node.port, cluster, settings: &settings };
-        let mut files = vec![(folder::CONF, folder::redis_conf(&conf))];
+        let access = plan.access.lines(node.port)?;
+        let conf = NodeConf { dir: &folder, access: &access, cluster, settings: &settings };
+        folder::write_private(&folder.join(folder::CONF), &folder::redis_conf(&conf))?;
+        let mut files = Vec::new();
         if cluster {
             files.push(("nodes.conf", nodes_conf(nodes, index)));
         }

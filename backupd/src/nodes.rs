@@ -8,7 +8,10 @@
 //! | module | does |
 //! |---|---|
 //! | `inspect` | what the nodes are, and whether they are empty |
+//! | `limits` | lets a node take values of any size |
+//! | `mark` | marks nodes that are not full yet |
 //! | `join` | makes a cluster of nodes that do not know each other |
+//! | `primary` | gives a file to one server without cluster mode as its primary would |
 //! | `survey` | reads a file once to know what is in it before anything is written |
 //! | `commands` | turns a file into commands |
 //! | `send` | sends them and checks every reply |
@@ -16,6 +19,9 @@
 mod commands;
 mod inspect;
 mod join;
+mod limits;
+mod mark;
+mod primary;
 mod send;
 mod survey;
 
@@ -27,12 +33,29 @@ use tokio::task::JoinSet;
 
 use crate::error::{Class, Error, Result};
 use crate::launch::{check_format, rdb_format};
-use crate::redis::{Node, SourceOptions};
+use crate::redis::{Node, Role, SourceOptions, connect};
 use crate::task_failed;
+use mark::Mark;
+pub use mark::Unfinished;
+pub(crate) use mark::key as mark_key;
+use primary::Fed;
+use send::Sent;
 use survey::Survey;
 
 /// How many nodes are loaded at the same time.
 const LOADED_AT_ONCE: usize = 8;
+
+/// How a server without cluster mode is filled.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Method {
+    /// As its primary would, where it can reach us; else by `RESTORE`.
+    #[default]
+    Auto,
+    /// As its primary would, or not at all.
+    Sync,
+    /// By `RESTORE`, key by key.
+    Restore,
+}
 
 /// What the nodes are to each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +79,13 @@ pub struct Target {
     pub slots: Option<Vec<SlotSet>>,
     /// The engines of the nodes.
     pub engines: Vec<Engine>,
+    /// What an earlier restore left on each node.
+    marks: Vec<Option<Mark>>,
+    /// Names this restore on the nodes.
+    restore: String,
+    unfinished: Unfinished,
+    /// How a standalone server is filled.
+    pub method: Method,
 }
 
 impl Target {
@@ -66,7 +96,15 @@ impl Target {
     /// neither one standalone, nor a whole cluster, nor cluster nodes that know nobody; `SourceUnavailable`
     /// and `SourceAuth` as for a source.
     pub async fn inspect(options: &SourceOptions) -> Result<Self> {
-        inspect::inspect(options).await
+        Self::inspect_for(options, String::new(), Unfinished::Refuse).await
+    }
+
+    /// The same for a restore that bears a name, and may go on with what it left unfinished.
+    ///
+    /// # Errors
+    /// As [`Self::inspect`].
+    pub async fn inspect_for(options: &SourceOptions, restore: String, unfinished: Unfinished) -> Result<Self> {
+        inspect::inspect(options, restore, unfinished).await
     }
 }
 
@@ -92,6 +130,8 @@ pub enum LoadProgress {
         shard: usize,
         /// Keys that the node confirmed.
         keys: u64,
+        /// Bytes of commands that it took.
+        bytes: u64,
     },
 }
 
@@ -108,7 +148,8 @@ pub struct LoadedNode {
     pub keys: u64,
 }
 
-/// Loads one file into each node of `target`, in their order, and counts what the nodes then hold.
+/// Loads one file into each node of `target`, in their order, and counts what the nodes then hold. They stay marked as
+/// unfinished until [`finish`] is called.
 ///
 /// Keys whose time is over are left out. All files are read and checked before anything is written; when
 /// something fails later, the nodes hold a part of the data, and the error says so.
@@ -130,7 +171,12 @@ pub async fn load(
     for ((file, node), engine) in files.iter().zip(&target.nodes).zip(&target.engines) {
         let format = rdb_format(&file.rdb).await?;
         check_format(engine, format).map_err(|error| error.at(format!("{}: {}", node.address, file.rdb.display())))?;
-        surveys.push(survey::survey(file.rdb.clone(), file.slots.clone()).await?);
+        let survey = survey::survey(file.rdb.clone(), file.slots.clone()).await?;
+        // a standalone server may get what no command carries
+        if let Some(message) = survey.refused.clone().filter(|_| target.form != Form::Standalone) {
+            return Err(Error::new(Class::Refused, message).hint("restore with --launch or --out instead"));
+        }
+        surveys.push(survey);
     }
     if target.form == Form::Unjoined {
         progress(LoadProgress::Joining);
@@ -139,9 +185,43 @@ pub async fn load(
     }
     send_all(target, files, surveys, options, progress).await.map_err(|error| {
         let advice = error.advice().map(|advice| format!("{advice}; ")).unwrap_or_default();
-        let message = format!("{advice}the nodes may hold a part of the data now: FLUSHALL them before the next try");
-        error.hint(message)
+        error.hint(format!("{advice}{HALF_FULL}"))
     })
+}
+
+/// What to do with nodes that a restore did not finish.
+pub const HALF_FULL: &str = "the nodes may hold a part of the data now, and are marked so: run it again with --resume to \
+                             go on, or with --replace to empty them first";
+
+/// Removes the marks: the nodes hold what they should.
+///
+/// # Errors
+/// `SourceUnavailable` and `SourceAuth` when a node leaves or refuses us.
+pub async fn finish(target: &Target, files: &[ShardFile], options: &SourceOptions) -> Result<()> {
+    for (node, file) in target.nodes.iter().zip(files) {
+        let mut client = connect(&node.address, options).await?;
+        mark::remove(&mut client, &mark_key(file.slots.as_ref())).await?;
+    }
+    Ok(())
+}
+
+/// Marks a node, and empties it if it holds what an earlier restore left; whether it holds all of its keys already.
+async fn prepare(target: &Target, index: usize, file: &ShardFile, options: &SourceOptions) -> Result<bool> {
+    let Some(node) = target.nodes.get(index) else { return Ok(false) };
+    let key = mark_key(file.slots.as_ref());
+    let mut client = connect(&node.address, options).await?;
+    let found = target.marks.get(index).cloned().flatten();
+    if let Some(found) = found {
+        if found.is_sent && found.restore == target.restore && target.unfinished == Unfinished::Resume {
+            return Ok(true);
+        }
+        if node.role == Role::Replica {
+            primary::free(&mut client).await?;
+        }
+        mark::empty(&mut client).await?;
+    }
+    mark::write(&mut client, &key, &Mark { restore: target.restore.clone(), is_sent: false }).await?;
+    Ok(false)
 }
 
 fn check_plan(target: &Target, files: &[ShardFile]) -> Result<()> {
@@ -177,13 +257,16 @@ async fn send_all(
             && let Some((index, ((node, file), survey))) = todo.next()
         {
             let (node, file, options, told) = (node.clone(), file.clone(), options.clone(), told.clone());
+            let target = target.clone();
             tasks.spawn(async move {
-                let keys = send::send(&node, &file, survey, &options, index, told).await?;
+                let place = format!("shard {index}");
+                let keys = fill(&target, &node, &file, survey, &options, (index, told)).await;
+                let keys = keys.map_err(|error| error.at(place))?;
                 Ok((index, LoadedNode { host: node.host, port: node.port, slots: file.slots, keys }))
             });
         }
         tokio::select! {
-            Some((shard, keys)) = tells.recv() => progress(LoadProgress::Loading { shard, keys }),
+            Some(Sent { shard, keys, bytes }) = tells.recv() => progress(LoadProgress::Loading { shard, keys, bytes }),
             done = tasks.join_next() => match done {
                 Some(done) => loaded.push(done.map_err(task_failed)??),
                 None => break,
@@ -192,4 +275,53 @@ async fn send_all(
     }
     loaded.sort_by_key(|(index, _)| *index);
     Ok(loaded.into_iter().map(|(_, node)| node).collect())
+}
+
+/// Fills one node, unless it is full already; the number of its keys.
+async fn fill(
+    target: &Target,
+    node: &Node,
+    file: &ShardFile,
+    survey: Survey,
+    options: &SourceOptions,
+    (index, told): (usize, tokio::sync::mpsc::Sender<Sent>),
+) -> Result<u64> {
+    if prepare(target, index, file, options).await? {
+        return send::check_keys(node, options, &survey, 0).await;
+    }
+    if target.form == Form::Standalone && target.method != Method::Restore {
+        match primary::feed(node, &file.rdb, options, &told).await? {
+            Fed::Loaded => {
+                mark_sent(target, node, file, options).await?;
+                return send::check_keys(node, options, &survey, 0).await;
+            }
+            Fed::NotPossible(why) if target.method == Method::Sync => {
+                let message = format!("{}: it cannot be synchronised by us: {why}", node.address);
+                return Err(Error::new(Class::Refused, message)
+                    .hint("leave out --method sync: RESTORE needs no way back to us"));
+            }
+            Fed::NotPossible(why) => {
+                tracing::warn!(node = %node.address, why, "filled by RESTORE: it cannot be synchronised by us")
+            }
+        }
+    }
+    if let Some(message) = survey.refused.clone() {
+        return Err(Error::new(Class::Refused, message).hint("restore with --launch or --out instead"));
+    }
+    let largest = survey.large.iter().map(|(_, length)| *length).max().unwrap_or(0);
+    let mut client = connect(&node.address, options).await?;
+    let before = limits::raise(&mut client, largest).await?;
+    let sent = send::send(node, file, survey, options, index, told).await;
+    // whatever came of it
+    let put_back = limits::put_back(&mut client, before).await;
+    let keys = sent?;
+    put_back?;
+    mark_sent(target, node, file, options).await?;
+    Ok(keys)
+}
+
+async fn mark_sent(target: &Target, node: &Node, file: &ShardFile, options: &SourceOptions) -> Result<()> {
+    let mut client = connect(&node.address, options).await?;
+    let mark = Mark { restore: target.restore.clone(), is_sent: true };
+    mark::write(&mut client, &mark_key(file.slots.as_ref()), &mark).await
 }

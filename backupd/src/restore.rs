@@ -8,6 +8,7 @@ mod bucket;
 pub mod content;
 mod convert;
 pub mod input;
+mod mark;
 pub mod plan;
 pub mod split;
 pub mod target;
@@ -22,6 +23,8 @@ use rdbtools::select::Selection;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::Result;
+use crate::launch::Access;
+use crate::nodes::{Method, Unfinished};
 use crate::progress::Progress;
 use crate::redis::SourceOptions;
 use crate::store::Store;
@@ -49,6 +52,8 @@ pub struct Options {
     pub select: Selection,
     /// What files are called.
     pub names: Names,
+    /// What becomes of a target that an earlier restore left unfinished.
+    pub unfinished: Unfinished,
     /// Nodes are tried though they seem to lack memory.
     pub ignore_memory: bool,
     /// Whether loaded nodes are read back and compared.
@@ -135,6 +140,8 @@ pub enum Target {
         port: Option<u16>,
         /// The server program; found by the engine's name when there is none.
         engine: Option<PathBuf>,
+        /// Who may enter.
+        access: Access,
     },
     /// Running empty nodes.
     Nodes {
@@ -142,6 +149,8 @@ pub enum Target {
         options: Box<SourceOptions>,
         /// Where the shards' files are put on their way; the system's folder for temporary files when not said.
         scratch: Option<PathBuf>,
+        /// How a standalone server is filled.
+        method: Method,
     },
 }
 

@@ -1,5 +1,7 @@
 //! Which keys are taken, by the patterns that `KEYS` and `SCAN` know and by type.
 
+use policies::slot::{SlotSet, key_slot};
+
 use crate::sink::Key;
 use crate::value::ValueType;
 
@@ -170,7 +172,7 @@ impl Family {
     }
 }
 
-/// Which keys are taken: those that fit one of `include`, if there are any, none of `exclude`, and one of `families`,
+/// Which keys are taken, of the given slots if there are any: those that fit one of `include`, if there are any, none of `exclude`, and one of `families`,
 /// if there are any. The default takes all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Selection {
@@ -180,13 +182,15 @@ pub struct Selection {
     pub exclude: Vec<Glob>,
     /// Take keys of these kinds.
     pub families: Vec<Family>,
+    /// Take keys of these slots.
+    pub slots: Option<SlotSet>,
 }
 
 impl Selection {
     /// Whether it takes every key.
     #[must_use]
     pub fn is_all(&self) -> bool {
-        self.include.is_empty() && self.exclude.is_empty() && self.families.is_empty()
+        self.include.is_empty() && self.exclude.is_empty() && self.families.is_empty() && self.slots.is_none()
     }
 
     /// Whether it takes this key.
@@ -196,6 +200,7 @@ impl Selection {
         (self.families.is_empty() || self.families.contains(&Family::of(key.value_type)))
             && (self.include.is_empty() || fits(&self.include))
             && !fits(&self.exclude)
+            && self.slots.as_ref().is_none_or(|slots| slots.contains(key_slot(key.name)))
     }
 }
 

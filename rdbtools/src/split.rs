@@ -99,7 +99,7 @@ impl SplitOptions {
     /// Outputs of this version for a cluster, expiries as they are, at time 0.
     #[must_use]
     pub const fn new(version: RdbVersion) -> Self {
-        let select = Selection { include: Vec::new(), exclude: Vec::new(), families: Vec::new() };
+        let select = Selection { include: Vec::new(), exclude: Vec::new(), families: Vec::new(), slots: None };
         Self { version, ttl: Ttl::Keep, db: None, select, cluster: true, now_unix_ms: 0 }
     }
 }

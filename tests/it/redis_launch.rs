@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::Mutex;
 
 use backupd::error::{Class, Result};
-use backupd::launch::{LaunchPlan, LaunchProgress, LaunchedNode, ShardPlan, claim_dir, launch};
+use backupd::launch::{Access, LaunchPlan, LaunchProgress, LaunchedNode, ShardPlan, claim_dir, launch};
 use backupd::redis::{Mode, Role, discover};
 use policies::slot::SlotSet;
 
@@ -27,7 +27,15 @@ impl Drop for StopAtEnd {
 
 fn plan(dir: &Path, shards: Vec<ShardPlan>) -> LaunchPlan {
     let settings = vec!["repl-diskless-sync-delay 0".to_owned()];
-    LaunchPlan { dir: dir.to_owned(), engine: program(), first_port: None, shards, replicas: 0, settings }
+    LaunchPlan {
+        dir: dir.to_owned(),
+        engine: program(),
+        first_port: None,
+        shards,
+        replicas: 0,
+        settings,
+        access: Access::default(),
+    }
 }
 
 async fn run(plan: LaunchPlan) -> Result<Vec<LaunchedNode>> {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use backupd::error::{Class, Error, Result};
-use backupd::nodes::{Form, LoadProgress, LoadedNode, ShardFile, Target, load};
+use backupd::nodes::{Form, LoadProgress, LoadedNode, Method, ShardFile, Target, finish, load};
 use policies::shards;
 use policies::slot::SlotSet;
 use rdbtools::scan::Scanner;
@@ -43,7 +43,10 @@ async fn inspect(urls: &[String]) -> Result<Target> {
 
 async fn run(urls: &[String], files: &[ShardFile]) -> Result<Vec<LoadedNode>> {
     let target = inspect(urls).await?;
-    load(&target, files, &options(&urls.iter().map(String::as_str).collect::<Vec<_>>()), &|_| {}).await
+    let options = options(&urls.iter().map(String::as_str).collect::<Vec<_>>());
+    let loaded = load(&target, files, &options, &|_| {}).await?;
+    finish(&target, files, &options).await?;
+    Ok(loaded)
 }
 
 fn one_file(rdb: PathBuf) -> Vec<ShardFile> {
@@ -68,18 +71,24 @@ async fn a_standalone_gets_every_type_every_database_and_large_values() {
     let files = one_file(save_rdb(&source, temporary.path(), "one.rdb"));
 
     let target_url = [target.url()];
-    let found = inspect(&target_url).await.unwrap();
+    let mut found = inspect(&target_url).await.unwrap();
+    found.method = Method::Restore;
     assert_eq!((found.form, found.nodes.len()), (Form::Standalone, 1));
     let seen = Mutex::new(Vec::new());
     let told = |progress: LoadProgress| seen.lock().unwrap().push(progress);
     let loaded = load(&found, &files, &options(&[&target.url()]), &told).await.unwrap();
+    finish(&found, &files, &options(&[&target.url()])).await.unwrap();
     // 3000 and the two big ones of the keyspace, three of ours; what expired by now is left out
     assert_eq!(loaded[0].keys, 3005);
     compare(&source.nodes(), &target.nodes()).assert_equal();
     let five = |server: &Server| vec![Node { url: format!("{}/5", server.url()), slots: SlotSet::full() }];
     compare(&five(&source), &five(&target)).assert_equal();
     let seen = seen.into_inner().unwrap();
-    assert!(matches!(seen.last(), Some(LoadProgress::Loading { shard: 0, keys }) if *keys > 3000), "{:?}", seen.last());
+    assert!(
+        matches!(seen.last(), Some(LoadProgress::Loading { shard: 0, keys, .. }) if *keys > 3000),
+        "{:?}",
+        seen.last()
+    );
 
     let again = run(&target_url, &files).await.unwrap_err();
     assert_eq!(again.class(), Class::Refused);
@@ -194,4 +203,25 @@ async fn a_node_that_dies_while_it_is_loaded_is_exit_15() {
     };
     let error = load(&found, &files, &options(&[&url]), &kill).await.unwrap_err();
     assert_eq!(error.class(), Class::SourceUnavailable, "{error}");
+}
+
+/// A value longer than the node takes is sent all the same, and the node's limits are as before.
+#[tokio::test]
+async fn a_value_above_the_limit_of_the_protocol_is_taken() {
+    let temporary = tempfile::tempdir().unwrap();
+    let source = server(&[]);
+    source.run(&["SET", "large", &"0123456789abcdef".repeat(200_000)]);
+    source.run(&["SET", "small", "x"]);
+    let lines = ["proto-max-bulk-len 1mb", "client-query-buffer-limit 2mb"];
+    let target =
+        Server::start(&lines.iter().fold(Options::new().line("rdbcompression no").cluster(), |o, line| o.line(*line)));
+    source.run(&["CONFIG", "SET", "rdbcompression", "no"]);
+    let files = split(&[&source], &[SlotSet::full()], temporary.path());
+    let loaded = run(&[target.url()], &files).await.unwrap();
+    assert_eq!(loaded[0].keys, 2);
+    let length: u64 = nodes::command(&["STRLEN", "large"]).query(&mut target.connect()).unwrap();
+    assert_eq!(length, 3_200_000);
+    let limit: Vec<String> =
+        nodes::command(&["CONFIG", "GET", "proto-max-bulk-len"]).query(&mut target.connect()).unwrap();
+    assert_eq!(limit[1], "1048576");
 }

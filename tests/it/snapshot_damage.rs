@@ -90,6 +90,7 @@ impl Reader {
             let opened = Box::new(repository.open_snapshot("one", &self.keys).await?);
             let options = restore::Options {
                 verify: false,
+                unfinished: backupd::nodes::Unfinished::Refuse,
                 ignore_memory: false,
                 input: Input::Snapshot { repository, opened },
                 shape: Shape::Shards(2),

@@ -12,6 +12,7 @@ use super::reach::{Context, RepositoryArgs};
 use super::restore::{SelectArgs, files_target};
 use super::watch::watched;
 use crate::error::Result;
+use crate::nodes::Unfinished;
 use crate::progress::Progress;
 use crate::restore::input::Input;
 use crate::restore::{self, Names, Options, Outcome, Shape, Target, Ttl};
@@ -76,6 +77,7 @@ pub async fn export(args: ExportArgs, context: &Context, output: Output, cancel:
         ttl: Ttl::Keep,
         db: args.db,
         verify: false,
+        unfinished: Unfinished::Refuse,
         ignore_memory: false,
         select: args.select.selection(),
         names: Names::Export(args.name.clone()),

@@ -62,6 +62,21 @@ impl Output {
         say(line);
     }
 
+    /// Prints progress on standard error: for people what `people` makes of it, else one line of JSON with the document
+    /// under `name`.
+    pub fn progress_of<T: Serialize>(self, name: &str, document: &T, people: impl FnOnce(&T) -> String) {
+        match self.format {
+            Format::Table => say(&people(document)),
+            Format::Json => say(&serde_json::json!({ name: document }).to_string()),
+        }
+    }
+
+    /// Whether results are JSON.
+    #[must_use]
+    pub fn is_json(self) -> bool {
+        matches!(self.format, Format::Json)
+    }
+
     /// Ends the process as an interrupted one ends.
     // the user interrupted twice and wants the process gone, cleaned up or not
     pub fn exit_now() {

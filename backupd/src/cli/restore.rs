@@ -17,8 +17,10 @@ use super::output::Output;
 use super::reach::{Context, RepositoryArgs, password_of};
 use super::watch::watched;
 use crate::error::{Class, Error, Result};
+use crate::launch::{Access, LaunchTls};
+use crate::nodes::{Method, Unfinished};
 use crate::progress::Progress;
-use crate::redis::{Secret, SourceOptions, SourceUrl, Tls};
+use crate::redis::{Secret, SourceOptions, SourceUrl, Tls, discover};
 use crate::restore::input::{Foreign, Input};
 use crate::restore::{self, Mode, Names, Options, Shape, Target, Ttl};
 use crate::store::{self, RepositoryUrl};
@@ -27,12 +29,13 @@ use view::{outcome_text, plan_text};
 /// What is restored, into which shape, and where to.
 #[derive(Debug, ClapArgs)]
 #[command(group = clap::ArgGroup::new("input").required(true).args(["name", "rdb"]))]
+#[command(group = clap::ArgGroup::new("reached").multiple(true).args(["nodes", "like"]))]
 #[command(group = clap::ArgGroup::new("target").required(true).args(["out", "to", "nodes", "launch"]))]
 pub struct Args {
     /// The name of the snapshot.
     name: Option<String>,
-    /// RDB files of other tools instead of a snapshot: paths, or `s3://bucket/prefix/file` with the parameters of a
-    /// repository's URL.
+    /// RDB files of other tools instead of a snapshot: paths, `-` for standard input, or `s3://bucket/prefix/file` with
+    /// the parameters of a repository's URL.
     #[arg(long, value_name = "FILE|URL", num_args = 1..)]
     rdb: Vec<String>,
     #[command(flatten)]
@@ -44,6 +47,9 @@ pub struct Args {
     /// The slots of each shard: ranges by commas, shards by semicolons.
     #[arg(long, value_name = "RANGES;RANGES;…")]
     slots: Option<String>,
+    /// The shape of this running cluster, which is only looked at; --target-… flags are for it too.
+    #[arg(long, value_name = "HOST:PORT", conflicts_with_all = ["shards", "slots"])]
+    like: Option<String>,
     /// Whether the target runs in cluster mode [default: when it has several shards].
     #[arg(long, value_enum)]
     mode: Option<Mode>,
@@ -64,6 +70,12 @@ pub struct Args {
     /// Do not read the loaded nodes back to compare them with what was restored.
     #[arg(long, conflicts_with_all = ["out", "to"])]
     no_verify: bool,
+    /// Go on where an earlier restore of the same into the same nodes or folder was cut.
+    #[arg(long, conflicts_with_all = ["replace", "to"])]
+    resume: bool,
+    /// Remove what an earlier restore that did not end left in the nodes or the folder, and start over.
+    #[arg(long, conflicts_with = "to")]
+    replace: bool,
     /// Only say what would be done.
     #[arg(long)]
     plan: bool,
@@ -77,11 +89,15 @@ pub struct Args {
     /// Load into these running, empty nodes; rediss://host:port or a --target-… file for TLS.
     #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',')]
     nodes: Vec<String>,
+    /// How one server without cluster mode is filled: as its primary would (`sync`: it must reach this machine), or by
+    /// commands.
+    #[arg(long, value_enum, default_value_t = Method::Auto, requires = "nodes")]
+    method: Method,
     /// A file that holds the password of the target nodes [else: the variable BACKUPD_TARGET_PASSWORD].
-    #[arg(long, value_name = "FILE", requires = "nodes")]
+    #[arg(long, value_name = "FILE", requires = "reached")]
     target_password_file: Option<PathBuf>,
     /// Certificates (PEM) of the authorities that signed those of the target nodes [default: those of the system].
-    #[arg(long, value_name = "FILE", requires = "nodes")]
+    #[arg(long, value_name = "FILE", requires = "reached")]
     target_ca: Option<PathBuf>,
     /// Our certificate for the target nodes (PEM).
     #[arg(long, value_name = "FILE", requires = "target_key")]
@@ -90,10 +106,11 @@ pub struct Args {
     #[arg(long, value_name = "FILE", requires = "target_cert")]
     target_key: Option<PathBuf>,
     /// The name in the certificates of the target nodes [default: each node's host].
-    #[arg(long, value_name = "NAME", requires = "nodes")]
+    #[arg(long, value_name = "NAME", requires = "reached")]
     target_server_name: Option<String>,
-    /// Where the shards' RDB files are put on their way to running nodes or a bucket, in the clear [default: $TMPDIR].
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "launch"])]
+    /// Where the shards' RDB files are put on their way to running nodes or a bucket, and what comes from standard
+    /// input, in the clear [default: $TMPDIR].
+    #[arg(long, value_name = "DIR")]
     scratch: Option<PathBuf>,
     /// Start a new local cluster in this empty folder, load it, and wait until it serves.
     #[arg(long, value_name = "DIR")]
@@ -107,6 +124,18 @@ pub struct Args {
     /// The server program [default: redis-server or valkey-server, as the snapshot's engine].
     #[arg(long, value_name = "PATH", requires = "launch")]
     engine: Option<PathBuf>,
+    /// A file with the password that the new nodes shall have; it stands in their configuration files.
+    #[arg(long, value_name = "FILE", requires = "launch")]
+    launch_password_file: Option<PathBuf>,
+    /// The new nodes speak TLS alone: the authority (PEM) of their certificate, which also judges those of clients.
+    #[arg(long, value_name = "FILE", requires_all = ["launch", "launch_cert", "launch_key"])]
+    launch_ca: Option<PathBuf>,
+    /// The certificate of the new nodes (PEM), for the name 127.0.0.1.
+    #[arg(long, value_name = "FILE", requires = "launch_ca")]
+    launch_cert: Option<PathBuf>,
+    /// The key of that certificate (PEM).
+    #[arg(long, value_name = "FILE", requires = "launch_ca")]
+    launch_key: Option<PathBuf>,
 }
 
 /// Which keys are taken.
@@ -121,12 +150,20 @@ pub struct SelectArgs {
     /// Only keys of these types: string, list, set, zset, hash, stream, module.
     #[arg(long = "type", value_name = "TYPE,…", value_delimiter = ',', value_parser = parse_family)]
     families: Vec<Family>,
+    /// Only keys of these slots: ranges by commas.
+    #[arg(long, value_name = "RANGES")]
+    slot_range: Option<SlotSet>,
 }
 
 impl SelectArgs {
     pub(super) fn selection(self) -> Selection {
         let globs = |patterns: Vec<OsString>| patterns.iter().map(|glob| Glob::new(glob.as_bytes())).collect();
-        Selection { include: globs(self.filter), exclude: globs(self.exclude), families: self.families }
+        Selection {
+            include: globs(self.filter),
+            exclude: globs(self.exclude),
+            families: self.families,
+            slots: self.slot_range,
+        }
     }
 }
 
@@ -155,7 +192,7 @@ pub async fn run(args: Args, context: &Context, output: Output, cancel: Cancella
     if only_plan {
         return output.result(&plan, plan_text);
     }
-    output.progress(&plan_text(&plan));
+    output.progress_of("plan", &plan, plan_text);
     let progress = Arc::new(Progress::default());
     let job = Box::pin(restore::run(options, plan, Arc::clone(&progress), cancel));
     let outcome = watched(&progress, output, job).await?;
@@ -164,11 +201,18 @@ pub async fn run(args: Args, context: &Context, output: Output, cancel: Cancella
 
 async fn options(args: Args, context: &Context) -> Result<Options> {
     let target = target(&args).await?;
-    let select = args.select.selection();
-    let shape = match (args.shards, args.slots) {
-        (Some(count), _) => Shape::Shards(count),
-        (None, Some(text)) => Shape::Slots(parse_slots(&text)?),
-        (None, None) => Shape::AsBefore,
+    let select = args.select.clone().selection();
+    let mut mode = args.mode;
+    let shape = match (args.shards, &args.slots, &args.like) {
+        (Some(count), ..) => Shape::Shards(count),
+        (None, Some(text), _) => Shape::Slots(parse_slots(text)?),
+        (None, None, Some(like)) => {
+            let topology = discover(&reached_nodes(&args, std::slice::from_ref(like))?).await?;
+            let is_cluster = topology.mode == crate::redis::Mode::Cluster;
+            mode = mode.or(Some(if is_cluster { Mode::Cluster } else { Mode::Standalone }));
+            Shape::Slots(topology.shards.into_iter().map(|shard| shard.slots.unwrap_or_else(SlotSet::full)).collect())
+        }
+        (None, None, None) => Shape::AsBefore,
     };
     let input = match args.name {
         Some(name) => {
@@ -179,8 +223,12 @@ async fn options(args: Args, context: &Context) -> Result<Options> {
         }
         None => {
             let mut files = Vec::new();
+            if args.rdb.iter().filter(|name| *name == "-").count() > 1 {
+                return Err(Error::new(Class::Usage, "standard input can be read once: give `-` once"));
+            }
+            let scratch = args.scratch.clone().unwrap_or_else(std::env::temp_dir);
             for name in &args.rdb {
-                files.push(Foreign::named(name).await?);
+                files.push(Foreign::named(name, &scratch).await?);
             }
             Input::Files(files)
         }
@@ -189,12 +237,17 @@ async fn options(args: Args, context: &Context) -> Result<Options> {
     Ok(Options {
         input,
         shape,
-        mode: args.mode,
+        mode,
         target,
         ttl: args.ttl,
         db: args.db,
         select,
         names,
+        unfinished: match (args.resume, args.replace) {
+            (true, _) => Unfinished::Resume,
+            (_, true) => Unfinished::Replace,
+            _ => Unfinished::Refuse,
+        },
         ignore_memory: args.ignore_memory,
         verify: !args.no_verify,
         drop: args.drop,
@@ -212,7 +265,15 @@ pub(super) async fn files_target(url: &RepositoryUrl, scratch: Option<PathBuf>) 
 async fn target(args: &Args) -> Result<Target> {
     if let Some(dir) = &args.launch {
         let (dir, engine) = (dir.clone(), args.engine.clone());
-        return Ok(Target::Launch { dir, replicas: args.replicas, port: args.port, engine });
+        let password = args.launch_password_file.as_deref().map(password).transpose()?;
+        let tls = match (&args.launch_ca, &args.launch_cert, &args.launch_key) {
+            (Some(ca), Some(cert), Some(key)) => {
+                Some(LaunchTls { ca: ca.clone(), cert: cert.clone(), key: key.clone() })
+            }
+            _ => None,
+        };
+        let access = Access { password, tls };
+        return Ok(Target::Launch { dir, replicas: args.replicas, port: args.port, engine, access });
     }
     if let Some(dir) = &args.out {
         return Ok(Target::Out(dir.clone()));
@@ -220,6 +281,12 @@ async fn target(args: &Args) -> Result<Target> {
     if let Some(url) = &args.to {
         return files_target(url, args.scratch.clone()).await;
     }
+    let nodes = reached_nodes(args, &args.nodes)?;
+    Ok(Target::Nodes { options: Box::new(nodes), scratch: args.scratch.clone(), method: args.method })
+}
+
+/// How the nodes are reached that the user named.
+fn reached_nodes(args: &Args, names: &[String]) -> Result<SourceOptions> {
     let identity = args.target_cert.clone().zip(args.target_key.clone());
     let tls = Tls { ca: args.target_ca.clone(), identity, server_name: args.target_server_name.clone() };
     let scheme = if tls == Tls::default() { "redis" } else { "rediss" };
@@ -227,13 +294,13 @@ async fn target(args: &Args) -> Result<Target> {
         true => node.parse::<SourceUrl>(),
         false => format!("{scheme}://{node}").parse(),
     };
-    let mut nodes = SourceOptions::new(args.nodes.iter().map(seed).collect::<Result<Vec<_>>>()?);
+    let mut nodes = SourceOptions::new(names.iter().map(seed).collect::<Result<Vec<_>>>()?);
     nodes.tls = tls;
     nodes.password = match &args.target_password_file {
         Some(path) => Some(Secret::read(path)?),
         None => password_of("BACKUPD_TARGET_PASSWORD")?,
     };
-    Ok(Target::Nodes { options: Box::new(nodes), scratch: args.scratch.clone() })
+    Ok(nodes)
 }
 
 fn parse_slots(text: &str) -> Result<Vec<SlotSet>> {

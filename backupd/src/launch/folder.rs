@@ -1,11 +1,14 @@
 //! The folder of a launched cluster: one folder per node, and scripts to start and stop them all.
 
 use std::fs;
-use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::io::{self, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Class, Error, Result};
+
+/// The mark of a restore that has not ended; it may be in the folder of a launch.
+pub const UNFINISHED: &str = "restore-unfinished";
 
 /// Where the RDB files may be written before the launch, so that they need only be renamed.
 const STAGING: &str = "staging";
@@ -31,7 +34,7 @@ pub(super) fn check_empty(dir: &Path, staged: bool) -> Result<()> {
     };
     for entry in entries {
         let name = entry.map_err(|error| refused(dir, &error))?.file_name();
-        if !(staged && name == STAGING) {
+        if name != UNFINISHED && !(staged && name == STAGING) {
             let message = format!("{}: the folder is not empty: it holds {}", dir.display(), name.display());
             return Err(Error::new(Class::Refused, message).hint("give a folder that is empty or does not exist"));
         }
@@ -77,8 +80,8 @@ pub(super) fn move_file(from: &Path, to: &Path) -> Result<()> {
 pub(super) struct NodeConf<'a> {
     /// The node's own folder.
     pub(super) dir: &'a Path,
-    /// Its port on 127.0.0.1.
-    pub(super) port: u16,
+    /// Lines that say on which port it listens, and who may enter.
+    pub(super) access: &'a [String],
     /// Whether it is a node of a cluster.
     pub(super) cluster: bool,
     /// More settings, one line each, after ours.
@@ -87,10 +90,10 @@ pub(super) struct NodeConf<'a> {
 
 /// The text of a node's `redis.conf`. What it does not say is the server's default, save points included.
 pub(super) fn redis_conf(conf: &NodeConf<'_>) -> String {
-    let NodeConf { dir, port, cluster, settings } = conf;
+    let NodeConf { dir, access, cluster, settings } = conf;
     let path = |name: &str| quoted(&dir.join(name).to_string_lossy());
-    let mut lines = vec![
-        format!("port {port}"),
+    let mut lines = access.to_vec();
+    lines.extend([
         "bind 127.0.0.1".to_owned(),
         "daemonize no".to_owned(),
         format!("dir {}", quoted(&dir.to_string_lossy())),
@@ -98,7 +101,7 @@ pub(super) fn redis_conf(conf: &NodeConf<'_>) -> String {
         format!("pidfile {}", path(PID)),
         "dbfilename dump.rdb".to_owned(),
         "appendonly no".to_owned(),
-    ];
+    ]);
     if *cluster {
         lines.extend(["cluster-enabled yes".to_owned(), "cluster-config-file nodes.conf".to_owned()]);
     }
@@ -113,8 +116,14 @@ pub(super) const PID: &str = "server.pid";
 /// A node's configuration file.
 pub(super) const CONF: &str = "redis.conf";
 
+/// Writes a file that only its owner reads: it may hold a password.
+pub(super) fn write_private(path: &Path, text: &str) -> Result<()> {
+    let file = fs::File::options().write(true).create_new(true).mode(0o600).open(path);
+    file.and_then(|mut file| file.write_all(text.as_bytes())).map_err(|error| refused(path, &error))
+}
+
 /// Text in the quotes of a configuration file.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
@@ -131,7 +140,7 @@ pub(super) fn write_scripts(dir: &Path, engine: &Path, nodes: &[PathBuf]) -> Res
     // A pid alone could by now be another process, so its command line must be an engine with our port or file.
     let alive = format!(
         "alive() {{ pid=$(cat \"$1/{PID}\" 2>/dev/null) && kill -0 \"$pid\" 2>/dev/null &&\n  \
-         grep -q -e \"$(sed -n 's/^port //p' \"$1/{CONF}\")\" -e '{CONF}' \"/proc/$pid/cmdline\" 2>/dev/null; }}\n"
+         grep -q -e \"$(sed -n 's/^# node-port //p' \"$1/{CONF}\")\" -e '{CONF}' \"/proc/$pid/cmdline\" 2>/dev/null; }}\n"
     );
     // A node that was just started has no pid file yet, so starting ends only when it has one.
     let start = format!(
@@ -164,7 +173,9 @@ mod tests {
     fn paths_survive_the_quotes_of_the_server_and_of_the_shell() {
         assert_eq!(quoted(r#"/a b/"c"\d"#), r#""/a b/\"c\"\\d""#);
         assert_eq!(shell_word("/it's"), r"'/it'\''s'");
-        let conf = NodeConf { dir: Path::new("/x y"), port: 7, cluster: true, settings: &["maxmemory 1gb".to_owned()] };
+        let access = ["port 7".to_owned()];
+        let settings = ["maxmemory 1gb".to_owned()];
+        let conf = NodeConf { dir: Path::new("/x y"), access: &access, cluster: true, settings: &settings };
         let text = redis_conf(&conf);
         for line in ["port 7", "dir \"/x y\"", "cluster-enabled yes", "maxmemory 1gb"] {
             assert!(text.lines().any(|each| each == line), "{line} in {text}");

@@ -30,9 +30,11 @@ const LOG_LINES_SHOWN: usize = 8;
 const LOG_BYTES_SHOWN: u64 = 4096;
 
 /// The processes of a launch. Dropping it kills them, unless [`keep`](Self::keep) was called.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Running {
     pub(super) processes: Vec<Process>,
+    /// How the nodes are entered.
+    options: SourceOptions,
 }
 
 impl Drop for Running {
@@ -45,6 +47,12 @@ impl Drop for Running {
 }
 
 impl Running {
+    /// No process yet; those to come are entered so.
+    pub(super) fn new(options: SourceOptions) -> Self {
+        let options = SourceOptions { connect_timeout: REPLY_WAIT, reply_timeout: REPLY_WAIT, ..options };
+        Self { processes: Vec::new(), options }
+    }
+
     /// Lets the processes live on.
     pub(super) fn keep(mut self) {
         self.processes.clear();
@@ -61,7 +69,13 @@ impl Running {
         let child = command.spawn().map_err(|error| {
             Error::new(Class::Config, format!("engine {}: cannot be run: {error}", engine.display()))
         })?;
-        self.processes.push(Process { child, folder: folder.to_owned(), port, client: None });
+        self.processes.push(Process {
+            child,
+            folder: folder.to_owned(),
+            port,
+            client: None,
+            options: self.options.clone(),
+        });
         Ok(())
     }
 
@@ -166,6 +180,7 @@ pub(super) struct Process {
     pub(super) folder: PathBuf,
     pub(super) port: u16,
     client: Option<Client>,
+    options: SourceOptions,
 }
 
 impl Process {
@@ -197,9 +212,7 @@ impl Process {
             Some(client) => client,
             None => {
                 let address = Address::tcp("127.0.0.1", self.port);
-                let (connect_timeout, reply_timeout) = (REPLY_WAIT, REPLY_WAIT);
-                let options = SourceOptions { connect_timeout, reply_timeout, ..SourceOptions::new(Vec::new()) };
-                match Client::connect(&address, &options).await {
+                match Client::connect(&address, &self.options).await {
                     Ok(client) => client,
                     Err(error) if error.is_retryable() => return Ok(None),
                     Err(error) => return Err(error),

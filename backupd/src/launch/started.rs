@@ -32,14 +32,14 @@ impl Started {
         folders: Vec<PathBuf>,
         progress: &(dyn Fn(LaunchProgress) + Sync),
     ) -> Result<Self> {
-        let mut running = Running::default();
+        let options = plan.access.options(nodes.iter().map(|node| node.port));
+        let mut running = Running::new(options.clone());
         let count = plan.shards.len();
         for (node, folder) in nodes.iter().zip(&folders).take(count) {
             running.start(&plan.engine, folder, node.port)?;
             progress(LaunchProgress::Started { port: node.port });
         }
         running.wait_loaded(&plan.shards, progress).await?;
-        let options = SourceOptions::new(Vec::new());
         Ok(Self { plan, nodes, folders, running, options })
     }
 

@@ -1,12 +1,14 @@
 //! What the nodes of `--nodes` are, and whether they are empty.
 
 use policies::engine::Engine;
+use policies::slot::SlotSet;
 
-use super::{Form, Target};
+use super::mark::{self, Mark};
+use super::{Form, Method, Target, Unfinished};
 use crate::error::{Class, Error, Result};
-use crate::redis::{Mode, Node, Role, Seen, SourceOptions, discover, observe, parse_nodes};
+use crate::redis::{Mode, Node, Role, Seen, SourceOptions, connect, discover, observe, parse_nodes};
 
-pub(super) async fn inspect(options: &SourceOptions) -> Result<Target> {
+pub(super) async fn inspect(options: &SourceOptions, restore: String, unfinished: Unfinished) -> Result<Target> {
     let mut unjoined: Vec<Node> = Vec::new();
     let mut cluster = 0;
     for seed in &options.seeds {
@@ -18,15 +20,15 @@ pub(super) async fn inspect(options: &SourceOptions) -> Result<Target> {
             }
         }
     }
-    let target = match (cluster, unjoined.len(), options.seeds.len()) {
+    let mut target = match (cluster, unjoined.len(), options.seeds.len()) {
         (_, _, 0) => return Err(Error::new(Class::Usage, "no node was given").hint("give --nodes host:port,…")),
-        (0, _, 1) => standalone(options).await?,
+        (0, _, 1) => standalone(options, unfinished).await?,
         (0, ..) => {
             let message = "several servers without cluster mode cannot share the data";
             return Err(Error::new(Class::Refused, message).hint("give one of them, or nodes in cluster mode"));
         }
         (cluster, unjoined_count, all) if cluster == all && unjoined_count == all => {
-            Target { form: Form::Unjoined, engines: engines(&unjoined)?, nodes: unjoined, slots: None }
+            of(Form::Unjoined, unjoined, None)?
         }
         (cluster, 0, all) if cluster == all => formed(options).await?,
         _ => {
@@ -34,8 +36,36 @@ pub(super) async fn inspect(options: &SourceOptions) -> Result<Target> {
                 .hint("give nodes of one cluster, or only nodes that know nobody yet"));
         }
     };
+    (target.restore, target.unfinished) = (restore, unfinished);
+    look_for_marks(&mut target, options).await?;
     check_empty(&target)?;
     Ok(target)
+}
+
+fn of(form: Form, nodes: Vec<Node>, slots: Option<Vec<SlotSet>>) -> Result<Target> {
+    let (engines, marks) = (engines(&nodes)?, vec![None; nodes.len()]);
+    Ok(Target {
+        form,
+        nodes,
+        slots,
+        engines,
+        marks,
+        restore: String::new(),
+        unfinished: Unfinished::Refuse,
+        method: Method::Auto,
+    })
+}
+
+/// Reads what an earlier restore left on nodes that are not empty.
+async fn look_for_marks(target: &mut Target, options: &SourceOptions) -> Result<()> {
+    for (index, (node, found)) in target.nodes.iter().zip(&mut target.marks).enumerate() {
+        if node.keys > 0 {
+            let slots = target.slots.as_ref().and_then(|slots| slots.get(index));
+            let mut client = connect(&node.address, options).await?;
+            *found = mark::read(&mut client, &mark::key(slots)).await?;
+        }
+    }
+    Ok(())
 }
 
 /// A node in cluster mode that was never joined: it knows itself alone, and has no slots.
@@ -44,7 +74,12 @@ fn knows_nobody(seen: &Seen) -> bool {
     members.is_some_and(|members| members.len() == 1 && members.iter().all(|member| member.slots.is_empty()))
 }
 
-async fn standalone(options: &SourceOptions) -> Result<Target> {
+async fn standalone(options: &SourceOptions, unfinished: Unfinished) -> Result<Target> {
+    if unfinished != Unfinished::Refuse
+        && let Some(target) = left_following(options).await?
+    {
+        return Ok(target);
+    }
     let topology = discover(options).await?;
     let given = options.seeds.first().map(|seed| &seed.address);
     let nodes: Vec<Node> =
@@ -53,7 +88,20 @@ async fn standalone(options: &SourceOptions) -> Result<Target> {
         return Err(Error::new(Class::Refused, format!("{} is a replica, which takes no writes", node.address))
             .hint("give its primary"));
     }
-    Ok(Target { form: Form::Standalone, engines: engines(&nodes)?, nodes, slots: None })
+    of(Form::Standalone, nodes, None)
+}
+
+/// A server that a restore left as a replica of ours, which is no more: it bears the mark.
+async fn left_following(options: &SourceOptions) -> Result<Option<Target>> {
+    let Some(seed) = options.seeds.first() else { return Ok(None) };
+    let seen = observe(&seed.address, options).await?;
+    if !seen.info.is_replica() || seen.info.text("master_link_status") == "up" {
+        return Ok(None);
+    }
+    let mut client = connect(&seed.address, options).await?;
+    let is_marked = mark::read(&mut client, &mark::key(None)).await?.is_some();
+    let node = Node::seen(seed.address.to_string(), seed.address.clone(), &seen.info, None);
+    if is_marked { of(Form::Standalone, vec![node], None).map(Some) } else { Ok(None) }
 }
 
 async fn formed(options: &SourceOptions) -> Result<Target> {
@@ -75,7 +123,7 @@ async fn formed(options: &SourceOptions) -> Result<Target> {
         nodes.push(primary);
         slots.push(shard.slots.unwrap_or_default());
     }
-    Ok(Target { form: Form::Formed, engines: engines(&nodes)?, nodes, slots: Some(slots) })
+    of(Form::Formed, nodes, Some(slots))
 }
 
 fn engines(nodes: &[Node]) -> Result<Vec<Engine>> {
@@ -89,9 +137,17 @@ fn engines(nodes: &[Node]) -> Result<Vec<Engine>> {
 }
 
 fn check_empty(target: &Target) -> Result<()> {
-    match target.nodes.iter().find(|node| node.keys > 0) {
-        None => Ok(()),
-        Some(node) => {
+    let full = |(node, mark): &(&Node, &Option<Mark>)| node.keys > 0 && mark.is_none();
+    let each = || target.nodes.iter().zip(&target.marks);
+    match (each().find(full), each().find(|(_, mark)| mark.is_some())) {
+        (None, Some((node, _))) if target.unfinished == Unfinished::Refuse => {
+            let message = format!("{} holds a part of a restore that did not end", node.address);
+            Err(Error::new(Class::Refused, message).hint(
+                "run the same restore with --resume to go on, or with --replace to empty the nodes and start over",
+            ))
+        }
+        (None, _) => Ok(()),
+        (Some((node, _)), _) => {
             Err(Error::new(Class::Refused, format!("{} is not empty: it holds {} keys", node.address, node.keys))
                 .hint("a restore never mixes with what is there: give empty nodes"))
         }

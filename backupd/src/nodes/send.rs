@@ -32,15 +32,28 @@ struct Batch {
     names: Vec<String>,
 }
 
-/// Loads `file` into `node`; the number of keys that it then holds. `told` hears of progress as
-/// (shard, keys so far).
+/// How far a node is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sent {
+    /// Index of the shard.
+    pub(super) shard: usize,
+    /// Keys that the node confirmed.
+    pub(super) keys: u64,
+    /// Bytes of commands that it took.
+    pub(super) bytes: u64,
+}
+
+/// Names of commands that were sent together, and their bytes.
+type Names = (Vec<String>, u64);
+
+/// Loads `file` into `node`; the number of keys that it then holds. `told` hears of progress.
 pub(super) async fn send(
     node: &Node,
     file: &ShardFile,
     survey: Survey,
     options: &SourceOptions,
     shard: usize,
-    told: mpsc::Sender<(usize, u64)>,
+    told: mpsc::Sender<Sent>,
 ) -> Result<u64> {
     let wire = Wire::connect(&node.address, options).await?;
     let (outgoing, incoming) = wire.split();
@@ -76,14 +89,10 @@ fn make(path: PathBuf, survey: Survey, batches: &mpsc::Sender<Batch>) -> Result<
     Ok(commands.skipped)
 }
 
-async fn write(
-    mut outgoing: Outgoing,
-    mut batches: mpsc::Receiver<Batch>,
-    sent: mpsc::Sender<Vec<String>>,
-) -> Result<()> {
+async fn write(mut outgoing: Outgoing, mut batches: mpsc::Receiver<Batch>, sent: mpsc::Sender<Names>) -> Result<()> {
     while let Some(batch) = batches.recv().await {
         // The reader has failed when it does not take the names, and says why.
-        if sent.send(batch.names).await.is_err() {
+        if sent.send((batch.names, batch.bytes.len() as u64)).await.is_err() {
             return Ok(());
         }
         outgoing.write(&batch.bytes, STALL_WAIT).await?;
@@ -93,12 +102,12 @@ async fn write(
 
 async fn read(
     mut incoming: Incoming,
-    mut names: mpsc::Receiver<Vec<String>>,
+    mut names: mpsc::Receiver<Names>,
     node: &str,
-    (shard, told): (usize, mpsc::Sender<(usize, u64)>),
+    (shard, told): (usize, mpsc::Sender<Sent>),
 ) -> Result<()> {
-    let mut answered = 0;
-    while let Some(names) = names.recv().await {
+    let (mut answered, mut taken) = (0, 0);
+    while let Some((names, bytes)) = names.recv().await {
         for name in names {
             let line = incoming.line(STALL_WAIT).await?;
             if let Some(text) = line.strip_prefix('-') {
@@ -111,7 +120,8 @@ async fn read(
             answered += 1;
         }
         // Nobody may be listening for progress any more.
-        told.send((shard, answered)).await.ok();
+        taken += bytes;
+        told.send(Sent { shard, keys: answered, bytes: taken }).await.ok();
     }
     Ok(())
 }
@@ -137,12 +147,12 @@ fn refused(node: &str, name: &str, reply: &str) -> Error {
     }
 }
 
-/// The node must hold every key that was sent, except those whose time has come since.
-async fn check_keys(node: &Node, options: &SourceOptions, sent: &Survey, skipped: u64) -> Result<u64> {
+/// The node must hold every key that was sent, except those whose time has come since, and its mark.
+pub(super) async fn check_keys(node: &Node, options: &SourceOptions, sent: &Survey, skipped: u64) -> Result<u64> {
     let mut client = connect(&node.address, options).await?;
     let info: String = client.query("INFO", &::redis::cmd("INFO")).await?;
     let info = Info::parse(&info);
-    let keys = info.keys();
+    let keys = info.keys().saturating_sub(1);
     let most = sent.keys.saturating_sub(skipped);
     let least = sent.keys.saturating_sub(sent.expires);
     if keys > most || keys < least {

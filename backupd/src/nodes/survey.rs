@@ -17,9 +17,6 @@ use crate::task_failed;
 /// begins with the length of its value.
 pub(super) const HELD_LEN_MAX: u64 = 1 << 20;
 
-/// The largest payload that a server takes by default (`proto-max-bulk-len`), less what surrounds a value.
-const VALUE_LEN_MAX: u64 = (512 << 20) - 64;
-
 /// How many bytes of a file are read at a time.
 const READ_LEN: usize = 256 * 1024;
 
@@ -35,17 +32,15 @@ pub(super) struct Survey {
     pub(super) expires: u64,
     /// The length of each value above [`HELD_LEN_MAX`], with the number of its key, counted from 1.
     pub(super) large: VecDeque<(u64, u64)>,
+    /// Why no command carries all of it.
+    pub(super) refused: Option<String>,
 }
 
 /// Surveys a file; with `slots`, every key must belong to them.
 pub(super) async fn survey(path: PathBuf, slots: Option<SlotSet>) -> Result<Survey> {
     let read = move || {
-        let sink = Surveyor { slots, survey: Survey::default(), value_len: 0, name: String::new(), refused: None };
-        let (_, sink) = scan_file(&path, Scanner::new(sink), |scanner| match scanner.sink_mut().refused.take() {
-            Some(message) => Err(Error::new(Class::Refused, format!("{}: {message}", path.display()))
-                .hint("restore with --launch or --out instead")),
-            None => Ok(()),
-        })?;
+        let sink = Surveyor { slots, survey: Survey::default(), value_len: 0 };
+        let (_, sink) = scan_file(&path, Scanner::new(sink), |_| Ok(()))?;
         Ok(sink.survey)
     };
     spawn_blocking(read).await.map_err(task_failed)?
@@ -76,13 +71,11 @@ struct Surveyor {
     slots: Option<SlotSet>,
     survey: Survey,
     value_len: u64,
-    name: String,
-    refused: Option<String>,
 }
 
 impl Surveyor {
     fn refuse(&mut self, message: String) {
-        self.refused.get_or_insert(message);
+        self.survey.refused.get_or_insert(message);
     }
 }
 
@@ -113,7 +106,6 @@ impl Sink for Surveyor {
                 self.refuse(format!("key {} is in slot {slot}, which is not in {slots}", shown(key.name)));
             }
         }
-        self.name = shown(key.name);
     }
 
     fn raw(&mut self, bytes: &[u8]) {
@@ -121,11 +113,6 @@ impl Sink for Surveyor {
     }
 
     fn key_end(&mut self, _bytes: u64) {
-        if self.value_len > VALUE_LEN_MAX {
-            let message =
-                format!("key {}: its value takes {} bytes, above the 512 MiB of RESTORE", self.name, self.value_len);
-            self.refuse(message);
-        }
         if self.value_len > HELD_LEN_MAX {
             self.survey.large.push_back((self.survey.keys, self.value_len));
         }

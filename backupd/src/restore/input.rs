@@ -43,6 +43,8 @@ pub enum Input {
 pub enum Foreign {
     /// A path.
     File(PathBuf),
+    /// What came from standard input, in a file that is removed in the end.
+    Spooled(Arc<tempfile::TempPath>),
     /// An object in a bucket.
     Object {
         /// The bucket and all of the prefix but the object's name.
@@ -53,11 +55,14 @@ pub enum Foreign {
 }
 
 impl Foreign {
-    /// Reads a path, `file:///path` or `s3://bucket/prefix/object` with the parameters of a repository's URL.
+    /// Reads a path, `-` (standard input, which is kept in a private file in `scratch`), `file:///path` or `s3://bucket/prefix/object` with the parameters of a repository's URL.
     ///
     /// # Errors
     /// `Usage` for a URL that is none or names no object; what opening a store says.
-    pub async fn named(text: &str) -> Result<Self> {
+    pub async fn named(text: &str, scratch: &Path) -> Result<Self> {
+        if text == "-" {
+            return spool(scratch).await;
+        }
         if !text.contains("://") {
             return Ok(Self::File(text.into()));
         }
@@ -114,8 +119,7 @@ impl Input {
         }
     }
 
-    /// The parts in order, with what is known of each. Of files the first nine bytes are read, but for `-`,
-    /// which can be read only once.
+    /// The parts in order, with what is known of each. Of files the first nine bytes are read.
     ///
     /// # Errors
     /// `NotFound` for a missing file, `Verification` for one that is no RDB, `Version` for one too new.
@@ -128,7 +132,8 @@ impl Input {
                 let mut parts = Vec::new();
                 for file in files {
                     parts.push(match file {
-                        Foreign::File(path) => of_file(path).await?,
+                        Foreign::File(path) => of_file(path, path.display().to_string()).await?,
+                        Foreign::Spooled(path) => of_file(path, "standard input".to_owned()).await?,
                         Foreign::Object { store, key } => of_object(store, key).await?,
                     });
                 }
@@ -155,16 +160,24 @@ fn of_shard(repository: &Repository, opened: &Opened, shard: &crate::manifest::S
     (Part::Shard(Box::new(source)), info)
 }
 
-fn is_stdin(path: &Path) -> bool {
-    path.as_os_str() == "-"
+/// Keeps standard input in a file, because a plan and a restore each look at it.
+async fn spool(scratch: &Path) -> Result<Foreign> {
+    let failed = |error: std::io::Error| {
+        Error::new(Class::Refused, format!("standard input cannot be kept in {}: {error}", scratch.display()))
+            .hint("give a folder with room for it: --scratch DIR")
+    };
+    let path = tempfile::Builder::new().prefix("backupd-stdin-").tempfile_in(scratch).map_err(failed)?.into_temp_path();
+    let to = path.to_path_buf();
+    let copied = tokio::task::spawn_blocking(move || {
+        let mut file = std::fs::File::create(to)?;
+        std::io::copy(&mut std::io::stdin().lock(), &mut file)?;
+        file.sync_all()
+    });
+    copied.await.map_err(crate::task_failed)?.map_err(failed)?;
+    Ok(Foreign::Spooled(Arc::new(path)))
 }
 
-async fn of_file(path: &Path) -> Result<(Part, PartInfo)> {
-    let name = path.display().to_string();
-    if is_stdin(path) {
-        return Err(Error::new(Class::Usage, "an RDB on standard input cannot be planned before it is read")
-            .hint("save it to a file first"));
-    }
+async fn of_file(path: &Path, name: String) -> Result<(Part, PartInfo)> {
     let file = open(path).await?;
     let bytes = file.metadata().await.map_err(|error| unreadable(path, &error))?.len();
     let mut header = Vec::new();

@@ -12,6 +12,7 @@ use policies::slot::SlotSet;
 use rdbtools::convert::{LossKind, Target as ConvertTarget};
 use rdbtools::{Magic, RdbVersion};
 use serde::Serialize;
+use sha2::{Digest as _, Sha256};
 
 use super::input::PartInfo;
 use super::{Mode, Options, Target, convert, target};
@@ -45,6 +46,9 @@ pub struct Plan {
     pub losses: Vec<PlannedLoss>,
     /// What else is to be known before.
     pub notes: Vec<String>,
+    /// Names this restore: the same inputs, shape and rules have the same.
+    #[serde(skip)]
+    pub(super) id: String,
     #[serde(skip)]
     pub(super) version: RdbVersion,
     /// The lowest number of a version among the inputs.
@@ -106,7 +110,8 @@ pub struct PlannedShard {
     pub engine: Option<String>,
     /// The node's limit of memory, in bytes; 0: none.
     pub maxmemory: Option<u64>,
-    /// How the data gets there: `file`, `object`, `launch` (a file that the server loads when it starts), `restore`.
+    /// How the data gets there: `file`, `object`, `launch` (a file that the server loads when it starts), `sync` (as its
+    /// primary would), `restore`.
     pub method: String,
 }
 
@@ -127,7 +132,11 @@ impl Plan {
             Err(error) => refusals.take(Err(error)),
         };
         let nodes = match &options.target {
-            Target::Nodes { options, .. } => Some(refusals.take(nodes::Target::inspect(options).await)),
+            // whose shape gives the plan its name, so the marks are compared when it is carried out
+            Target::Nodes { options: reach, .. } => {
+                let found = nodes::Target::inspect_for(reach, String::new(), options.unfinished).await;
+                Some(refusals.take(found))
+            }
             Target::Out(_) | Target::Store { .. } | Target::Launch { .. } => None,
         };
         let shape = match &nodes {
@@ -167,11 +176,13 @@ impl Plan {
         let converted_to = converted_to.unwrap_or_else(|| vec![None; targets.len()]);
         let losses = losses::planned(options, &converted_to, refusals);
         let known = refusals.take(shares::known(options, infos).await).unwrap_or_default();
-        let (inputs, mut shards) = shares::plan(infos, &known, &targets, mode);
+        let taken = options.select.slots.clone().unwrap_or_else(SlotSet::full);
+        let (inputs, mut shards) = shares::plan(infos, &known, (&targets, &taken), mode);
         shares::describe(options, nodes, &mut shards, refusals);
         let bytes: Option<u64> = infos.iter().map(|info| info.bytes).sum();
         let manifest = options.input.manifest();
         Self {
+            id: id(options, infos, &targets),
             mode: if mode == Mode::Cluster { "cluster" } else { "standalone" }.to_owned(),
             inputs,
             rdb_version: version.to_string(),
@@ -200,6 +211,16 @@ impl Plan {
     pub fn targets(&self) -> Vec<SlotSet> {
         self.shards.iter().map(|shard| shard.slots.clone().unwrap_or_else(SlotSet::full)).collect()
     }
+}
+
+/// The name of a restore of these inputs into these slots.
+fn id(options: &Options, infos: &[PartInfo], targets: &[SlotSet]) -> String {
+    let inputs: Vec<_> = infos.iter().map(|info| (&info.name, info.bytes)).collect();
+    let targets: Vec<String> = targets.iter().map(ToString::to_string).collect();
+    let (ttl, db, select, drop) = (options.ttl, options.db, &options.select, &options.drop);
+    let snapshot = options.input.manifest().map(|manifest| &manifest.snapshot_id);
+    let all = format!("{snapshot:?} {inputs:?} {targets:?} {ttl:?} {db:?} {select:?} {drop:?}");
+    hex::encode(Sha256::digest(all.as_bytes()))
 }
 
 /// What each shard's file must become for the engine that is to load it.

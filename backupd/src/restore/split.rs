@@ -84,6 +84,9 @@ async fn split(
     let mut splitter = begin(options, plan, ttl, dir)?;
     let mut expected = Expected::begin(options, plan, ttl);
     for (index, (part, info)) in parts.into_iter().enumerate() {
+        if plan.inputs.get(index).is_some_and(|input| input.targets.is_empty()) {
+            continue;
+        }
         let meter = progress.row(format!("input {index}"), info.bytes);
         splitter = one(splitter, expected.as_mut(), part, &info.name, meter, cancel).await?;
         if let Some(manifest) = options.input.manifest() {

@@ -1,8 +1,9 @@
 //! Where a restore goes: files, a new local cluster, or running nodes.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use policies::slot::SlotSet;
 use serde::Serialize;
@@ -13,6 +14,7 @@ use rdbtools::convert::Loss;
 use super::bucket;
 use super::content::Expected;
 use super::convert;
+use super::mark::{self, Mark};
 use super::plan::refusals::Refusals;
 use super::plan::{Plan, PlannedShard, engine_path};
 use super::split::{self, Made, unwritable};
@@ -20,7 +22,8 @@ use super::verify::{self, Loaded, Verified};
 use super::{Names, Options, Outcome, Target};
 use crate::error::{Class, Error, Result};
 use crate::launch::{self, LaunchPlan, LaunchProgress, LaunchedNode, PlannedNode, ShardPlan, nodes_conf};
-use crate::nodes::{self, LoadProgress, LoadedNode, ShardFile};
+use crate::nodes::{self, LoadProgress, LoadedNode, Method, ShardFile};
+use crate::pipeline::Meter;
 use crate::progress::Progress;
 use crate::redis::SourceOptions;
 use crate::store::Store;
@@ -54,12 +57,12 @@ pub(super) async fn run(
         Target::Store { store, scratch } => {
             to_store(&options, plan, &store, scratch.as_deref(), progress, cancel).await
         }
-        Target::Launch { dir, replicas, port, engine } => {
-            let launch = launch_plan(&options, &plan, dir, replicas, port, engine);
+        Target::Launch { .. } => {
+            let launch = launch_plan(&options, &plan)?;
             to_launch(&options, plan, launch, progress, cancel).await
         }
-        Target::Nodes { options: nodes, scratch } => {
-            to_nodes(&options, plan, &nodes, scratch.as_deref(), progress, cancel).await
+        Target::Nodes { options: nodes, scratch, method } => {
+            to_nodes(&options, plan, (&nodes, method), scratch.as_deref(), progress, cancel).await
         }
     }
 }
@@ -71,11 +74,18 @@ async fn to_files(
     progress: &Progress,
     cancel: &CancellationToken,
 ) -> Result<Outcome> {
-    check_empty(dir)?;
-    std::fs::create_dir_all(dir).map_err(|error| unwritable(dir, &error))?;
+    let mark = Mark::begin(dir, options.unfinished)?;
     progress.phase("splitting");
-    let (made, _) = split::run(options, &plan, dir, progress, cancel).await?;
+    let made = match split::run(options, &plan, dir, progress, cancel).await {
+        Ok((made, _)) => made,
+        Err(error) => {
+            // the split has removed its files
+            mark.end()?;
+            return Err(error);
+        }
+    };
     write_companions(dir, &options.names, &plan, &made)?;
+    mark.end()?;
     let report = |made: &Made| made.path.display().to_string();
     let nodes = file_reports(&plan, &made, report);
     Ok(outcome(plan, nodes, &made))
@@ -116,28 +126,25 @@ fn scratch_folder(scratch: Option<&Path>) -> Result<tempfile::TempDir> {
 }
 
 /// What is launched; the files of the shards are not made yet.
-fn launch_plan(
-    options: &Options,
-    plan: &Plan,
-    dir: PathBuf,
-    replicas: usize,
-    first_port: Option<u16>,
-    engine: Option<PathBuf>,
-) -> LaunchPlan {
+fn launch_plan(options: &Options, plan: &Plan) -> Result<LaunchPlan> {
+    let Target::Launch { dir, replicas, port, engine, access } = &options.target else {
+        return Err(Error::new(Class::Unforeseen, "the target is no launch"));
+    };
     let shards = plan.shards.iter().map(|shard| ShardPlan {
         slots: shard.slots.clone(),
         rdb: PathBuf::new(),
         keys: 0,
         expires: 0,
     });
-    LaunchPlan {
-        dir,
+    Ok(LaunchPlan {
+        dir: dir.clone(),
         engine: engine_path(options, engine.as_ref(), plan.version),
-        first_port,
+        first_port: *port,
         shards: shards.collect(),
-        replicas,
+        replicas: *replicas,
         settings: Vec::new(),
-    }
+        access: access.clone(),
+    })
 }
 
 async fn to_launch(
@@ -147,19 +154,29 @@ async fn to_launch(
     progress: &Progress,
     cancel: &CancellationToken,
 ) -> Result<Outcome> {
+    let mark = Mark::begin(&launch.dir, options.unfinished)?;
     let staging = launch::claim_dir(&launch.dir)?;
     let files = make_files(options, &plan, &staging, progress, cancel);
-    let (made, losses, expected) = files.await.inspect_err(|_| {
-        // nothing was started, so the folder becomes what it was
-        if let Err(error) = std::fs::remove_dir_all(&staging) {
-            tracing::warn!(folder = %staging.display(), error = %error, "a folder of the failed restore is left behind");
+    let (made, losses, expected) = match files.await {
+        Ok(made) => made,
+        Err(error) => {
+            // nothing was started, so the folder becomes what it was
+            std::fs::remove_dir_all(&staging).map_err(|error| unwritable(&staging, &error))?;
+            mark.end()?;
+            return Err(error);
         }
-    })?;
+    };
     for (shard, made) in launch.shards.iter_mut().zip(&made) {
         shard.rdb.clone_from(&made.path);
         (shard.keys, shard.expires) = (made.keys, made.expires);
     }
-    let shown = |step: LaunchProgress| progress.phase(describe(&step));
+    let rows = Rows::default();
+    let shown = |step: LaunchProgress| {
+        if let LaunchProgress::Loading { port, loaded_bytes, total_bytes } = &step {
+            rows.of(progress, &format!("node {port}"), Some(*total_bytes)).passed(*loaded_bytes, 0);
+        }
+        progress.phase(describe(&step));
+    };
     let launching = async {
         let started = launch::start(launch, &shown).await?;
         let verified = match &expected {
@@ -172,6 +189,7 @@ async fn to_launch(
         launched = launching => launched?,
         () = cancel.cancelled() => return Err(Error::new(Class::Unforeseen, "interrupted while the cluster was being started")),
     };
+    mark.end()?;
     let report = |node: LaunchedNode| NodeReport {
         host: node.host,
         port: node.port,
@@ -209,12 +227,13 @@ async fn make_files(
 async fn to_nodes(
     options: &Options,
     plan: Plan,
-    source: &SourceOptions,
+    (source, method): (&SourceOptions, Method),
     scratch: Option<&Path>,
     progress: &Progress,
     cancel: &CancellationToken,
 ) -> Result<Outcome> {
-    let target = nodes::Target::inspect(source).await?;
+    let mut target = nodes::Target::inspect_for(source, plan.id.clone(), options.unfinished).await?;
+    target.method = method;
     let folder = scratch_folder(scratch)?;
     let (made, losses, expected) = make_files(options, &plan, folder.path(), progress, cancel).await?;
     let files: Vec<ShardFile> = plan
@@ -223,20 +242,28 @@ async fn to_nodes(
         .zip(&made)
         .map(|(shard, made)| ShardFile { slots: shard.slots.clone(), rdb: made.path.clone() })
         .collect();
-    let shown = |step: LoadProgress| progress.phase(describe_load(&step));
+    let rows = Rows::default();
+    let shown = |step: LoadProgress| {
+        if let LoadProgress::Loading { shard, keys, bytes } = &step {
+            let total = made.get(*shard).map(|made| made.bytes);
+            rows.of(progress, &format!("load shard {shard}"), total).passed(*bytes, *keys);
+        }
+        progress.phase(describe_load(&step));
+    };
     let loading = async {
         let loaded = nodes::load(&target, &files, source, &shown).await?;
         let verified = match &expected {
             Some(expected) => Some(verify_loaded(&target, &files, expected, source, progress).await?),
             None => None,
         };
+        nodes::finish(&target, &files, source).await?;
         Ok::<_, Error>((loaded, verified))
     };
     let (loaded, verified) = tokio::select! {
         loaded = loading => loaded?,
         () = cancel.cancelled() => {
             return Err(Error::new(Class::Unforeseen, "interrupted while the nodes were being loaded")
-                .hint("the nodes hold a part of the data: FLUSHALL them before the next try"));
+                .hint(nodes::HALF_FULL));
         }
     };
     let report = |node: LoadedNode| NodeReport {
@@ -268,11 +295,22 @@ async fn verify_loaded(
     verify::run(expected, nodes.collect(), source, progress).await
 }
 
+/// Rows of progress, made when they are first moved.
+#[derive(Debug, Default)]
+struct Rows(Mutex<HashMap<String, Arc<Meter>>>);
+
+impl Rows {
+    fn of(&self, progress: &Progress, label: &str, total_bytes: Option<u64>) -> Arc<Meter> {
+        let mut rows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(rows.entry(label.to_owned()).or_insert_with(|| progress.row(label, total_bytes)))
+    }
+}
+
 fn describe_load(step: &LoadProgress) -> String {
     match step {
         LoadProgress::Surveying => "reading the shards once".to_owned(),
         LoadProgress::Joining => "joining the nodes".to_owned(),
-        LoadProgress::Loading { shard, keys } => format!("shard {shard}: {keys} keys sent"),
+        LoadProgress::Loading { .. } => "sending the keys".to_owned(),
     }
 }
 
@@ -311,14 +349,16 @@ fn file_reports(plan: &Plan, made: &[Made], file: impl Fn(&Made) -> String) -> V
 pub(super) async fn refusals(options: &Options, plan: &Plan, refusals: &mut Refusals) {
     match &options.target {
         Target::Out(dir) => {
-            refusals.take(check_empty(dir));
+            refusals.take(mark::check(dir, options.unfinished));
         }
         Target::Store { store, .. } => {
             refusals.take(bucket::check_free(store, &all_names(options, plan)).await);
         }
-        Target::Launch { dir, replicas, port, engine } => {
-            let launch = launch_plan(options, plan, dir.clone(), *replicas, *port, engine.clone());
-            launch::refusals(&launch).await.into_iter().for_each(|error| refusals.add(error));
+        Target::Launch { dir, .. } => {
+            refusals.take(mark::check(dir, options.unfinished));
+            if let Some(launch) = refusals.take(launch_plan(options, plan)) {
+                launch::refusals(&launch).await.into_iter().for_each(|error| refusals.add(error));
+            }
         }
         Target::Nodes { .. } => {}
     }
@@ -329,19 +369,6 @@ fn all_names(options: &Options, plan: &Plan) -> Vec<String> {
     let mut names: Vec<String> = plan.shards.iter().map(|shard| options.names.file(shard.index)).collect();
     names.extend(companions(&options.names, plan).iter().map(ToString::to_string));
     names
-}
-
-/// Refuses a folder that holds anything.
-fn check_empty(dir: &Path) -> Result<()> {
-    let mut entries = match std::fs::read_dir(dir) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        entries => entries.map_err(|error| unwritable(dir, &error))?,
-    };
-    match entries.next() {
-        None => Ok(()),
-        Some(_) => Err(Error::new(Class::Refused, format!("{}: the folder is not empty", dir.display()))
-            .hint("a restore never mixes with what is there: give an empty or a new folder")),
-    }
 }
 
 /// The names of what stands beside the RDB files.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use policies::slot::SlotSet;
 use rdbtools::content::{Content, ContentRules};
+use rdbtools::select::Glob;
 use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -13,6 +14,7 @@ use tokio::task::JoinSet;
 use super::content::{Expected, digesting};
 use crate::clock;
 use crate::error::{Class, Error, Result};
+use crate::nodes::mark_key;
 use crate::pipeline::{CHUNKS_QUEUED, Meter};
 use crate::progress::Progress;
 use crate::redis::{Address, Node, Payload, Replication, SourceOptions, observe};
@@ -58,7 +60,9 @@ pub(super) async fn run(
             && let Some((index, (node, content))) = todo.next()
         {
             let shards: Vec<SlotSet> = node.slots.iter().cloned().collect();
-            let rules = ContentRules { shards, ..expected.rules.read_back() };
+            let mut rules = ContentRules { shards, ..expected.rules.read_back() };
+            // nodes bear it until they are verified
+            rules.select.exclude.push(Glob::new(mark_key(node.slots.as_ref())));
             let (content, options) = (content.clone(), options.clone());
             let meter = progress.row(format!("verify shard {index}"), None);
             tasks.spawn(async move {

@@ -4,13 +4,14 @@ use std::collections::VecDeque;
 
 use policies::restore::{Input as Known, Share, lacks_memory, share, sum};
 use policies::slot::SlotSet;
+use rdbtools::select::Selection;
 
 use super::super::input::PartInfo;
 use super::super::{Mode, Options, Target};
 use super::refusals::Refusals;
 use super::{PlannedInput, PlannedShard, PlannedShare};
 use crate::error::{Class, Error, Result};
-use crate::nodes;
+use crate::nodes::{self, Form, Method};
 use crate::pipeline::read;
 use crate::snapshot::verify;
 use crate::task_failed;
@@ -57,7 +58,7 @@ pub(super) async fn known(options: &Options, infos: &[PartInfo]) -> Result<Vec<K
 pub(super) fn plan(
     infos: &[PartInfo],
     known: &[Known],
-    targets: &[SlotSet],
+    (targets, taken): (&[SlotSet], &SlotSet),
     mode: Mode,
 ) -> (Vec<PlannedInput>, Vec<PlannedShard>) {
     let mut gets: Vec<Vec<Share>> = vec![Vec::new(); targets.len()];
@@ -65,7 +66,7 @@ pub(super) fn plan(
     for (info, known) in infos.iter().zip(known) {
         let mut shares = Vec::new();
         for (shard, (target, gets)) in targets.iter().zip(&mut gets).enumerate() {
-            let Some(share) = share(known, target) else { continue };
+            let Some(share) = share(known, &target.intersection(taken)) else { continue };
             gets.push(share);
             let Share { keys, bytes, is_estimated, .. } = share;
             shares.push(PlannedShare { shard, keys, bytes, estimated: is_estimated });
@@ -74,7 +75,8 @@ pub(super) fn plan(
             name: info.name.clone(),
             keys: info.keys,
             bytes: info.bytes,
-            read_bytes: info.read_bytes,
+            // an input that nothing is taken of is not read
+            read_bytes: if shares.is_empty() { Some(0) } else { info.read_bytes },
             targets: shares.iter().map(|share| share.shard).collect(),
             shares,
         });
@@ -110,11 +112,14 @@ pub(super) fn describe(
         Target::Launch { .. } => "launch",
         Target::Nodes { .. } => "restore",
     };
-    let takes_all = options.select.is_all() && options.db.is_none();
+    let takes_all = Selection { slots: None, ..options.select.clone() }.is_all() && options.db.is_none();
     for shard in shards.iter_mut() {
         method.clone_into(&mut shard.method);
     }
     let Some(nodes) = nodes else { return };
+    if syncs(options, nodes) {
+        shards.iter_mut().for_each(|shard| "sync".clone_into(&mut shard.method));
+    }
     for ((shard, node), engine) in shards.iter_mut().zip(&nodes.nodes).zip(&nodes.engines) {
         shard.node = Some(node.address.to_string());
         shard.engine = Some(engine.to_string());
@@ -127,6 +132,13 @@ pub(super) fn describe(
             ));
         }
     }
+}
+
+/// Whether we are to act as the primary of the one node.
+fn syncs(options: &Options, nodes: &nodes::Target) -> bool {
+    let Target::Nodes { options: reach, method, .. } = &options.target else { return false };
+    let tls = nodes.nodes.iter().any(|node| reach.tls_for(&node.address).is_some());
+    nodes.form == Form::Standalone && *method != Method::Restore && !tls
 }
 
 /// About how many seconds the restore of so many RDB bytes takes.
@@ -148,7 +160,11 @@ pub(super) fn notes(options: &Options, nodes: Option<&nodes::Target>, shards: &[
         notes.push("keys and bytes of shards are estimated by their number of slots".to_owned());
     }
     if !options.select.is_all() || options.db.is_some() {
-        notes.push("all of the inputs is read; a selection takes no more keys than are shown".to_owned());
+        notes.push("inputs are read whole; a selection takes no more keys than are shown".to_owned());
+    }
+    for node in nodes.iter().filter(|nodes| syncs(options, nodes)).flat_map(|nodes| &nodes.nodes) {
+        let how = "we act as its primary for one synchronisation, if it can come to us; else it gets RESTORE commands";
+        notes.push(format!("{}: {how}", node.address));
     }
     for node in nodes.into_iter().flat_map(|nodes| &nodes.nodes) {
         if node.maxmemory > 0 && node.maxmemory_policy != "noeviction" {

@@ -1,0 +1,263 @@
+//! We act as the primary of one server for one full synchronisation, so that it loads a file as fast as it loads its own.
+//!
+//! The server is told to follow an address of ours on which nobody is served but who gives a password that was made for
+//! this and told to the server alone (`masterauth`). It gets the file as the answer to its `PSYNC`, and when it has
+//! loaded it, it follows nobody again. Where it cannot reach us, or does not let us set this up, nothing has changed.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use ::redis::{Cmd, cmd};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{TcpListener, TcpStream, lookup_host};
+use tokio::time::{sleep, timeout};
+
+use super::send::Sent;
+use crate::error::{Class, Error, Result};
+use crate::redis::{Client, Info, Node, SourceOptions, connect};
+
+/// How long the server may take to come to us, and to each word of its greeting.
+const GREETING_WAIT: Duration = Duration::from_secs(20);
+/// How long it may take no byte, and stand still while it loads.
+const STALL_WAIT: Duration = Duration::from_secs(180);
+/// Between two looks at the server.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Bytes of the file that are sent at once.
+const CHUNK_BYTES: usize = 1 << 20;
+/// The longest line, and the most words, of a greeting.
+const LINE_LEN_MAX: u64 = 1024;
+const WORDS_MAX: usize = 16;
+/// A primary says this when it has nothing else to say.
+const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
+/// How often.
+const PING_EVERY: Duration = Duration::from_secs(5);
+
+/// Whether the server took the file, or why it has to be filled in another way.
+#[derive(Debug)]
+pub(super) enum Fed {
+    /// It holds the file.
+    Loaded,
+    /// Nothing was changed.
+    NotPossible(String),
+}
+
+/// Gives `file` to `node`.
+///
+/// # Errors
+/// When the synchronisation had begun and did not end well: the node then holds nothing, or all of it.
+pub(super) async fn feed(
+    node: &Node,
+    file: &Path,
+    options: &SourceOptions,
+    told: &tokio::sync::mpsc::Sender<Sent>,
+) -> Result<Fed> {
+    let mut client = connect(&node.address, options).await?;
+    if options.tls_for(&node.address).is_some() {
+        return Ok(Fed::NotPossible("it speaks TLS".to_owned()));
+    }
+    match master_auth(&mut client).await {
+        Ok(before) if before.is_empty() => {}
+        Ok(_) => return Ok(Fed::NotPossible("it has a password for a primary of its own (masterauth)".to_owned())),
+        Err(error) => return Ok(Fed::NotPossible(error.message().to_owned())),
+    }
+    let listener = match listen(node).await {
+        Ok(listener) => listener,
+        Err(error) => return Ok(Fed::NotPossible(format!("it cannot come to us: {error}"))),
+    };
+    let password = password()?;
+    if let Err(error) = set_master_auth(&mut client, &password).await {
+        return Ok(Fed::NotPossible(error.message().to_owned()));
+    }
+    let fed = synchronise(&mut client, &listener, &password, (node, file), told).await;
+    // whatever came of it, it follows nobody and knows no password of ours
+    let freed: Result<()> = client.query("REPLICAOF", cmd("REPLICAOF").arg("NO").arg("ONE")).await;
+    let forgot = set_master_auth(&mut client, "").await;
+    let fed = fed?;
+    freed?;
+    forgot?;
+    Ok(fed)
+}
+
+/// Frees a server that was left following us by a restore that died.
+pub(super) async fn free(client: &mut Client) -> Result<()> {
+    client.query::<()>("REPLICAOF", cmd("REPLICAOF").arg("NO").arg("ONE")).await?;
+    set_master_auth(client, "").await
+}
+
+async fn synchronise(
+    client: &mut Client,
+    listener: &(TcpListener, SocketAddr),
+    password: &str,
+    (node, file): (&Node, &Path),
+    told: &tokio::sync::mpsc::Sender<Sent>,
+) -> Result<Fed> {
+    let (listener, address) = listener;
+    let follow: Cmd = cmd("REPLICAOF").arg(address.ip().to_string()).arg(address.port()).to_owned();
+    if let Err(error) = client.query::<()>("REPLICAOF", &follow).await {
+        return Ok(Fed::NotPossible(error.message().to_owned()));
+    }
+    let Ok(greeted) = timeout(GREETING_WAIT, greet(listener, password)).await else {
+        return Ok(Fed::NotPossible(format!("it does not come to us at {address}")));
+    };
+    let stream = match greeted {
+        Ok(stream) => stream,
+        Err(error) => return Ok(Fed::NotPossible(format!("it left in its greeting: {error}"))),
+    };
+    let lost = |error: std::io::Error| {
+        Error::new(Class::SourceUnavailable, format!("{}: it left while it was synchronised: {error}", node.address))
+    };
+    let (mut incoming, mut outgoing) = stream.into_inner().into_split();
+    // what it says of its position is of no interest, but has to be taken
+    let heard = tokio::spawn(async move {
+        let mut buffer = vec![0; 4096];
+        while incoming.read(&mut buffer).await.is_ok_and(|count| count > 0) {}
+    });
+    let sent = send(&mut outgoing, file, told).await.map_err(lost);
+    let loaded = match sent {
+        Ok(()) => wait_loaded(client, node, &mut outgoing).await,
+        Err(error) => Err(error),
+    };
+    heard.abort();
+    loaded.map(|()| Fed::Loaded)
+}
+
+/// An address of ours that the node reaches, as far as we can tell: the one by which we reach it.
+async fn listen(node: &Node) -> std::io::Result<(TcpListener, SocketAddr)> {
+    let mut found = lookup_host((node.host.as_str(), node.port)).await?;
+    let remote = found.next().ok_or_else(|| std::io::Error::other("it has no address"))?;
+    let ip: IpAddr = TcpStream::connect(remote).await?.local_addr()?.ip();
+    let listener = TcpListener::bind((ip, 0)).await?;
+    let address = listener.local_addr()?;
+    Ok((listener, address))
+}
+
+fn password() -> Result<String> {
+    let mut bytes = [0u8; 32];
+    getrandom::fill(&mut bytes)
+        .map_err(|error| Error::new(Class::Unforeseen, format!("no random bytes from the system: {error}")))?;
+    Ok(hex::encode(bytes))
+}
+
+async fn master_auth(client: &mut Client) -> Result<String> {
+    let get: Cmd = cmd("CONFIG").arg("GET").arg("masterauth").to_owned();
+    let known: std::collections::HashMap<String, String> = client.query("CONFIG GET", &get).await?;
+    Ok(known.into_values().next().unwrap_or_default())
+}
+
+async fn set_master_auth(client: &mut Client, password: &str) -> Result<()> {
+    let set: Cmd = cmd("CONFIG").arg("SET").arg("masterauth").arg(password).to_owned();
+    client.query("CONFIG SET", &set).await
+}
+
+/// Takes the one who knows the password up to its `PSYNC`; others are sent away.
+async fn greet(listener: &TcpListener, password: &str) -> std::io::Result<BufReader<TcpStream>> {
+    loop {
+        let (stream, _) = listener.accept().await?;
+        let mut stream = BufReader::new(stream);
+        if answer(&mut stream, password).await? {
+            return Ok(stream);
+        }
+    }
+}
+
+/// Answers a greeting; whether it ended with a `PSYNC` of one who knows the password.
+async fn answer(stream: &mut BufReader<TcpStream>, password: &str) -> std::io::Result<bool> {
+    let mut knows = false;
+    loop {
+        let Some(words) = command(stream).await? else { return Ok(false) };
+        let name = words.first().map(|name| name.to_ascii_uppercase()).unwrap_or_default();
+        let reply = match name.as_slice() {
+            b"AUTH" => {
+                knows = words.last().is_some_and(|word| word == password.as_bytes());
+                if !knows {
+                    return Ok(false);
+                }
+                "+OK\r\n"
+            }
+            _ if !knows => "-NOAUTH Authentication required.\r\n",
+            b"PING" => "+PONG\r\n",
+            b"REPLCONF" => "+OK\r\n",
+            b"PSYNC" | b"SYNC" => return Ok(true),
+            _ => "-ERR unknown command\r\n",
+        };
+        stream.get_mut().write_all(reply.as_bytes()).await?;
+    }
+}
+
+/// The words of one command; `None` when it is none, or too long for a greeting.
+async fn command(stream: &mut BufReader<TcpStream>) -> std::io::Result<Option<Vec<Vec<u8>>>> {
+    let count = |line: &[u8], mark: u8| -> Option<usize> {
+        std::str::from_utf8(line.strip_prefix(&[mark])?).ok()?.trim_end().parse().ok()
+    };
+    let Some(words) = count(&line(stream).await?, b'*').filter(|words| *words <= WORDS_MAX) else { return Ok(None) };
+    let mut found = Vec::with_capacity(words);
+    for _ in 0..words {
+        let length = count(&line(stream).await?, b'$').filter(|length| (*length as u64) < LINE_LEN_MAX);
+        let Some(length) = length else { return Ok(None) };
+        let mut word = vec![0; length + 2];
+        stream.read_exact(&mut word).await?;
+        word.truncate(length);
+        found.push(word);
+    }
+    Ok(Some(found))
+}
+
+async fn line(stream: &mut BufReader<TcpStream>) -> std::io::Result<Vec<u8>> {
+    let mut line = Vec::new();
+    stream.take(LINE_LEN_MAX).read_until(b'\n', &mut line).await?;
+    Ok(line)
+}
+
+/// Sends the file as the answer to a `PSYNC`.
+async fn send(
+    outgoing: &mut tokio::net::tcp::OwnedWriteHalf,
+    file: &Path,
+    told: &tokio::sync::mpsc::Sender<Sent>,
+) -> std::io::Result<()> {
+    let mut file = tokio::fs::File::open(file).await?;
+    let length = file.metadata().await?.len();
+    let id = "b".repeat(40);
+    outgoing.write_all(format!("+FULLRESYNC {id} 0\r\n${length}\r\n").as_bytes()).await?;
+    let mut chunk = vec![0; CHUNK_BYTES];
+    let mut sent = 0;
+    loop {
+        let count = file.read(&mut chunk).await?;
+        let Some(bytes) = chunk.get(..count).filter(|bytes| !bytes.is_empty()) else { return Ok(()) };
+        let written = timeout(STALL_WAIT, outgoing.write_all(bytes)).await;
+        written.map_err(|_| std::io::Error::other("it takes nothing any more"))??;
+        sent += count as u64;
+        // nobody may be listening for progress any more
+        told.send(Sent { shard: 0, keys: 0, bytes: sent }).await.ok();
+    }
+}
+
+/// Waits until the node has loaded what it got.
+async fn wait_loaded(client: &mut Client, node: &Node, outgoing: &mut tokio::net::tcp::OwnedWriteHalf) -> Result<()> {
+    let (mut seen, mut since, mut pinged) = (None, Instant::now(), Instant::now());
+    loop {
+        let text: String = client.query("INFO", &cmd("INFO")).await?;
+        let info = Info::parse(&text);
+        let is_up = info.text("master_link_status") == "up" && info.text("loading") != "1";
+        if is_up {
+            return Ok(());
+        }
+        let at =
+            (info.text("loading") == "1", info.number("loading_loaded_bytes"), info.number("master_sync_read_bytes"));
+        if seen != Some(at) {
+            (seen, since) = (Some(at), Instant::now());
+        }
+        let pinging = if pinged.elapsed() > PING_EVERY {
+            pinged = Instant::now();
+            outgoing.write_all(PING).await
+        } else {
+            Ok(())
+        };
+        let is_gone = pinging.is_err() && info.text("loading") != "1";
+        if is_gone || since.elapsed() > STALL_WAIT {
+            let message = format!("{}: it does not load what it got: its log says why", node.address);
+            return Err(Error::new(Class::SourceUnavailable, message));
+        }
+        sleep(LOOK_EVERY).await;
+    }
+}

@@ -1,0 +1,104 @@
+//! The mark in a folder that a restore has begun to fill: while it is there, the folder does not hold all of it.
+//!
+//! The process that fills the folder holds a lock on the mark, so one that died is told from one that runs.
+
+use std::fs::{self, File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use super::split::unwritable;
+use crate::error::{Class, Error, Result};
+use crate::launch::UNFINISHED;
+use crate::nodes::Unfinished;
+
+/// The mark of this process.
+#[derive(Debug)]
+pub(super) struct Mark {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl Mark {
+    /// Takes a folder, which must be absent or empty, or hold what an earlier restore left and `unfinished` allow to
+    /// remove that.
+    ///
+    /// # Errors
+    /// `Refused` for a folder with anything else; `Busy` when another restore fills it now.
+    pub(super) fn begin(dir: &Path, unfinished: Unfinished) -> Result<Self> {
+        check(dir, unfinished)?;
+        fs::create_dir_all(dir).map_err(|error| unwritable(dir, &error))?;
+        let path = dir.join(UNFINISHED);
+        if path.exists() {
+            clear(dir)?;
+        }
+        let lock = File::create_new(&path).map_err(|error| unwritable(&path, &error))?;
+        lock.lock().map_err(|error| unwritable(&path, &error))?;
+        Ok(Self { path, _lock: lock })
+    }
+
+    /// The folder holds all of it, or nothing.
+    pub(super) fn end(self) -> Result<()> {
+        fs::remove_file(&self.path).map_err(|error| unwritable(&self.path, &error))
+    }
+}
+
+/// Whether a restore may begin in a folder; nothing is touched.
+pub(super) fn check(dir: &Path, unfinished: Unfinished) -> Result<()> {
+    let path = dir.join(UNFINISHED);
+    match File::open(&path) {
+        Ok(mark) => match mark.try_lock() {
+            Err(TryLockError::WouldBlock) => {
+                let message = format!("{}: another restore fills this folder now", dir.display());
+                return Err(Error::new(Class::Busy, message));
+            }
+            Err(TryLockError::Error(error)) => return Err(unwritable(&path, &error)),
+            Ok(()) if unfinished == Unfinished::Refuse => {
+                let message = format!("{}: the folder holds a part of a restore that did not end", dir.display());
+                return Err(Error::new(Class::Refused, message)
+                    .hint("--replace stops what it started, removes it and starts over; --resume does the same here"));
+            }
+            Ok(()) => return Ok(()),
+        },
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(unwritable(&path, &error)),
+    }
+    let mut entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(|error| unwritable(dir, &error))?,
+    };
+    match entries.next() {
+        None => Ok(()),
+        Some(entry) => {
+            let name = entry.map_err(|error| unwritable(dir, &error))?.file_name();
+            let message = format!("{}: the folder is not empty: it holds {}", dir.display(), name.display());
+            Err(Error::new(Class::Refused, message)
+                .hint("a restore never mixes with what is there: give an empty or a new folder"))
+        }
+    }
+}
+
+/// Stops what was started from a folder, and removes what it holds.
+fn clear(dir: &Path) -> Result<()> {
+    let stop = dir.join("stop.sh");
+    if stop.exists() {
+        let mut command = std::process::Command::new(&stop);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let status = command.status().map_err(|error| unwritable(&stop, &error))?;
+        if !status.success() {
+            let message = format!("{}: what the earlier restore started does not stop", stop.display());
+            return Err(Error::new(Class::Refused, message).hint("stop its servers and remove the folder"));
+        }
+    }
+    // the mark goes last: until then the folder is known as unfinished
+    let mut mark = None;
+    for entry in fs::read_dir(dir).map_err(|error| unwritable(dir, &error))? {
+        let path = entry.map_err(|error| unwritable(dir, &error))?.path();
+        if path.file_name().is_some_and(|name| name == UNFINISHED) {
+            mark = Some(path);
+            continue;
+        }
+        let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        removed.map_err(|error| unwritable(&path, &error))?;
+    }
+    mark.map_or(Ok(()), |path| fs::remove_file(&path).map_err(|error| unwritable(&path, &error)))
+}

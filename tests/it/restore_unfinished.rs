@@ -1,0 +1,84 @@
+//! Restores that were cut: what they leave is known for what it is, and the same command gets through.
+
+use std::time::Duration;
+
+use crate::fixture::{Launched, Repo};
+use crate::harness::cluster::Cluster;
+use crate::harness::compare::compare;
+use crate::harness::keyspace::Keyspace;
+use crate::harness::nodes;
+use crate::harness::server::Server;
+use crate::redis_server::wait_until;
+
+const LIMIT: Duration = Duration::from_secs(120);
+
+fn keys(server: &Server) -> u64 {
+    nodes::command(&["DBSIZE"]).query(&mut server.connect()).unwrap()
+}
+
+#[test]
+fn nodes_that_were_left_half_full_are_refused_until_told_otherwise() {
+    let source = Server::standalone();
+    Keyspace::new(94, 30_000).load(&source.nodes());
+    let repo = Repo::folder();
+    repo.create(&source.url(), "one");
+    let target = Cluster::start(2, 0);
+    let address = target.shards[0].primary.address();
+    let words = ["restore", "one", "--nodes", &address];
+    let primaries: Vec<&Server> = target.servers().collect();
+    let cut = |more: &[&str]| {
+        let mut restore = repo.cli.spawn(&repo.args(&[&words[..], more].concat()));
+        wait_until("a part of the keys is there", || {
+            primaries.iter().any(|server| keys(server) > 500) || !restore.running.is_alive()
+        });
+        restore.running.kill();
+        restore.wait(LIMIT);
+        // what was sent is still being worked on
+        let mut last = u64::MAX;
+        wait_until("the nodes are at rest", || {
+            let now: u64 = primaries.iter().map(|server| keys(server)).sum();
+            std::mem::replace(&mut last, now) == now
+        });
+    };
+    cut(&[]);
+    repo.run(&words).exits(18).says("did not end").says("--resume").says("--replace");
+    cut(&["--replace"]);
+    let outcome = repo.json(&[&words[..], &["--resume"]].concat());
+    assert_eq!(outcome["keys"], outcome["verified"]["keys"]);
+    compare(&source.nodes(), &target.nodes()).assert_equal();
+    // a whole cluster is a stranger's: nothing empties it
+    for flag in ["--resume", "--replace"] {
+        repo.run(&[&words[..], &[flag]].concat()).exits(18).says("not empty");
+    }
+    compare(&source.nodes(), &target.nodes()).assert_equal();
+}
+
+#[test]
+fn a_folder_that_was_left_half_full_is_taken_again_when_told() {
+    let source = Server::standalone();
+    Keyspace::new(95, 20_000).load(&source.nodes());
+    let repo = Repo::folder();
+    repo.create(&source.url(), "one");
+    let dir = repo.path("launched");
+    let launched = Launched { dir: dir.clone() };
+    let words = ["restore", "one", "--launch", dir.to_str().unwrap(), "--shards", "3", "--replicas", "1"];
+    let mut restore = repo.cli.spawn(&repo.args(&words));
+    wait_until("servers are started", || dir.join("stop.sh").exists());
+    repo.run(&[&words[..], &["--replace"]].concat()).exits(11).says("another restore");
+    restore.running.kill();
+    restore.wait(LIMIT);
+    repo.run(&words).exits(18).says("did not end").says("--replace");
+    let outcome = repo.json(&[&words[..], &["--replace"]].concat());
+    assert_eq!(outcome["nodes"].as_array().unwrap().len(), 6);
+    assert!(!dir.join("restore-unfinished").exists());
+    let target = nodes::discover(&format!("redis://127.0.0.1:{}", outcome["nodes"][0]["port"]));
+    compare(&source.nodes(), &target).assert_equal();
+    drop(launched);
+
+    let out = repo.path("out");
+    std::fs::create_dir(&out).unwrap();
+    std::fs::write(out.join("precious"), "x").unwrap();
+    let words = ["restore", "one", "--out", out.to_str().unwrap(), "--replace"];
+    repo.run(&words).exits(18).says("precious");
+    assert!(out.join("precious").exists());
+}
