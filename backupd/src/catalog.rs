@@ -189,6 +189,13 @@ pub fn new_id(now_unix_ms: u64) -> Result<String> {
     Ok(format!("{}-{}", time.format("%Y%m%dT%H%M%SZ"), hex::encode(random::<6>()?)))
 }
 
+/// A time of the catalog for people and names: RFC 3339, UTC, to the second.
+#[must_use]
+pub fn time_text(unix_ms: u64) -> String {
+    let time = chrono::DateTime::from_timestamp_millis(signed(unix_ms)).unwrap_or_default();
+    time.format("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
 /// A number as the database has it.
 fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)

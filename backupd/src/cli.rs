@@ -3,13 +3,18 @@
 
 pub mod catalog;
 pub mod check;
+pub mod cluster;
+pub mod config;
 pub mod copy;
+pub mod event;
 pub mod export;
 pub mod gc;
+pub mod job;
 pub mod key;
 pub mod output;
 pub mod reach;
 pub mod restore;
+pub mod serve;
 pub mod snapshot;
 pub mod verify;
 pub mod view;
@@ -56,6 +61,8 @@ pub enum Format {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run the daemon: backups in their windows, retention, verification.
+    Serve(serve::Args),
     /// Make, list, show, verify, keep and delete snapshots.
     #[command(subcommand)]
     Snapshot(snapshot::Command),
@@ -72,6 +79,18 @@ enum Command {
     /// Compare the catalog with the repositories, or make it again from them.
     #[command(subcommand)]
     Catalog(catalog::Command),
+    /// List, show and remove clusters.
+    #[command(subcommand)]
+    Cluster(cluster::Command),
+    /// List, show and cancel jobs of the daemon.
+    #[command(subcommand)]
+    Job(job::Command),
+    /// What happened, and who did what.
+    #[command(subcommand)]
+    Event(event::Command),
+    /// The configuration.
+    #[command(subcommand)]
+    Config(config::Command),
 }
 
 /// Parses, runs, and says how it ended.
@@ -82,7 +101,7 @@ pub fn main() -> ExitCode {
         Err(error) => return usage(&error),
     };
     let output = Output::new(cli.output);
-    init_logs(cli.verbose);
+    init_logs(&cli);
     match run(cli, output) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -109,16 +128,21 @@ fn usage(error: &clap::Error) -> ExitCode {
     if error.use_stderr() { ExitCode::from(Class::Usage.exit_code()) } else { ExitCode::SUCCESS }
 }
 
-fn init_logs(verbose: u8) {
-    let default = match verbose {
-        0 => "warn",
-        1 => "backupd=info,warn",
+fn init_logs(cli: &Cli) {
+    let serve = if let Command::Serve(args) = &cli.command { Some(args.log_format) } else { None };
+    let default = match (cli.verbose, serve) {
+        (0, None) => "warn",
+        (0, Some(_)) | (1, _) => "backupd=info,warn",
         _ => "backupd=debug,info",
     };
     let filter = tracing_subscriber::EnvFilter::try_from_env("BACKUPD_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // a second subscriber can exist only in tests, which then keep theirs
-    let _already_set = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    let _already_set = match serve {
+        Some(serve::LogFormat::Json) => logs.json().try_init(),
+        _ => logs.try_init(),
+    };
 }
 
 fn run(cli: Cli, output: Output) -> Result<()> {
@@ -135,6 +159,11 @@ fn run(cli: Cli, output: Output) -> Result<()> {
             Command::Snapshot(command) => Box::pin(snapshot::run(command, &reach, output, cancel)).await,
             Command::Restore(args) => Box::pin(restore::run(*args, &reach, output, cancel)).await,
             Command::Key(command) => Box::pin(key::run(command, &reach, output)).await,
+            Command::Serve(args) => Box::pin(serve::run(args, &reach, cancel)).await,
+            Command::Cluster(command) => Box::pin(cluster::run(command, &reach, output, cancel)).await,
+            Command::Job(command) => Box::pin(job::run(command, &reach, output)).await,
+            Command::Event(command) => Box::pin(event::run(command, &reach, output)).await,
+            Command::Config(command) => config::run(&command, output),
             Command::Catalog(command) => Box::pin(catalog::run(command, &reach, output)).await,
             Command::Gc(command) => Box::pin(gc::run(command, &reach, output)).await,
             Command::Check(args) => Box::pin(check::run(*args, &reach, output)).await,

@@ -5,7 +5,9 @@
 
 pub mod automation;
 mod capture;
+pub mod daemon;
 mod file;
+pub mod secret;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -19,6 +21,7 @@ use toml::Spanned;
 
 use self::automation::Automation;
 pub use self::capture::Capture;
+pub use self::daemon::{Daemon, Hook, HookTarget};
 pub use self::file::DEFAULT_TOML;
 use self::file::Text;
 use crate::catalog::{self, Location, Postgres};
@@ -44,6 +47,10 @@ pub struct Config {
     pub catalog: Location,
     /// What captures may cost.
     pub capture: Capture,
+    /// How the daemon runs.
+    pub daemon: Daemon,
+    /// Who is told of events.
+    pub hooks: Vec<Hook>,
     repositories: BTreeMap<String, Repository>,
     clusters: BTreeMap<String, Cluster>,
     /// What a gigabyte costs that is stored for a month.
@@ -145,6 +152,8 @@ impl Config {
             file: None,
             catalog: folder.join(file.catalog.path.unwrap_or_default()).into(),
             capture: Capture::default().with(text, folder, &file.capture)?,
+            daemon: file.daemon.read(text, None)?,
+            hooks: Vec::new(),
             repositories: BTreeMap::new(),
             clusters: BTreeMap::new(),
             price_per_gb_month: None,
@@ -165,6 +174,10 @@ impl Config {
             config.catalog = location;
         }
         config.capture = config.capture.with(text, folder, &file.capture)?;
+        config.daemon = file.daemon.read(text, Some(&config.daemon))?;
+        for (name, section) in &file.hooks {
+            config.hooks.push(section.read(text, folder, name)?);
+        }
         for (name, section) in &file.repositories {
             let repository = repository(text, folder, name, section)?;
             config.repositories.insert(repository.name.clone(), repository);
@@ -208,6 +221,26 @@ impl Config {
         self.clusters.get(name).ok_or_else(|| self.unknown("cluster", name, self.clusters.keys()))
     }
 
+    /// What is different from another configuration, in words and without secrets, which it does not hold.
+    #[must_use]
+    pub fn differences(&self, before: &Self) -> Vec<String> {
+        let mut found = Vec::new();
+        let mut add = |is_different: bool, what: &str| {
+            if is_different {
+                found.push(what.to_owned());
+            }
+        };
+        add(self.catalog != before.catalog, "[catalog] is another, which holds after a restart");
+        add(
+            self.daemon != before.daemon,
+            "[daemon] changed (where it listens and how many jobs it runs hold after a restart)",
+        );
+        add(self.hooks != before.hooks, "[hooks] changed");
+        found.extend(compared("repository", &self.repositories, &before.repositories));
+        found.extend(compared("cluster", &self.clusters, &before.clusters));
+        found
+    }
+
     fn unknown<'a>(&self, what: &str, name: &str, known: impl Iterator<Item = &'a String>) -> Error {
         let known = known.map(String::as_str).collect::<Vec<_>>().join(", ");
         let hint = match &self.file {
@@ -217,6 +250,29 @@ impl Config {
         };
         Error::new(Class::NotFound, format!("there is no {what} `{name}` in the configuration")).hint(hint)
     }
+}
+
+/// Names that came, went, or mean something else. What is written of a section is what it means, so texts are compared.
+fn compared<T: std::fmt::Debug>(what: &str, now: &BTreeMap<String, T>, before: &BTreeMap<String, T>) -> Vec<String> {
+    let text = |section: &T| format!("{section:?}");
+    let names = |of: &BTreeMap<String, T>, pick: &dyn Fn(&String) -> bool| {
+        of.keys().filter(|name| pick(name)).cloned().collect::<Vec<_>>().join(", ")
+    };
+    let lists = [
+        ("new", names(now, &|name| !before.contains_key(name))),
+        ("gone", names(before, &|name| !now.contains_key(name))),
+        (
+            "changed",
+            names(now, &|name| {
+                before.get(name).is_some_and(|old| now.get(name).is_some_and(|new| text(new) != text(old)))
+            }),
+        ),
+    ];
+    lists
+        .into_iter()
+        .filter(|(_, names)| !names.is_empty())
+        .map(|(how, names)| format!("{how} {what}: {names}"))
+        .collect()
 }
 
 /// Where `[catalog]` says that it is.

@@ -48,6 +48,27 @@ impl Class {
         self.row().1
     }
 
+    /// The class of a text code.
+    #[must_use]
+    pub fn of(code: &str) -> Option<Self> {
+        let all = [
+            Self::Unforeseen,
+            Self::Usage,
+            Self::NotFound,
+            Self::Busy,
+            Self::Key,
+            Self::SourceAuth,
+            Self::StoreAuth,
+            Self::SourceUnavailable,
+            Self::StoreUnavailable,
+            Self::Verification,
+            Self::Refused,
+            Self::Config,
+            Self::Version,
+        ];
+        all.into_iter().find(|class| class.code() == code)
+    }
+
     const fn row(self) -> (u8, &'static str) {
         match self {
             Self::Unforeseen => (1, "unforeseen"),

@@ -8,6 +8,9 @@ pub mod clock;
 pub mod config;
 pub mod crypt;
 pub mod error;
+pub mod hooks;
+pub mod http;
+pub mod jobs;
 pub mod launch;
 pub mod manifest;
 pub mod nodes;
@@ -17,8 +20,11 @@ pub mod quantity;
 pub mod redis;
 pub mod repository;
 pub mod restore;
+pub mod scheduler;
+pub mod serve;
 pub mod snapshot;
 pub mod store;
+pub mod telemetry;
 
 /// The error for a task of ours that panicked or was cancelled.
 pub(crate) fn task_failed(error: tokio::task::JoinError) -> error::Error {

@@ -12,6 +12,7 @@
 //!
 //! Nothing is ever overwritten.
 
+pub mod abandon;
 pub mod claim;
 pub mod fact;
 pub mod gc;

@@ -9,6 +9,7 @@ mod chaos;
 mod check;
 mod configured;
 mod connections;
+mod daemon;
 mod damage_matrix;
 mod dying;
 mod engines;

@@ -166,6 +166,34 @@ impl Catalog {
             .map_err(|e| self.error("look for lost jobs in", &e))
     }
 
+    /// The jobs that wait and can no more begin in their time.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn late_jobs(&self, now_unix_ms: u64) -> Result<Vec<JobRow>> {
+        let query = const_format(&[
+            "SELECT ",
+            COLUMNS,
+            " FROM jobs WHERE state = 'queued' AND started_ms IS NULL AND start_by_ms < $1 LIMIT 1000",
+        ]);
+        sqlx::query_as(query)
+            .bind(signed(now_unix_ms))
+            .fetch_all(&self.pool)
+            .await
+            .map_err(|e| self.error("look for late jobs in", &e))
+    }
+
+    /// How many jobs that have not ended there are, by state.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn open_jobs(&self) -> Result<Vec<(String, i64)>> {
+        sqlx::query_as("SELECT state, COUNT(*) FROM jobs WHERE state IN ('queued', 'running') GROUP BY state")
+            .fetch_all(&self.pool)
+            .await
+            .map_err(|e| self.error("count the jobs of", &e))
+    }
+
     /// Takes a job for a worker, when it still waits and the limits leave room. Its fencing number is then higher than that of every
     /// worker before.
     ///
@@ -210,7 +238,15 @@ impl Catalog {
             if room == 0 || !update_job(&mut transaction, row, &claimed, None).await? {
                 return Ok(false);
             }
-            insert_step(&mut transaction, &claimed, Event::Claim.as_str(), transition.reason, now_unix_ms).await?;
+            insert_step(
+                &mut transaction,
+                &claimed,
+                &worker.name,
+                Event::Claim.as_str(),
+                transition.reason,
+                now_unix_ms,
+            )
+            .await?;
             transaction.commit().await.map(|()| true)
         };
         done.await.map(|taken| taken.then_some(claimed)).map_err(|e| self.error("take a job in", &e))
@@ -248,7 +284,9 @@ impl Catalog {
         let transition = job::next(&row.facts(), event, now_unix_ms).map_err(forbidden)?;
         let mut begun = row.after(&transition);
         step.as_str().clone_into(&mut begun.step);
-        snapshot_id.clone_into(&mut begun.snapshot_id);
+        if !snapshot_id.is_empty() {
+            snapshot_id.clone_into(&mut begun.snapshot_id);
+        }
         self.change(row, &begun, event, &transition, &[], None, now_unix_ms).await?;
         Ok(begun)
     }
@@ -342,7 +380,7 @@ impl Catalog {
             if !update_job(&mut transaction, from, to, expired_by).await? {
                 return Ok(false);
             }
-            insert_step(&mut transaction, to, event.as_str(), reason, now_unix_ms).await?;
+            insert_step(&mut transaction, to, &from.worker, event.as_str(), reason, now_unix_ms).await?;
             insert_events(&mut transaction, events, now_unix_ms).await?;
             transaction.commit().await.map(|()| true)
         };

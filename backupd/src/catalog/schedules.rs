@@ -49,8 +49,6 @@ pub enum Mark {
     Verified,
     /// Retention was applied.
     Retention,
-    /// A verification was asked for.
-    VerifyAsked,
     /// It was removed.
     Removed,
 }
@@ -161,7 +159,6 @@ impl Catalog {
             Mark::Success => "UPDATE schedules SET last_success_ms = $1, last_outcome = 'succeeded' WHERE cluster = $2",
             Mark::Verified => "UPDATE schedules SET last_verified_ms = $1 WHERE cluster = $2",
             Mark::Retention => "UPDATE schedules SET retention_ms = $1 WHERE cluster = $2",
-            Mark::VerifyAsked => "UPDATE schedules SET verify_ms = $1 WHERE cluster = $2",
             Mark::Removed => {
                 "INSERT INTO schedules (cluster, repository, window_text, window_chosen, since_ms, expected_interval_s,
                      last_outcome, removed_ms)
@@ -226,6 +223,30 @@ impl Catalog {
             transaction.commit().await.map(|()| true)
         };
         done.await.map_err(|e| self.error("decide a window in", &e))
+    }
+
+    /// Adds a verification of a cluster, when nobody asked for one since the schedule was read.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn ask_verification(&self, row: &ScheduleRow, job: &NewJob, now_unix_ms: u64) -> Result<bool> {
+        let done = async {
+            let mut transaction = self.pool.begin().await?;
+            let asked = sqlx::query(
+                "UPDATE schedules SET verify_ms = $1 WHERE cluster = $2 AND COALESCE(verify_ms, 0) = $3 AND removed_ms IS NULL",
+            )
+            .bind(signed(now_unix_ms))
+            .bind(&row.cluster)
+            .bind(row.verify_ms.unwrap_or(0))
+            .execute(&mut *transaction)
+            .await?;
+            if asked.rows_affected() == 0 {
+                return Ok(false);
+            }
+            add_job_row(&mut transaction, job, now_unix_ms).await?;
+            transaction.commit().await.map(|()| true)
+        };
+        done.await.map_err(|e| self.error("ask for a verification in", &e))
     }
 
     /// Forgets decisions before a time, but for the newest of each cluster.

@@ -195,6 +195,36 @@ impl Catalog {
         .map_err(|e| self.error("mark a snapshot in", &e))
     }
 
+    /// Notes that all of a snapshot was read and is whole.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn mark_snapshot_verified(&self, repository_id: &str, snapshot_id: &str, now_unix_ms: u64) -> Result<()> {
+        sqlx::query("UPDATE snapshots SET verified_ms = $1 WHERE repository_id = $2 AND snapshot_id = $3")
+            .bind(signed(now_unix_ms))
+            .bind(repository_id)
+            .bind(snapshot_id)
+            .execute(&self.pool)
+            .await
+            .map(drop)
+            .map_err(|e| self.error("mark a snapshot in", &e))
+    }
+
+    /// The name of the newest snapshot of a cluster.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn newest_snapshot(&self, cluster: &str) -> Result<Option<String>> {
+        sqlx::query_scalar(
+            "SELECT name FROM snapshots WHERE cluster = $1 AND removed_ms IS NULL
+             ORDER BY begun_ms DESC, snapshot_id DESC LIMIT 1",
+        )
+        .bind(cluster)
+        .fetch_optional(&self.pool)
+        .await
+        .map_err(|e| self.error("look for a snapshot in", &e))
+    }
+
     /// Notes that the manifest of a snapshot was seen, whatever was noted before.
     ///
     /// # Errors

@@ -1,7 +1,6 @@
 //! From flags (and the configuration) to what they reach: repositories, keys, sources.
 
 use std::collections::BTreeMap;
-use std::env::VarError;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -9,15 +8,11 @@ use clap::Args;
 use policies::replica::PrimaryUse;
 
 use crate::catalog::Location;
-use crate::config::{Capture, Config, Encryption, Password};
+use crate::config::{Config, Encryption, Password, secret};
 use crate::crypt::keyring::Keyring;
 use crate::error::{Class, Error, Result};
-use crate::pipeline::Flow;
-use crate::pipeline::rate::Rate;
-use crate::pipeline::spill::Spill;
 use crate::redis::{AddressMap, Secret, SourceOptions, SourceUrl, Tls};
 use crate::repository::{Keys, Repository};
-use crate::snapshot::care::Care;
 use crate::store::{self, RepositoryUrl, Store};
 
 /// The variable with the password of a source that is not in the configuration.
@@ -225,7 +220,7 @@ impl SourceArgs {
             source.username = self.source_username.clone();
             source.password = match &self.source_password_file {
                 Some(path) => Some(Secret::read(path)?),
-                None => password_of(SOURCE_PASSWORD_VARIABLE)?,
+                None => secret::of_variable(SOURCE_PASSWORD_VARIABLE)?,
             };
             source.password_file.clone_from(&self.source_password_file);
             return Ok(ReachedSource {
@@ -254,12 +249,9 @@ impl SourceArgs {
             (Some(path), _) | (None, Some(Password::File(path))) => Some(path.clone()),
             (None, _) => None,
         };
-        source.password = match (&source.password_file, &cluster.password) {
-            (Some(path), _) => Some(Secret::read(path)?),
-            (None, Some(Password::Variable(name))) => Some(password_of(name)?.ok_or_else(|| {
-                Error::new(Class::Config, format!("the variable {name} is not set, and password_env names it"))
-            })?),
-            (None, _) => None,
+        source.password = match &self.source_password_file {
+            Some(path) => Some(Secret::read(path)?),
+            None => secret::read(cluster.password.as_ref())?,
         };
         Ok(ReachedSource {
             source,
@@ -293,27 +285,5 @@ impl SourceArgs {
                 .hint("write the source as rediss://host:port"));
         }
         Ok(source)
-    }
-}
-
-/// What captures may cost, as the configuration says.
-///
-/// # Errors
-/// `Config` when the folder of the spill cannot be used.
-pub fn care(capture: &Capture) -> Result<Care> {
-    let spill = Spill::new(&capture.spill_folder, capture.spill_bytes_max, capture.spill_wait)?;
-    let (source_rate, store_rate) = (Rate::new(capture.source_rate_max), Rate::new(capture.store_rate_max));
-    Ok(Care { budget: capture.budget, limits: capture.limits, flow: Flow { spill, source_rate, store_rate } })
-}
-
-/// A password in a variable of the environment, if it is set.
-///
-/// # Errors
-/// `Config` when it is not UTF-8.
-pub fn password_of(variable: &str) -> Result<Option<Secret>> {
-    match std::env::var(variable) {
-        Ok(text) => Ok(Some(Secret::new(text))),
-        Err(VarError::NotPresent) => Ok(None),
-        Err(VarError::NotUnicode(_)) => Err(Error::new(Class::Config, format!("the variable {variable} is not UTF-8"))),
     }
 }

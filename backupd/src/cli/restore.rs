@@ -14,8 +14,9 @@ use rdbtools::select::{Family, Glob, Selection};
 use tokio_util::sync::CancellationToken;
 
 use super::output::Output;
-use super::reach::{Context, RepositoryArgs, password_of};
+use super::reach::{Context, RepositoryArgs};
 use super::watch::watched;
+use crate::config::secret;
 use crate::error::{Class, Error, Result};
 use crate::launch::{Access, LaunchTls};
 use crate::nodes::{Method, Unfinished};
@@ -265,7 +266,7 @@ pub(super) async fn files_target(url: &RepositoryUrl, scratch: Option<PathBuf>) 
 async fn target(args: &Args) -> Result<Target> {
     if let Some(dir) = &args.launch {
         let (dir, engine) = (dir.clone(), args.engine.clone());
-        let password = args.launch_password_file.as_deref().map(password).transpose()?;
+        let password = args.launch_password_file.as_deref().map(Secret::read).transpose()?;
         let tls = match (&args.launch_ca, &args.launch_cert, &args.launch_key) {
             (Some(ca), Some(cert), Some(key)) => {
                 Some(LaunchTls { ca: ca.clone(), cert: cert.clone(), key: key.clone() })
@@ -298,7 +299,7 @@ fn reached_nodes(args: &Args, names: &[String]) -> Result<SourceOptions> {
     nodes.tls = tls;
     nodes.password = match &args.target_password_file {
         Some(path) => Some(Secret::read(path)?),
-        None => password_of("BACKUPD_TARGET_PASSWORD")?,
+        None => secret::of_variable("BACKUPD_TARGET_PASSWORD")?,
     };
     Ok(nodes)
 }

@@ -20,6 +20,7 @@ use super::view::{List, SnapshotView};
 use super::watch::watched;
 use crate::catalog::{Catalog, Location};
 use crate::error::{Class, Error, Result};
+use crate::jobs::{reach, submit};
 use crate::manifest::Manifest;
 use crate::progress::Progress;
 use crate::repository::fact::Kind;
@@ -149,6 +150,9 @@ pub struct CreateArgs {
     /// zstd level, 1 (fast) to 19.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(i32).range(1..=19))]
     level: i32,
+    /// Leave it to the daemon: a job is put into the catalog, and its id is printed. Only for clusters of the configuration.
+    #[arg(long, conflicts_with_all = ["source", "node", "primary", "settle_wait", "repository"])]
+    no_wait: bool,
 }
 
 /// How shards are read.
@@ -299,13 +303,29 @@ async fn turns(location: &Location) -> Option<Catalog> {
     }
 }
 
+/// Leaves a snapshot to the daemon.
+async fn submit_create(args: CreateArgs, context: &Context, output: Output) -> Result<()> {
+    let config = context.load()?;
+    let cluster = args.cluster_name.unwrap_or(args.cluster);
+    let name = args.name.unwrap_or_else(|| default_name(&cluster));
+    let catalog = Catalog::open(&config.catalog).await?;
+    let parameters = submit::BackupParameters { tags: args.tags.into_iter().collect(), level: args.level };
+    let id = submit::backup(&catalog, &config, &cluster, &name, &parameters).await?;
+    let document = json!({"job_id": id, "name": name, "cluster": cluster, "status": "queued"});
+    output.result(&document, |_| format!("job {id} makes snapshot {name}; `backupd job show {id}` says how far it is"))
+}
+
+fn default_name(cluster: &str) -> String {
+    format!("{cluster}-{}", crate::clock::now().format("%Y-%m-%d-%H-%M-%S"))
+}
+
 async fn run_create(args: CreateArgs, context: &Context, output: Output, cancel: CancellationToken) -> Result<()> {
+    if args.no_wait {
+        return submit_create(args, context, output).await;
+    }
     let reached = args.source.reach(context, args.cluster_name.as_deref(), &args.repository)?;
     let cluster = args.cluster_name.unwrap_or(args.cluster);
-    let name = match args.name {
-        Some(name) => name,
-        None => format!("{cluster}-{}", crate::clock::now().format("%Y-%m-%d-%H-%M-%S")),
-    };
+    let name = args.name.unwrap_or_else(|| default_name(&cluster));
     let method = match args.method {
         Method::Stream if !args.data_dir.is_empty() => {
             return Err(Error::new(Class::Usage, "--data-dir is for --method bgsave"));
@@ -319,11 +339,12 @@ async fn run_create(args: CreateArgs, context: &Context, output: Output, cancel:
     let options = create::Options {
         name,
         cluster,
+        snapshot_id: None,
         source_kind: "manual".to_owned(),
         source: reached.source,
         wishes: Wishes { primary_use, node: args.node, zone: reached.zone },
         method,
-        care: super::reach::care(&context.load()?.capture)?,
+        care: reach::care(&context.load()?.capture)?,
         turns: match &reached.catalog {
             Some(location) => turns(location).await,
             None => None,

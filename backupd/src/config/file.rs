@@ -9,6 +9,7 @@ use policies::window::decide::Missed;
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::daemon::{DaemonSection, HookSection};
 use crate::error::{Class, Error, Result};
 
 /// The defaults, with all keys explained: the reference of the configuration.
@@ -22,6 +23,10 @@ pub(super) struct File {
     pub(super) catalog: Catalog,
     #[serde(default)]
     pub(super) capture: Capture,
+    #[serde(default)]
+    pub(super) daemon: DaemonSection,
+    #[serde(default)]
+    pub(super) hooks: BTreeMap<Spanned<String>, HookSection>,
     #[serde(default)]
     pub(super) repositories: BTreeMap<Spanned<String>, Repository>,
     #[serde(default)]

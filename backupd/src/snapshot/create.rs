@@ -52,6 +52,8 @@ pub struct Options {
     pub name: String,
     /// The name of the cluster it is of.
     pub cluster: String,
+    /// The id that it gets, where the caller has written it down before; else a new one.
+    pub snapshot_id: Option<String>,
     /// `manual`, `automated` or `final`.
     pub source_kind: String,
     /// How to reach the cluster.
@@ -97,7 +99,11 @@ pub async fn create(
     }
     let repository = Repository::open_or_create(store).await?;
     let begun_at = clock::now();
-    let held = repository.claim(&options.name, &options.cluster, &new_snapshot_id(begun_at)?).await?;
+    let snapshot_id = match &options.snapshot_id {
+        Some(id) => id.clone(),
+        None => new_snapshot_id(begun_at)?,
+    };
+    let held = repository.claim(&options.name, &options.cluster, &snapshot_id).await?;
     let renewing = renew(repository.clone(), held.clone());
     let taker = Arc::new(Taker {
         repository: repository.clone(),

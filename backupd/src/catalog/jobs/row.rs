@@ -148,7 +148,8 @@ impl JobRow {
             step: steps.into_iter().find(|step| step.as_str() == self.step),
             attempts: self.attempts,
             is_cancel_wanted: self.cancel_ms.is_some(),
-            start_by_unix_ms: self.start_by_ms.map(unsigned),
+            // one that has begun in its time may go on, and begin again, after it
+            start_by_unix_ms: self.start_by_ms.filter(|_| self.started_ms.is_none()).map(unsigned),
         }
     }
 
@@ -221,6 +222,7 @@ pub(super) async fn update_job(
 pub(super) async fn insert_step(
     connection: &mut AnyConnection,
     job: &JobRow,
+    worker: &str,
     event: &str,
     reason: &str,
     now_unix_ms: u64,
@@ -231,7 +233,7 @@ pub(super) async fn insert_step(
     )
     .bind(&job.job_id)
     .bind(signed(now_unix_ms))
-    .bind(&job.worker)
+    .bind(worker)
     .bind(signed(job.fencing))
     .bind(event)
     .bind(&job.state)

@@ -1,0 +1,149 @@
+//! Jobs: taken from the catalog by workers, done step by step, and given back when a worker ends.
+//!
+//! A step is written into the catalog before its effect, under the fencing number of its worker. Whoever takes a job after a worker
+//! that died finds there what that one had begun, and either goes on behind it or undoes it and begins anew.
+
+mod backup;
+pub mod reach;
+mod removal;
+pub mod submit;
+mod verify;
+mod work;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use policies::job::{self, Event};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::catalog::{Catalog, Code, JobRow, Limits, NewEvent, Why, Worker};
+use crate::config::Config;
+use crate::error::Result;
+use crate::snapshot::care::Care;
+use crate::telemetry::Telemetry;
+
+/// How often a worker looks for jobs.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// The wait after the catalog could not be reached.
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// How many waiting jobs a worker looks at.
+const CANDIDATES_MAX: u32 = 64;
+
+/// The configuration as it is now.
+pub type Live = watch::Receiver<Arc<Config>>;
+
+/// The workers of this process.
+#[derive(Debug, Clone)]
+pub struct Crew {
+    /// Where jobs are.
+    pub catalog: Catalog,
+    /// What they are about.
+    pub config: Live,
+    /// What is counted.
+    pub telemetry: Arc<Telemetry>,
+    /// What captures may cost: made once, so that all jobs of the process share its limits.
+    pub care: Care,
+    /// Different for every process.
+    pub name: String,
+}
+
+impl Crew {
+    fn worker(&self) -> Worker {
+        Worker { name: self.name.clone(), lease: self.config.borrow().daemon.lease }
+    }
+
+    /// Takes and does jobs until `stop`; then gives what is running `stop_wait` to end, and hands the rest back.
+    pub async fn run(self, stop: CancellationToken) {
+        let seats = Arc::new(Semaphore::new(self.config.borrow().daemon.jobs));
+        let (mut jobs, hand_back) = (JoinSet::new(), CancellationToken::new());
+        while !stop.is_cancelled() {
+            while jobs.try_join_next().is_some() {}
+            let looked = self.look(&seats, &mut jobs, &hand_back).await;
+            let pause = match looked {
+                Ok(()) => LOOK_EVERY,
+                Err(error) => {
+                    self.telemetry.catalog_failed(&error);
+                    PAUSE
+                }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = stop.cancelled() => {}
+            }
+        }
+        let wait = self.config.borrow().daemon.stop_wait;
+        if tokio::time::timeout(wait, async { while jobs.join_next().await.is_some() {} }).await.is_err() {
+            tracing::info!(jobs = jobs.len(), "jobs are handed back");
+            hand_back.cancel();
+            while jobs.join_next().await.is_some() {}
+        }
+    }
+
+    async fn look(&self, seats: &Arc<Semaphore>, jobs: &mut JoinSet<()>, hand_back: &CancellationToken) -> Result<()> {
+        let now_ms = self.catalog.now_unix_ms().await?;
+        self.take_back(now_ms).await?;
+        self.telemetry.catalog_answered();
+        if seats.available_permits() == 0 {
+            return Ok(());
+        }
+        let daemon = self.config.borrow().daemon.clone();
+        let limits = Limits { repository: daemon.jobs_per_repository, host: daemon.jobs_per_host };
+        for row in self.catalog.ready_jobs(now_ms, CANDIDATES_MAX).await? {
+            let Ok(seat) = Arc::clone(seats).try_acquire_owned() else { return Ok(()) };
+            if let Some(held) = self.catalog.claim_job(&row, &self.worker(), limits, now_ms).await? {
+                let (crew, hand_back) = (self.clone(), hand_back.clone());
+                jobs.spawn(async move {
+                    work::work(crew, held, hand_back).await;
+                    drop(seat);
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Jobs whose worker said nothing for longer than its lease are queued again, or ended.
+    async fn take_back(&self, now_ms: u64) -> Result<()> {
+        for row in self.catalog.lost_jobs(now_ms).await? {
+            let event = |transition: &job::Transition| {
+                let message = format!("worker {} of {} is gone: {}", row.worker, row.kind, transition.reason);
+                let mut events = vec![about(&row, Code::JobLost, message)];
+                if transition.to == job::State::Failed {
+                    events.push(about(&row, failed_code(&row), transition.reason));
+                }
+                events
+            };
+            match self.catalog.end_job(&row, Event::LeaseLost, &Why::default(), event, now_ms).await {
+                Ok(_) => {}
+                // another worker saw it first, or its worker came back in time
+                Err(error) if !error.is_retryable() => tracing::debug!(job = row.job_id, error = %error),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// An event about a job.
+pub(crate) fn about(row: &JobRow, code: Code, message: impl Into<String>) -> NewEvent {
+    NewEvent {
+        code,
+        cluster: row.cluster.clone(),
+        snapshot_name: row.snapshot_name.clone(),
+        job_id: row.job_id.clone(),
+        message: message.into(),
+    }
+}
+
+/// What is told when a job of this kind has failed for good.
+pub(crate) fn failed_code(row: &JobRow) -> Code {
+    match row.kind() {
+        job::Kind::Backup => Code::BackupFailed,
+        job::Kind::Verify => Code::VerifyFailed,
+        job::Kind::Delete => Code::DeleteFailed,
+        job::Kind::Remove => Code::RemoveFailed,
+    }
+}

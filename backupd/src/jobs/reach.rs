@@ -1,0 +1,93 @@
+//! From names in the configuration to what a job works on.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use policies::replica::Wishes;
+
+use crate::config::{Capture, Cluster, Config, Encryption, Password, Repository as Section, secret};
+use crate::crypt::keyring::Keyring;
+use crate::error::{Class, Error, Result};
+use crate::pipeline::Flow;
+use crate::pipeline::rate::Rate;
+use crate::pipeline::spill::Spill;
+use crate::redis::{AddressMap, SourceOptions};
+use crate::repository::{Keys, Repository};
+use crate::snapshot::care::Care;
+use crate::store::{self, Store};
+
+/// A cluster with its source and the repository of its snapshots.
+#[derive(Debug)]
+pub struct Source {
+    /// How it is reached.
+    pub options: SourceOptions,
+    /// Which nodes may serve.
+    pub wishes: Wishes,
+    /// What its snapshots are tagged with.
+    pub tags: BTreeMap<String, String>,
+}
+
+/// What opens the snapshots of a repository.
+///
+/// # Errors
+/// `Key` when the key file cannot be used.
+pub fn keys(section: &Section) -> Result<Keys> {
+    match &section.encryption {
+        Encryption::KeyFile(path) => Keyring::read(path).map(Keys::Keyring),
+        Encryption::None => Ok(Keys::NoEncryption),
+    }
+}
+
+/// The store of a repository of the configuration, and its keys.
+///
+/// # Errors
+/// `NotFound` when the configuration does not name it; `Key`; what the store says.
+pub async fn store(config: &Config, name: &str) -> Result<(Arc<dyn Store>, Keys)> {
+    let section = config.repository(name)?;
+    Ok((store::open(&section.url).await?, keys(section)?))
+}
+
+/// A repository of the configuration, and its keys.
+///
+/// # Errors
+/// As [`store`], and `NotFound` when nothing was written to it yet.
+pub async fn repository(config: &Config, name: &str) -> Result<(Repository, Keys)> {
+    let (store, keys) = store(config, name).await?;
+    Ok((Repository::open(store).await?, keys))
+}
+
+/// The source of a cluster of the configuration.
+///
+/// # Errors
+/// `NotFound` when the configuration does not name it, `Config` when its password cannot be read.
+pub fn source(config: &Config, name: &str) -> Result<Source> {
+    let cluster = config.cluster(name)?;
+    let mut options = SourceOptions::new(cluster.sources.clone());
+    options.tls = cluster.tls.clone();
+    options.sentinel_master.clone_from(&cluster.sentinel_master);
+    options.username.clone_from(&cluster.username);
+    options.password = secret::read(cluster.password.as_ref())?;
+    if let Some(Password::File(path)) = &cluster.password {
+        options.password_file = Some(path.clone());
+    }
+    let pairs = cluster.addresses.clone();
+    options.addresses = AddressMap::new(pairs).map_err(|why| Error::new(Class::Config, why))?;
+    let wishes = Wishes { primary_use: cluster.primary_use, node: None, zone: cluster.zone.clone() };
+    Ok(Source { options, wishes, tags: cluster.tags.clone() })
+}
+
+/// What captures may cost, as the configuration says. Who shares it shares its limits.
+///
+/// # Errors
+/// `Config` when the folder of the spill cannot be used.
+pub fn care(capture: &Capture) -> Result<Care> {
+    let spill = Spill::new(&capture.spill_folder, capture.spill_bytes_max, capture.spill_wait)?;
+    let (source_rate, store_rate) = (Rate::new(capture.source_rate_max), Rate::new(capture.store_rate_max));
+    Ok(Care { budget: capture.budget, limits: capture.limits, flow: Flow { spill, source_rate, store_rate } })
+}
+
+/// The host that limits how many captures of it run at the same time: that of the first source.
+#[must_use]
+pub fn host(cluster: &Cluster) -> String {
+    cluster.sources.first().map(|url| url.address.host().to_owned()).unwrap_or_default()
+}

@@ -1,0 +1,31 @@
+//! Reads a snapshot again, as a job; the verdict is noted beside its manifest.
+
+use policies::job::Step;
+
+use super::work::Held;
+use super::{about, reach};
+use crate::catalog::{Code, Mark, NewEvent};
+use crate::error::Result;
+use crate::repository::{Keys, Repository};
+use crate::snapshot::verify::examine;
+
+pub(super) async fn run(held: &mut Held) -> Result<Vec<NewEvent>> {
+    let (repository, keys) = reach::repository(&held.config, &held.row.repository).await?;
+    verified(held, &repository, &keys).await?;
+    held.begin(Step::Record, "").await?;
+    let now_ms = held.catalog.now_unix_ms().await?;
+    held.catalog.mark_schedule(&held.row.cluster, Mark::Verified, now_ms).await?;
+    let message = format!("snapshot {} was read and is whole", held.row.snapshot_name);
+    Ok(vec![about(&held.row, Code::VerifySucceeded, message)])
+}
+
+/// Reads the snapshot of the job, and notes the verdict.
+pub(super) async fn verified(held: &mut Held, repository: &Repository, keys: &Keys) -> Result<()> {
+    held.begin(Step::Verify, "").await?;
+    let name = held.row.snapshot_name.clone();
+    let manifest = examine(repository, &name, keys, true, &held.progress, &held.cancel).await?.manifest;
+    let now_ms = held.catalog.now_unix_ms().await?;
+    held.catalog.mark_snapshot_verified(repository.id(), &manifest.snapshot_id, now_ms).await?;
+    held.telemetry.verified(manifest.plain_bytes());
+    Ok(())
+}

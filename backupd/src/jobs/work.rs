@@ -1,0 +1,218 @@
+//! One job from its claim to its end: heartbeats beside it, its steps, and what is written when it ends.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use policies::job::{Event, Kind, State, Step, Transition};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::{Crew, about, backup, failed_code, removal, verify};
+use crate::catalog::{Beat, Catalog, Code, JobRow, NewEvent, Why, Worker};
+use crate::config::Config;
+use crate::error::{Class, Error, Result};
+use crate::progress::Progress;
+use crate::snapshot::care::Care;
+use crate::telemetry::Telemetry;
+
+/// The longest time between two heartbeats.
+const BEAT_MAX: Duration = Duration::from_secs(2);
+
+/// How often the end of a job is tried to be written while the catalog is away; then its lease has run out anyway.
+const END_ATTEMPTS_MAX: u32 = 120;
+
+/// The wait between them.
+const END_WAIT: Duration = Duration::from_secs(1);
+
+/// Why a job is to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stop {
+    Canceled,
+    HandBack,
+    Lost,
+}
+
+/// A job in the hands of a worker.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) catalog: Catalog,
+    pub(super) config: Arc<Config>,
+    pub(super) telemetry: Arc<Telemetry>,
+    pub(super) care: Care,
+    /// As it was last written.
+    pub(super) row: JobRow,
+    pub(super) progress: Arc<Progress>,
+    /// Set when the work is to stop, for whatever reason.
+    pub(super) cancel: CancellationToken,
+}
+
+impl Held {
+    /// Writes that a step begins.
+    pub(super) async fn begin(&mut self, step: Step, snapshot_id: &str) -> Result<()> {
+        if self.cancel.is_cancelled() {
+            return Err(Error::new(Class::Unforeseen, "interrupted"));
+        }
+        let now_ms = self.catalog.now_unix_ms().await?;
+        self.row = self.catalog.begin_step(&self.row, step, snapshot_id, now_ms).await?;
+        Ok(())
+    }
+}
+
+/// Does a job that was claimed, and writes how it ended.
+pub(super) async fn work(crew: Crew, row: JobRow, hand_back: CancellationToken) {
+    let worker = crew.worker();
+    let mut held = Held {
+        catalog: crew.catalog.clone(),
+        config: Arc::clone(&crew.config.borrow()),
+        telemetry: Arc::clone(&crew.telemetry),
+        care: crew.care.clone(),
+        row,
+        progress: Arc::new(Progress::default()),
+        cancel: CancellationToken::new(),
+    };
+    let stop = Arc::new(Mutex::new(None));
+    let beating = tokio::spawn(beat(
+        crew.catalog.clone(),
+        worker,
+        held.row.clone(),
+        Arc::clone(&held.progress),
+        held.cancel.clone(),
+        Arc::clone(&stop),
+        hand_back,
+    ));
+    let began = Instant::now();
+    tracing::info!(
+        job = held.row.job_id,
+        kind = held.row.kind,
+        cluster = held.row.cluster,
+        fencing = held.row.fencing,
+        "job begins"
+    );
+    let outcome = match held.row.kind() {
+        Kind::Backup => Box::pin(backup::run(&mut held)).await,
+        Kind::Verify => Box::pin(verify::run(&mut held)).await,
+        Kind::Delete => Box::pin(removal::delete(&mut held)).await,
+        Kind::Remove => Box::pin(removal::remove(&mut held)).await,
+    };
+    let stopped = *stop.lock().unwrap_or_else(PoisonError::into_inner);
+    held.telemetry.job_ended(&held.row, outcome.as_ref().err(), stopped.is_some(), began.elapsed());
+    conclude(&held, outcome, stopped).await;
+    beating.abort();
+}
+
+/// Says that the job is alive, and listens whether it is to stop. It stops by itself before its lease is over when that cannot be renewed.
+async fn beat(
+    catalog: Catalog,
+    worker: Worker,
+    row: JobRow,
+    progress: Arc<Progress>,
+    cancel: CancellationToken,
+    stop: Arc<Mutex<Option<Stop>>>,
+    hand_back: CancellationToken,
+) {
+    let every = (worker.lease / 4).min(BEAT_MAX);
+    let mut renewed = Instant::now();
+    let halt = |why: Stop| {
+        stop.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);
+        cancel.cancel();
+    };
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(every) => {}
+            () = hand_back.cancelled(), if !cancel.is_cancelled() => halt(Stop::HandBack),
+        }
+        let began = Instant::now();
+        let beaten = async {
+            let now_ms = catalog.now_unix_ms().await?;
+            catalog.beat_job(&row, &worker, &beat_of(&progress), now_ms).await
+        };
+        match tokio::time::timeout(worker.lease / 2, beaten).await {
+            Ok(Ok(is_cancel_wanted)) => {
+                renewed = began;
+                if is_cancel_wanted {
+                    halt(Stop::Canceled);
+                }
+            }
+            Ok(Err(error)) if error.class() == Class::Busy && !error.is_retryable() => {
+                tracing::warn!(job = row.job_id, error = %error, "the job is stopped");
+                return halt(Stop::Lost);
+            }
+            failed => {
+                tracing::warn!(job = row.job_id, failed = ?failed, "no heartbeat could be written");
+                if renewed.elapsed() + every + every > worker.lease {
+                    halt(Stop::Lost);
+                }
+            }
+        }
+    }
+}
+
+fn beat_of(progress: &Progress) -> Beat {
+    let (phase, rows) = progress.look();
+    Beat {
+        phase,
+        done_bytes: rows.iter().map(|row| row.meter.plain_bytes()).sum(),
+        total_bytes: rows.iter().filter_map(|row| row.total_bytes).sum(),
+        done_keys: rows.iter().map(|row| row.meter.keys()).sum(),
+    }
+}
+
+async fn conclude(held: &Held, outcome: Result<Vec<NewEvent>>, stopped: Option<Stop>) {
+    let (event, why, done) = match (outcome, stopped) {
+        (Ok(events), _) => (Event::Finish, Why::default(), events),
+        (Err(error), Some(Stop::Lost)) => {
+            tracing::warn!(job = held.row.job_id, error = %error, "the job was lost; another worker goes on with it");
+            return;
+        }
+        (Err(_), Some(Stop::Canceled)) => (Event::Stopped, Why::default(), Vec::new()),
+        (Err(_), Some(Stop::HandBack)) => (Event::HandBack, Why::default(), Vec::new()),
+        (Err(error), None) => {
+            tracing::warn!(job = held.row.job_id, class = error.class().code(), error = %error, "the job failed");
+            (Event::Fail { retryable: error.is_retryable() }, Why::from(&error), Vec::new())
+        }
+    };
+    for _ in 0..END_ATTEMPTS_MAX {
+        match end(held, event, &why, &done).await {
+            Ok(()) => return,
+            Err(error) if error.is_retryable() => {
+                held.telemetry.catalog_failed(&error);
+                tokio::time::sleep(END_WAIT).await;
+            }
+            Err(error) => {
+                tracing::warn!(job = held.row.job_id, error = %error, "the end of the job is another worker's to write");
+                return;
+            }
+        }
+    }
+    tracing::error!(
+        job = held.row.job_id,
+        "the end of the job could not be written: it is found as lost and looked at again"
+    );
+}
+
+async fn end(held: &Held, event: Event, why: &Why, done: &[NewEvent]) -> Result<()> {
+    let now_ms = held.catalog.now_unix_ms().await?;
+    // whether its end was asked for is known best by the row as it is now
+    let row = JobRow { cancel_ms: held.catalog.job(&held.row.job_id).await?.cancel_ms, ..held.row.clone() };
+    let events = |transition: &Transition| told(&row, event, transition, why, done);
+    let ended = held.catalog.end_job(&row, event, why, events, now_ms).await?;
+    if row.kind() == Kind::Backup && ended.state().is_final() && ended.state() != State::Succeeded {
+        held.catalog.note_outcome(&row.cluster, ended.state().as_str()).await?;
+    }
+    Ok(())
+}
+
+fn told(row: &JobRow, event: Event, transition: &Transition, why: &Why, done: &[NewEvent]) -> Vec<NewEvent> {
+    match (event, transition.to) {
+        (Event::Finish, _) => done.to_vec(),
+        (_, State::Canceled) => vec![about(row, Code::JobCanceled, transition.reason)],
+        (Event::HandBack, _) => vec![about(row, Code::JobHandedBack, transition.reason)],
+        (_, State::Queued) if row.kind() == Kind::Backup => {
+            vec![about(row, Code::BackupRetried, format!("{}: {}", transition.reason, why.reason))]
+        }
+        (_, State::Failed) => {
+            vec![about(row, failed_code(row), format!("{} ({})", why.reason, transition.reason))]
+        }
+        _ => Vec::new(),
+    }
+}

@@ -1,0 +1,201 @@
+//! Occurrences of windows: what is due becomes a job, what passed is told.
+
+use std::collections::BTreeMap;
+
+use policies::job::{Event, Kind};
+use policies::window::decide::{Next, Question, SkipReason, decide};
+use policies::window::{Occurrence, Window};
+
+use crate::catalog::{Catalog, Code, Decision, NewEvent, NewJob, Outcome, ScheduleRow, Why};
+use crate::config::{Cluster, Config};
+use crate::error::{Class, Result};
+use crate::jobs::{about, submit};
+
+/// How many decisions about one cluster a pass makes.
+const ROUNDS_MAX: usize = 20;
+
+/// Looks at every cluster of the configuration that was not removed.
+pub(super) async fn pass(catalog: &Catalog, config: &Config, now_ms: u64) -> Result<()> {
+    let mut known: BTreeMap<String, ScheduleRow> =
+        catalog.schedules().await?.into_iter().map(|row| (row.cluster.clone(), row)).collect();
+    for cluster in config.clusters() {
+        let window = effective_window(cluster);
+        let row = known.remove(&cluster.name);
+        if row.as_ref().is_some_and(|row| row.removed_ms.is_some()) {
+            continue;
+        }
+        let text = window.as_ref().map(|(window, _)| window.to_string()).unwrap_or_default();
+        let row = match row {
+            Some(row) if row.window_text == text && row.repository == cluster.repository => row,
+            _ => register(catalog, cluster, window.as_ref(), &text, now_ms).await?,
+        };
+        if let Some((window, _)) = &window {
+            settle(catalog, config, cluster, window, row, now_ms).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The window that holds, and whether it was chosen; none when automated backups are off.
+fn effective_window(cluster: &Cluster) -> Option<(Window, bool)> {
+    let automation = &cluster.automation;
+    let chosen = || (Window::chosen_for(&cluster.name), true);
+    automation.on.then(|| automation.window.clone().map_or_else(chosen, |window| (window, false)))
+}
+
+async fn register(
+    catalog: &Catalog,
+    cluster: &Cluster,
+    window: Option<&(Window, bool)>,
+    text: &str,
+    now_ms: u64,
+) -> Result<ScheduleRow> {
+    let interval_s = window.and_then(|(window, _)| window.longest_interval_ms(now_ms)).unwrap_or(0) / 1000;
+    let is_chosen = window.is_some_and(|(_, is_chosen)| *is_chosen);
+    if catalog.put_schedule(&cluster.name, &cluster.repository, (text, is_chosen), interval_s, now_ms).await? {
+        let how = match (text, is_chosen) {
+            ("", _) => "without automated backups".to_owned(),
+            (text, true) => format!("with the window {text}, which was chosen for it"),
+            (text, false) => format!("with the window {text}"),
+        };
+        let event = NewEvent::new(Code::ClusterRegistered, format!("cluster {} is backed up {how}", cluster.name));
+        catalog.add_event(&event.of(&cluster.name), now_ms).await?;
+    }
+    catalog.known_schedule(&cluster.name).await
+}
+
+async fn settle(
+    catalog: &Catalog,
+    config: &Config,
+    cluster: &Cluster,
+    window: &Window,
+    row: ScheduleRow,
+    now_ms: u64,
+) -> Result<()> {
+    let mut settled_ms = row.settled_ms.and_then(|ms| u64::try_from(ms).ok());
+    for _ in 0..ROUNDS_MAX {
+        let question = Question {
+            cluster: &cluster.name,
+            window,
+            missed: cluster.automation.missed,
+            since_ms: row.since_ms,
+            settled_ms,
+            fired_ms: &[],
+            held: None,
+            hold: None,
+            now_ms,
+        };
+        let decision = decide(&question);
+        for (occurrence, why) in &decision.skipped {
+            missed(catalog, cluster, *occurrence, *why, now_ms).await?;
+            settled_ms = Some(occurrence.start_ms);
+        }
+        match decision.next {
+            Next::Again => {}
+            Next::Start { occurrence, caught_up } => {
+                return fire(catalog, config, cluster, occurrence, caught_up, now_ms).await;
+            }
+            Next::Held { .. } | Next::Wait { .. } | Next::Never => return Ok(()),
+        }
+    }
+    Ok(())
+}
+
+async fn fire(
+    catalog: &Catalog,
+    config: &Config,
+    cluster: &Cluster,
+    occurrence: Occurrence,
+    caught_up: bool,
+    now_ms: u64,
+) -> Result<()> {
+    let name = automated_name(&cluster.name, occurrence.start_ms);
+    let mut job: NewJob = submit::job(config, Kind::Backup, &cluster.name, &name, now_ms)?;
+    "automated".clone_into(&mut job.source);
+    job.start_by_ms = (!caught_up).then_some(occurrence.end_ms);
+    let (outcome, code, reason) = if caught_up {
+        (Outcome::CaughtUp, Code::WindowCaughtUp, "the last window was missed, and is made up for")
+    } else {
+        (Outcome::Fired, Code::WindowFired, "its window is open")
+    };
+    let message = format!("backup {name} of cluster {}: {reason}", cluster.name);
+    let event = NewEvent {
+        code,
+        cluster: cluster.name.clone(),
+        snapshot_name: name.clone(),
+        job_id: job.job_id.clone(),
+        message,
+    };
+    let occurrence_ms = occurrence.start_ms;
+    let decision = Decision { cluster: &cluster.name, occurrence_ms, outcome, reason, job: Some(&job), event };
+    catalog.decide_window(&decision, now_ms).await.map(drop)
+}
+
+async fn missed(
+    catalog: &Catalog,
+    cluster: &Cluster,
+    occurrence: Occurrence,
+    why: SkipReason,
+    now_ms: u64,
+) -> Result<()> {
+    let reason = why.to_string();
+    let at = crate::catalog::time_text(occurrence.start_ms);
+    let message = format!("the window of cluster {} at {at} passed without a backup: {reason}", cluster.name);
+    let decision = Decision {
+        cluster: &cluster.name,
+        occurrence_ms: occurrence.start_ms,
+        outcome: Outcome::Missed,
+        reason: &reason,
+        job: None,
+        event: NewEvent::new(Code::WindowMissed, message).of(&cluster.name),
+    };
+    catalog.decide_window(&decision, now_ms).await.map(drop)
+}
+
+/// `automatic.<cluster>-YYYY-MM-DD-hh-mm`, as ElastiCache names them; the time is the beginning of the window.
+fn automated_name(cluster: &str, start_ms: u64) -> String {
+    let time = crate::catalog::time_text(start_ms);
+    let minute: String = time.chars().take(16).map(|c| if matches!(c, 'T' | ':') { '-' } else { c }).collect();
+    let prefix = "automatic.";
+    let room = policies::names::NAME_LEN_MAX.saturating_sub(prefix.len() + minute.len() + 1);
+    let cluster: String = cluster.chars().take(room).collect();
+    format!("{prefix}{cluster}-{minute}")
+}
+
+/// Jobs that could not begin in their window.
+pub(super) async fn late(catalog: &Catalog, now_ms: u64) -> Result<()> {
+    for row in catalog.late_jobs(now_ms).await? {
+        let why = Why { class: Class::Busy.code().to_owned(), reason: waited_for(&row.reason) };
+        let events = |_: &policies::job::Transition| {
+            let message = format!("backup {} could not begin in its window: {}", row.snapshot_name, why.reason);
+            vec![about(&row, Code::WindowMissed, message)]
+        };
+        match catalog.end_job(&row, Event::Late, &why, events, now_ms).await {
+            Ok(_) => {}
+            // a worker took it after all, or another scheduler said so first
+            Err(error) if !error.is_retryable() => tracing::debug!(job = row.job_id, error = %error),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn waited_for(reason: &str) -> String {
+    if reason.is_empty() {
+        "no worker had room for it".to_owned()
+    } else {
+        format!("after an attempt that ended with: {reason}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn automated_snapshots_are_named_as_elasticache_names_them() {
+        assert_eq!(automated_name("orders", 1_764_039_600_000), "automatic.orders-2025-11-25-03-00");
+        let long = automated_name(&"c".repeat(128), 0);
+        assert!(long.len() == policies::names::NAME_LEN_MAX && long.ends_with("-1970-01-01-00-00"), "{long}");
+    }
+}

@@ -1,0 +1,142 @@
+//! Three daemons on one PostgreSQL, killed again and again while windows are due every minute.
+//!
+//! The short form runs with the other tests. The long one is a command, see docs/daemon.md:
+//! `BACKUPD_KILLS=500 BACKUPD_CLUSTERS=20 BACKUPD_SEED=1 cargo nextest run -p backupd --run-ignored only -E 'test(killed_many_times)'`.
+
+use std::collections::BTreeMap;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::{Fleet, LIMIT, postgres};
+use crate::harness::cli::Spawned;
+use crate::harness::keyspace::Random;
+use crate::harness::postgres::Postgres;
+use crate::harness::process::wait_for;
+
+const DAEMON: &str = "lease = \"2s\"\nstop_wait = \"0s\"\njobs = 8\njobs_per_repository = 40\njobs_per_host = 40\n";
+
+#[test]
+#[ignore = "a minute and more: run by hand, see docs/daemon.md"]
+fn a_window_fires_once_while_daemons_are_killed() {
+    chaos(3, 12, 7, Duration::from_secs(200));
+}
+
+#[test]
+#[ignore = "takes an hour or more: see docs/daemon.md"]
+fn windows_fire_once_while_daemons_are_killed_many_times() {
+    let number = |name: &str, default| std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default);
+    let clusters = usize::try_from(number("BACKUPD_CLUSTERS", 20)).unwrap();
+    chaos(clusters, number("BACKUPD_KILLS", 500), number("BACKUPD_SEED", 1), Duration::from_secs(4 * 3600));
+}
+
+/// Where a daemon is killed: when a job has just begun this step, or at any moment.
+const MARKS: [&str; 6] = ["claim", "capture", "record", "finish", "lease-lost", ""];
+
+fn chaos(clusters: usize, kills: u64, seed: u64, limit: Duration) {
+    let server = Postgres::start();
+    let database = server.database();
+    let fleet = Fleet::new(clusters, &postgres(&server, &database), DAEMON, "window = \"* * * * * for 1m\"");
+    let mut random = Random::new(seed);
+    let mut daemons: Vec<Spawned> = (0..3).map(|_| fleet.daemon()).collect();
+    let (began, mut killed): (_, BTreeMap<&str, u64>) = (Instant::now(), BTreeMap::new());
+    let fired = || -> u64 {
+        let query = "SELECT COUNT(*) FROM windows_fired WHERE outcome = 'fired'";
+        server.psql(&database, query).ok().and_then(|text| text.parse().ok()).unwrap_or(0)
+    };
+    wait_for("the first window", LIMIT, || if fired() > 0 { Ok(()) } else { Err(String::new()) });
+    for kill in 0..kills {
+        let mark = MARKS[usize::try_from(random.below(MARKS.len() as u64)).unwrap()];
+        let victim = victim(&server, &database, mark, &mut random);
+        let number = victim.map_or_else(
+            || usize::try_from(random.below(3)).unwrap(),
+            |pid| daemons.iter().position(|daemon| daemon.running.child.id() == pid).unwrap_or(0),
+        );
+        *killed.entry(if victim.is_some() { mark } else { "any moment" }).or_default() += 1;
+        daemons[number].running.kill();
+        daemons[number] = fleet.daemon();
+        assert!(began.elapsed() < limit, "{kill} of {kills} kills after {limit:?}");
+    }
+    // in peace, what was begun is ended
+    fleet.configure(&postgres(&server, &database), DAEMON, "snapshot_retention_limit = 0");
+    daemons.iter().for_each(|daemon| daemon.running.signal("HUP"));
+    wait_for("all jobs to end", LIMIT.max(Duration::from_secs(600)), || {
+        let open = fleet.json(&["job", "list", "--open"])["jobs"].as_array().unwrap().clone();
+        if open.is_empty() { Ok(()) } else { Err(format!("{open:?}")) }
+    });
+    daemons.iter().for_each(|daemon| daemon.running.signal("TERM"));
+    daemons.into_iter().for_each(|daemon| drop(daemon.wait(LIMIT).ok()));
+    println!("seed {seed}, {clusters} clusters, kills: {killed:?}, {:?}", began.elapsed());
+    account_for_every_window(&fleet, &server, &database);
+}
+
+/// Waits for a mark of any job to appear, and gives the process that set it; `None` for any moment.
+fn victim(server: &Postgres, database: &str, mark: &str, random: &mut Random) -> Option<u32> {
+    thread::sleep(Duration::from_millis(random.below(1500)));
+    if mark.is_empty() {
+        return None;
+    }
+    let last = "SELECT COALESCE(MAX(at_ms), 0) FROM job_steps";
+    let since = server.psql(database, last).ok()?;
+    let deadline = Instant::now() + Duration::from_secs(4);
+    while Instant::now() < deadline {
+        let query = format!(
+            "SELECT worker FROM job_steps WHERE event = '{mark}' AND at_ms > {since} AND worker <> '' ORDER BY at_ms LIMIT 1"
+        );
+        match server.psql(database, &query) {
+            Ok(worker) if !worker.is_empty() => return worker.split(':').nth(1).and_then(|pid| pid.parse().ok()),
+            _ => thread::sleep(Duration::from_millis(5)),
+        }
+    }
+    None
+}
+
+fn account_for_every_window(fleet: &Fleet, server: &Postgres, database: &str) {
+    let query = |text: &str| server.psql(database, text).unwrap();
+    let windows: u64 = query("SELECT COUNT(*) FROM windows_fired WHERE outcome = 'fired'").parse().unwrap();
+    assert!(windows > 0);
+    // no window has two jobs, and none was lost: each has a job that ended, well or with its reason and an event
+    let twice = "SELECT cluster, snapshot_name FROM jobs WHERE kind = 'backup' GROUP BY 1, 2 HAVING COUNT(*) > 1";
+    assert_eq!(query(twice), "");
+    let lost = "SELECT w.cluster, w.occurrence_ms FROM windows_fired w LEFT JOIN jobs j ON j.job_id = w.job_id
+        WHERE w.outcome <> 'missed' AND (j.state IS NULL OR j.state NOT IN ('succeeded', 'failed'))";
+    assert_eq!(query(lost), "");
+    let gap = "SELECT cluster, occurrence_ms FROM (SELECT cluster, occurrence_ms, LEAD(occurrence_ms) OVER
+        (PARTITION BY cluster ORDER BY occurrence_ms) AS next FROM windows_fired) t WHERE next - occurrence_ms > 60000";
+    assert_eq!(query(gap), "", "an occurrence was decided by nobody");
+    let silent = "SELECT j.job_id, j.reason FROM jobs j WHERE j.state = 'failed' AND (j.reason = '' OR NOT EXISTS
+        (SELECT 1 FROM events e WHERE e.job_id = j.job_id AND e.severity = 'error'))";
+    assert_eq!(query(silent), "");
+    assert_eq!(query("SELECT job_id FROM jobs WHERE state = 'running'"), "", "a lease is stuck");
+    let failed = query("SELECT reason || ': ' || COUNT(*) FROM jobs WHERE state = 'failed' GROUP BY reason");
+
+    // what is shown as available is just what succeeded, and restores
+    let mut names = fleet.snapshots();
+    names.sort();
+    let succeeded = query("SELECT snapshot_name FROM jobs WHERE kind = 'backup' AND state = 'succeeded' ORDER BY 1");
+    let mut wanted: Vec<String> = succeeded.lines().map(str::to_owned).collect();
+    wanted.sort();
+    let unexpected: Vec<&String> = names.iter().filter(|name| !wanted.contains(name)).collect();
+    assert!(unexpected.is_empty() || !failed.is_empty(), "{unexpected:?} are there without a job that made them");
+    let missing: Vec<&String> = wanted.iter().filter(|name| !names.contains(name)).collect();
+    assert!(missing.is_empty(), "{missing:?} succeeded and are not there");
+    let mut sorted = names.clone();
+    sorted.dedup();
+    assert_eq!(sorted.len(), names.len(), "a name is there twice");
+    for name in &names {
+        fleet.cli.run(&["snapshot", "verify", name]).ok();
+    }
+    let missed = query("SELECT COUNT(*) FROM windows_fired WHERE outcome = 'missed'");
+    println!(
+        "windows fired {windows}, missed with an event {missed}, snapshots {}, failed jobs: {failed:?}",
+        names.len()
+    );
+
+    // nothing leaks: gc finds all that is left, and then nothing
+    fleet.cli.run(&["gc", "apply", "--older-than", "0s"]).ok();
+    let left: Value = fleet.json(&["gc", "plan", "--older-than", "0s"]);
+    assert_eq!(left["removes"].as_array().map(Vec::len), Some(0), "{left}");
+    assert_eq!(left["keeps"].as_array().map(Vec::len), Some(0), "{left}");
+    fleet.cli.run(&["catalog", "check"]).ok();
+}
