@@ -14,6 +14,7 @@ pub mod key;
 pub mod output;
 pub mod reach;
 pub mod restore;
+pub mod retention;
 pub mod serve;
 pub mod snapshot;
 pub mod verify;
@@ -73,6 +74,9 @@ enum Command {
     /// Make, list, rotate and remove master keys.
     #[command(subcommand)]
     Key(key::Command),
+    /// Say which automated snapshots are kept and why, mark the others, and remove them after a grace period.
+    #[command(subcommand)]
+    Retention(retention::Command),
     /// Find and remove what no snapshot needs.
     #[command(subcommand)]
     Gc(gc::Command),
@@ -165,6 +169,7 @@ fn run(cli: Cli, output: Output) -> Result<()> {
             Command::Event(command) => Box::pin(event::run(command, &reach, output)).await,
             Command::Config(command) => config::run(&command, output),
             Command::Catalog(command) => Box::pin(catalog::run(command, &reach, output)).await,
+            Command::Retention(command) => Box::pin(retention::run(command, &reach, output)).await,
             Command::Gc(command) => Box::pin(gc::run(command, &reach, output)).await,
             Command::Check(args) => Box::pin(check::run(*args, &reach, output)).await,
         }

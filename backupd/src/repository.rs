@@ -20,6 +20,7 @@ pub mod lease;
 pub mod listing;
 pub mod probe;
 pub mod removal;
+pub mod retention;
 pub mod rewrap;
 
 use std::sync::Arc;

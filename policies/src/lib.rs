@@ -43,3 +43,5 @@ pub mod shards;
 pub mod slot;
 pub mod waves;
 pub mod window;
+#[cfg(test)]
+mod years;

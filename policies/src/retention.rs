@@ -5,7 +5,7 @@
 //! still nothing keeps it. The calendar is UTC; a period without snapshots uses up none of a rule's count.
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -82,7 +82,7 @@ pub struct Snapshot {
     pub taken_ms: u64,
     /// It can be restored. What cannot is never touched, and counts for nothing.
     pub available: bool,
-    /// Somebody read or started all of it.
+    /// It was read or started whole when it was last verified.
     pub verified: bool,
     /// It was asked to be kept.
     pub kept: bool,
@@ -248,7 +248,8 @@ pub fn check_clocks(now_ms: u64, store_now_ms: u64) -> Result<(), Refusal> {
 /// # Errors
 /// Why the plan is refused as a whole.
 pub fn plan(snapshots: &[Snapshot], cluster: Cluster<'_>, terms: Terms) -> Result<Vec<Judged>, Refusal> {
-    if matches!(cluster, Cluster::Registered(policy) if policy.is_empty()) {
+    let expires_any = snapshots.iter().any(is_counted);
+    if expires_any && matches!(cluster, Cluster::Registered(policy) if policy.is_empty()) {
         return Err(Refusal::EmptyPolicy);
     }
     let mut reasons: Vec<Vec<Reason>> = snapshots.iter().map(|snapshot| own_reasons(snapshot, cluster)).collect();

@@ -37,6 +37,7 @@ mod restore_matrix;
 mod restore_plan;
 mod restore_unfinished;
 mod restore_verify;
+mod retention;
 mod snapshot_crash;
 mod snapshot_damage;
 mod snapshot_retake;

@@ -132,6 +132,25 @@ impl RepositoryArgs {
         }
     }
 
+    /// The repository of these flags, or all of the configuration where none is named; each with its name there.
+    ///
+    /// # Errors
+    /// As [`RepositoryArgs::reach`].
+    pub fn reach_all(&self, context: &Context) -> Result<Vec<(Option<String>, Reached)>> {
+        match &self.repository {
+            Some(url) if url.contains("://") => Ok(vec![(None, self.reach(context)?)]),
+            Some(name) => Ok(vec![(Some(name.clone()), self.reach(context)?)]),
+            None => {
+                let config = context.load()?;
+                let names: Vec<String> = config.repositories().map(|repository| repository.name.clone()).collect();
+                if names.is_empty() {
+                    return self.reach(context).map(|reached| vec![(None, reached)]);
+                }
+                names.into_iter().map(|name| Ok((Some(name.clone()), self.configured(&config, &name)?))).collect()
+            }
+        }
+    }
+
     /// A repository of the configuration; flags override its key.
     fn configured(&self, config: &Config, name: &str) -> Result<Reached> {
         let repository = config.repository(name)?;

@@ -23,7 +23,6 @@ use crate::error::{Class, Error, Result};
 use crate::jobs::{reach, submit};
 use crate::manifest::Manifest;
 use crate::progress::Progress;
-use crate::repository::fact::Kind;
 use crate::repository::removal::Removal;
 use crate::repository::{Keys, Repository};
 use crate::snapshot::{create, method, record};
@@ -285,8 +284,7 @@ async fn keep(repository: &Repository, name: &str, kept: bool, keys: &Keys, outp
         }
         _ => (repository.find(name).await?.0, None),
     };
-    let says = std::iter::once(("kept".to_owned(), kept.into())).collect();
-    let fact = repository.note(&place, Kind::Kept, says, data_key.as_ref()).await?;
+    let fact = repository.keep(&place, kept, data_key.as_ref()).await?;
     let document = json!({"name": name, "kept": kept, "at": fact.at});
     let said = if kept { "is kept: it cannot be deleted" } else { "can be deleted again" };
     output.result(&document, |_| format!("snapshot {name} {said}"))

@@ -24,6 +24,8 @@ pub enum Kind {
     Verified,
     /// There is a copy in another repository (`to`), or this is one (`from`).
     Copied,
+    /// From when on retention may remove it: `{"expires_unix_ms":n}`, or `null` when something keeps it again.
+    Expires,
 }
 
 impl Kind {
@@ -35,6 +37,7 @@ impl Kind {
             Self::Kept => "kept",
             Self::Verified => "verified",
             Self::Copied => "copied",
+            Self::Expires => "expires",
         }
     }
 }
@@ -106,6 +109,19 @@ impl Repository {
         self.facts_below(place, "fact-", data_key, true).await
     }
 
+    /// Notes that a snapshot is kept, or not any more. A kept one is not deleted, and never expires.
+    ///
+    /// # Errors
+    /// `Busy` or `NotFound` when it is being removed or was, and what the store says.
+    pub async fn keep(&self, place: &Place, kept: bool, data_key: Option<&DataKey>) -> Result<Fact> {
+        let says = std::iter::once(("kept".to_owned(), kept.into())).collect();
+        let fact = self.note(place, Kind::Kept, says, data_key).await?;
+        // a removal writes its tombstone before it looks for this note, so that one of the two sees the other
+        self.check_no_removal(place).await?;
+        self.check_published(place).await?;
+        Ok(fact)
+    }
+
     /// Whether a snapshot is kept; no key is needed.
     ///
     /// # Errors
@@ -119,7 +135,7 @@ impl Repository {
     }
 
     /// The facts whose file names begin with `prefix`, oldest first. `lenient`: those that cannot be read are left out.
-    async fn facts_below(
+    pub(super) async fn facts_below(
         &self,
         place: &Place,
         prefix: &str,

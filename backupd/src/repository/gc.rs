@@ -19,9 +19,6 @@ use crate::store::Unfinished;
 /// How old garbage must be unless another age is asked for.
 pub const GUARD: Duration = Duration::from_secs(24 * 3600);
 
-/// How far the clock of this machine and that of the store may be apart.
-const SKEW_MAX_MS: u64 = 300_000;
-
 /// Where a run of gc reads the store's clock.
 pub(super) const CLOCKS: &str = "_gc/";
 
@@ -106,7 +103,11 @@ impl Repository {
             plan.applied = true;
             return Ok(plan);
         }
-        self.check_clock().await?;
+        let (now_ms, store_ms) = self.clocks().await?;
+        policies::retention::check_clocks(now_ms, store_ms).map_err(|refusal| {
+            Error::new(Class::Config, format!("{}: {refusal}", self.store.url()))
+                .hint("ages cannot be trusted, so nothing was removed: set the clock")
+        })?;
         let steps = std::mem::take(&mut plan.steps);
         for upload in &steps.uploads {
             self.store.discard(upload).await?;
@@ -124,19 +125,15 @@ impl Repository {
         Ok(plan)
     }
 
-    /// Ages are differences between two clocks. An object written now tells how far they are apart.
-    async fn check_clock(&self) -> Result<()> {
+    /// The time by this machine's clock and by the store's, in ms since 1970: ages are differences between the two. An object
+    /// written now tells.
+    pub(super) async fn clocks(&self) -> Result<(u64, u64)> {
         let now = clock::now();
         let key = format!("{CLOCKS}{}.json", new_snapshot_id(now)?);
         self.store.create(&key, Bytes::from_static(b"{}")).await?;
         let stored_ms = self.store.stat(&key).await?.map_or(0, |stat| stat.modified_unix_ms);
         self.store.delete(&key).await?;
-        let apart_ms = stored_ms.abs_diff(clock::unix_ms(now));
-        if apart_ms <= SKEW_MAX_MS {
-            return Ok(());
-        }
-        let what = format!("the clocks of this machine and of {} are {} s apart", self.store.url(), apart_ms / 1000);
-        Err(Error::new(Class::Config, what).hint("ages cannot be trusted, so nothing was removed: set the clock"))
+        Ok((clock::unix_ms(now), stored_ms))
     }
 
     /// Removes a folder without a manifest: first whatever could still publish it is stopped, then the data goes, and

@@ -141,7 +141,7 @@ impl Repository {
         self.create_document(&key(place, id, number), canonical::seal(&document, Proof::Digest)?).await
     }
 
-    async fn check_published(&self, place: &Place) -> Result<()> {
+    pub(super) async fn check_published(&self, place: &Place) -> Result<()> {
         if self.store.size(&place.manifest_key()).await?.is_none() {
             let what = format!("`{}` in {} is gone: the snapshot was removed", place.manifest_key(), self.store.url());
             return Err(Error::new(Class::NotFound, what));

@@ -42,6 +42,15 @@ struct Target {
     exists: bool,
 }
 
+/// What a removal steps back from, beside leases.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unless {
+    /// A note that the snapshot is kept; `unreadable`: one that cannot be read counts for nothing.
+    Kept { unreadable: bool },
+    /// That, and a mark that is gone or lies in the future.
+    Unmarked,
+}
+
 impl Repository {
     /// Removes a snapshot. `broken` says that one whose manifest cannot be read may go too, named by its name or by its
     /// id as a listing shows it, and one whose note that it is kept cannot be read. No key is needed.
@@ -51,13 +60,25 @@ impl Repository {
     /// store says. After any of them the same call may be made again.
     pub async fn delete(&self, name: &str, broken: bool) -> Result<Removal> {
         let target = self.target(name, broken).await?;
+        self.remove(name, &target, Unless::Kept { unreadable: broken }).await
+    }
+
+    /// Removes a snapshot whose mark says that its time has come; see `repository::retention`.
+    ///
+    /// # Errors
+    /// As [`Repository::delete`]; `Refused` also when it has no such mark any more.
+    pub(super) async fn delete_expired(&self, place: &Place) -> Result<Removal> {
+        let unproven = self.manifest(place).await?;
+        let (name, claim) = (unproven.claimed().name.clone(), unproven.claimed().claim);
+        let target = Target { place: place.clone(), claim: Some(claim), exists: true };
+        self.remove(&name, &target, Unless::Unmarked).await
+    }
+
+    async fn remove(&self, name: &str, target: &Target, unless: Unless) -> Result<Removal> {
         let place = &target.place;
-        if self.is_kept(place, broken).await? {
-            return Err(Error::new(Class::Refused, format!("snapshot {name} is kept"))
-                .hint(format!("`backupd snapshot keep {name} --release` lets it go")));
-        }
+        self.check_may_go(name, place, unless).await?;
         match target.exists {
-            true => self.remove_manifest(name, place).await?,
+            true => self.remove_manifest(name, place, unless).await?,
             // somebody may be copying the snapshot to here again
             false => self.check_unread(name, place).await?,
         }
@@ -67,6 +88,19 @@ impl Repository {
         }
         let (cluster, snapshot_id) = (place.cluster.clone(), place.snapshot_id.clone());
         Ok(Removal { name: name.to_owned(), cluster, snapshot_id, objects: objects + u64::from(target.exists), left })
+    }
+
+    /// Refuses what is kept, and what is not marked where that is asked for.
+    async fn check_may_go(&self, name: &str, place: &Place, unless: Unless) -> Result<()> {
+        if self.is_kept(place, unless == Unless::Kept { unreadable: true }).await? {
+            return Err(Error::new(Class::Refused, format!("snapshot {name} is kept"))
+                .hint(format!("`backupd snapshot keep {name} --release` lets it go")));
+        }
+        let now_ms = clock::unix_ms(clock::now());
+        if unless == Unless::Unmarked && self.expires_ms(place).await?.is_none_or(|expires_ms| expires_ms > now_ms) {
+            return Err(Error::new(Class::Refused, format!("snapshot {name} is not marked to go any more")));
+        }
+        Ok(())
     }
 
     async fn target(&self, name: &str, broken: bool) -> Result<Target> {
@@ -124,11 +158,13 @@ impl Repository {
     }
 
     /// Steps 1 to 3.
-    async fn remove_manifest(&self, name: &str, place: &Place) -> Result<()> {
+    async fn remove_manifest(&self, name: &str, place: &Place, unless: Unless) -> Result<()> {
         self.check_unread(name, place).await?;
         let stone = self.note(place, fact::Kind::Tombstone, tombstone("delete"), None).await?;
         let checked = async {
             self.check_unread(name, place).await?;
+            // whoever keeps it writes that note before the look for our tombstone
+            self.check_may_go(name, place, unless).await?;
             let now_ms = clock::unix_ms(clock::now());
             if super::lease::is_live_tombstone(&stone, now_ms) {
                 return Ok(());

@@ -1,0 +1,229 @@
+//! `backupd retention …`
+
+use std::collections::BTreeMap;
+
+use clap::Subcommand;
+use policies::retention::{Cluster, GRACE_MS, LIMIT_DAYS_MAX, Policy, SHARE_MAX_PERCENT};
+use serde::Serialize;
+
+use super::output::{Output, table};
+use super::reach::{Context, Reached, RepositoryArgs};
+use crate::catalog::Catalog;
+use crate::config::Config;
+use crate::error::{Class, Error, Result};
+use crate::repository::retention::{Line, Plan, Question};
+
+/// Which automated snapshots are kept, with a reason for each, and which go.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Say what becomes of each snapshot, and why. Nothing is changed.
+    Plan(Args),
+    /// Mark what nothing keeps any more, and remove what has been marked for long enough.
+    Apply(Args),
+}
+
+/// Where, and by which rules. Without rules those of the configuration hold.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    repository: RepositoryArgs,
+    /// Only of this cluster.
+    #[arg(long, value_name = "NAME")]
+    cluster: Option<String>,
+    #[command(flatten)]
+    rules: Rules,
+    /// How long a snapshot stays marked before it goes [default: 24h].
+    #[arg(long, value_name = "DURATION", value_parser = policies::duration::parse)]
+    grace: Option<u64>,
+    /// Refuse to mark more than this share of a cluster's automated snapshots at once; three may always go.
+    #[arg(long, value_name = "PERCENT", default_value_t = SHARE_MAX_PERCENT, value_parser = clap::value_parser!(u64).range(0..=100))]
+    max_share: u64,
+}
+
+/// Rules in place of those of the configuration.
+#[derive(Debug, clap::Args)]
+#[expect(clippy::struct_field_names, reason = "the flags are called so")]
+struct Rules {
+    /// Keep what is younger than so many days.
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=i64::from(LIMIT_DAYS_MAX)))]
+    keep_days: u32,
+    /// Keep so many of the newest.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    keep_last: u32,
+    /// Keep the newest of each of so many hours (UTC) that have one.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    keep_hourly: u32,
+    /// The same with days.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    keep_daily: u32,
+    /// The same with weeks, from Monday.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    keep_weekly: u32,
+    /// The same with months.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    keep_monthly: u32,
+    /// The same with years.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    keep_yearly: u32,
+}
+
+impl Rules {
+    fn policy(&self) -> Policy {
+        Policy {
+            limit_days: self.keep_days,
+            keep_last: self.keep_last,
+            hourly: self.keep_hourly,
+            daily: self.keep_daily,
+            weekly: self.keep_weekly,
+            monthly: self.keep_monthly,
+            yearly: self.keep_yearly,
+        }
+    }
+}
+
+/// What is printed.
+#[derive(Debug, Default, Serialize)]
+struct Report {
+    /// Whether it was carried out.
+    applied: bool,
+    /// Every snapshot with its verdict.
+    snapshots: Vec<Placed>,
+    /// Clusters whose plan was refused.
+    refused: Vec<Refused>,
+}
+
+#[derive(Debug, Serialize)]
+struct Placed {
+    repository: String,
+    #[serde(flatten)]
+    line: Line,
+}
+
+#[derive(Debug, Serialize)]
+struct Refused {
+    repository: String,
+    cluster: String,
+    reason: String,
+}
+
+/// Runs a retention command.
+///
+/// # Errors
+/// `Refused` when a plan is refused, `Config` when clocks disagree, and what the store says.
+pub async fn run(command: Command, context: &Context, output: Output) -> Result<()> {
+    let (args, apply) = match command {
+        Command::Plan(args) => (args, false),
+        Command::Apply(args) => (args, true),
+    };
+    let (flags, config) = (args.rules.policy(), context.load()?);
+    let mut report = Report { applied: apply, ..Report::default() };
+    for (name, reached) in args.repository.reach_all(context)? {
+        let (known, others) = known(&config, name.as_deref(), &flags)?;
+        let question = Question {
+            cluster: args.cluster.as_deref(),
+            known: &known,
+            others,
+            grace_ms: args.grace.unwrap_or(GRACE_MS),
+            share_max_percent: args.max_share,
+        };
+        let repository = match reached.repository().await {
+            // one of the configuration that nothing was ever written to
+            Err(error) if error.class() == Class::NotFound && name.is_some() => continue,
+            other => other?,
+        };
+        let plan = if apply {
+            let plan = repository.apply_retention(question).await?;
+            note_removals(&reached, repository.id(), &plan).await;
+            plan
+        } else {
+            repository.plan_retention(question).await?
+        };
+        let url = repository.store().url();
+        let refused = |(cluster, reason)| Refused { repository: url.clone(), cluster, reason };
+        report.refused.extend(plan.refused.into_iter().map(refused));
+        report.snapshots.extend(plan.lines.into_iter().map(|line| Placed { repository: url.clone(), line }));
+    }
+    output.result(&report, text)?;
+    match report.refused.first() {
+        None => Ok(()),
+        Some(refused) => {
+            let what = format!("the retention plan of {} is refused: {}", refused.cluster, refused.reason);
+            Err(Error::new(Class::Refused, what)
+                .hint("change the rules; --max-share allows more to go at once, and `backupd retention plan` shows what would"))
+        }
+    }
+}
+
+/// What is known of the clusters of one repository: rules of flags hold for all of them, else only those of the configuration are known.
+fn known<'a>(
+    config: &'a Config,
+    repository: Option<&str>,
+    flags: &'a Policy,
+) -> Result<(BTreeMap<String, Cluster<'a>>, Cluster<'a>)> {
+    if !flags.is_empty() {
+        return Ok((BTreeMap::new(), Cluster::Registered(flags)));
+    }
+    let Some(repository) = repository else {
+        return Err(Error::new(Class::Refused, "no rule says what is kept, so everything would expire").hint(
+            "give rules such as --keep-last 3 --keep-daily 7, or the name of a repository of the configuration",
+        ));
+    };
+    let here = config.clusters().filter(|cluster| cluster.repository == repository);
+    let known = here.map(|cluster| (cluster.name.clone(), Cluster::Registered(&cluster.automation.policy)));
+    Ok((known.collect(), Cluster::Unknown))
+}
+
+/// The catalog follows the repository; it is only an index.
+async fn note_removals(reached: &Reached, repository_id: &str, plan: &Plan) {
+    let removed: Vec<&str> = plan
+        .lines
+        .iter()
+        .filter(|line| line.verdict == "remove" && line.problem.is_none())
+        .map(|line| line.snapshot_id.as_str())
+        .collect();
+    let Some(location) = reached.catalog.as_ref().filter(|_| !removed.is_empty()) else { return };
+    let noted = async {
+        let catalog = Catalog::open(location).await?;
+        let now_ms = catalog.now_unix_ms().await?;
+        for snapshot_id in removed {
+            catalog.mark_snapshot_removed(repository_id, snapshot_id, now_ms).await?;
+        }
+        catalog.close().await;
+        Ok::<(), Error>(())
+    };
+    if let Err(error) = noted.await {
+        tracing::warn!(error = %error, "removals could not be noted in the catalog");
+    }
+}
+
+fn text(report: &Report) -> String {
+    let rows = report.snapshots.iter().map(|Placed { line, .. }| {
+        let reasons: Vec<&str> = line.reasons.iter().map(|reason| reason.text.as_str()).collect();
+        let why = match (&line.problem, &line.expires_at) {
+            (Some(problem), _) => format!("not now: {problem}"),
+            (None, Some(expires_at)) => format!("nothing keeps it; goes after {expires_at}"),
+            (None, None) => reasons.join(", "),
+        };
+        let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
+        vec![
+            line.cluster.clone(),
+            line.name.clone(),
+            or_dash(&line.source),
+            or_dash(&line.created_at),
+            line.verdict.to_owned(),
+            why,
+        ]
+    });
+    let count = |verdict: &str| report.snapshots.iter().filter(|placed| placed.line.verdict == verdict).count();
+    let refused = report.refused.iter().map(|refused| format!("{}: refused: {}\n", refused.cluster, refused.reason));
+    let done = if report.applied { "done" } else { "planned" };
+    format!(
+        "{}\n\n{}{done}: {} kept, {} marked, {} waiting, {} removed",
+        table(&["cluster", "snapshot", "source", "created", "verdict", "why"], rows),
+        refused.collect::<String>(),
+        count("keep") + count("unmark"),
+        count("mark"),
+        count("wait"),
+        count("remove"),
+    )
+}
