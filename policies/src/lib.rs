@@ -19,6 +19,7 @@
 //! | [`cost`] | what the storage of snapshots costs a month |
 //! | [`garbage`] | what in a repository nobody needs any more, and what only looks so |
 //! | [`job`] | which state of a job follows which, and what becomes of one whose worker is gone |
+//! | [`grants`] | the bucket policy that lets others read one snapshot, and nothing else |
 //! | [`engine`] | which RDB formats an engine can load |
 //! | [`window`] | when an automated backup may start, and what to do about a window now |
 //! | [`restore`] | what each source shard gives to each target shard, and whether there is room for it |
@@ -33,6 +34,7 @@ pub mod cost;
 pub mod duration;
 pub mod engine;
 pub mod garbage;
+pub mod grants;
 pub mod job;
 pub mod names;
 pub mod nodes;
