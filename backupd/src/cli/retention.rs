@@ -42,7 +42,6 @@ pub struct Args {
 
 /// Rules in place of those of the configuration.
 #[derive(Debug, clap::Args)]
-#[expect(clippy::struct_field_names, reason = "the flags are called so")]
 struct Rules {
     /// Keep what is younger than so many days.
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=i64::from(LIMIT_DAYS_MAX)))]
