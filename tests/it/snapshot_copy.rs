@@ -31,7 +31,9 @@ pub(crate) fn words(from: &Repo, to: &Repo, more: &[&str]) -> Vec<String> {
 }
 
 pub(crate) fn copy_to(from: &Repo, to: &Repo, more: &[&str]) -> Outcome {
-    from.cli.run(&words(from, to, more))
+    // a repository in a folder has no credentials
+    let cli = if to.bucket.is_some() { &to.cli } else { &from.cli };
+    cli.run(&words(from, to, more))
 }
 
 /// Removes a repository: all of its objects, and its keys.
