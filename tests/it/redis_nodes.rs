@@ -178,11 +178,15 @@ async fn a_key_that_came_in_between_is_never_overwritten() {
     source.run(&["SET", "mine", "theirs"]);
     let files = one_file(save_rdb(&source, temporary.path(), "one.rdb"));
     let urls = [target.url()];
-    let found = inspect(&urls).await.unwrap();
+    let mut found = inspect(&urls).await.unwrap();
     target.run(&["SET", "mine", "precious"]);
     let error = load(&found, &files, &options(&[&urls[0]]), &|_| {}).await.unwrap_err();
     assert_eq!(error.class(), Class::Refused);
-    assert!(error.message().contains("`mine`") && error.advice().unwrap().contains("FLUSHALL"), "{error}");
+    assert!(error.message().contains("1 keys came in between"), "{error}");
+    found.method = Method::Restore;
+    let error = load(&found, &files, &options(&[&urls[0]]), &|_| {}).await.unwrap_err();
+    assert_eq!(error.class(), Class::Refused);
+    assert!(error.message().contains("`mine`") && error.advice().unwrap().contains("--replace"), "{error}");
     let kept: String = nodes::command(&["GET", "mine"]).query(&mut target.connect()).unwrap();
     assert_eq!(kept, "precious");
 }

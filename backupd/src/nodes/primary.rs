@@ -65,6 +65,14 @@ pub(super) async fn feed(
         Ok(listener) => listener,
         Err(error) => return Ok(Fed::NotPossible(format!("it cannot come to us: {error}"))),
     };
+    // a synchronisation removes what is there: that must be our mark alone
+    let text: String = client.query("INFO", &cmd("INFO")).await?;
+    let keys = Info::parse(&text).keys();
+    if keys != 1 {
+        let message =
+            format!("{}: {} keys came in between: the node was not left alone", node.address, keys.saturating_sub(1));
+        return Err(Error::new(Class::Refused, message));
+    }
     let password = password()?;
     if let Err(error) = set_master_auth(&mut client, &password).await {
         return Ok(Fed::NotPossible(error.message().to_owned()));
