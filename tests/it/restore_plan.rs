@@ -93,6 +93,6 @@ fn a_node_without_room_is_refused_before_anything_is_sent() {
     repo.run(&words).exits(18).says("shard 0").says(&target.address()).says("maxmemory is 4 MiB");
     assert_eq!(target.run(&["DBSIZE"]), redis::Value::Int(0));
     // whoever knows better may try, and hears what to do
-    let outcome = repo.run(&[&words[..], &["--ignore-memory"]].concat());
+    let outcome = repo.run(&[&words[..], &["--ignore-memory", "--method", "restore"]].concat());
     outcome.exits(18).says(&target.address()).says("out of memory").says("raise its maxmemory");
 }

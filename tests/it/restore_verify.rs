@@ -51,7 +51,7 @@ fn a_changed_value_is_found_and_its_node_named() {
                 }
             }
         });
-        let outcome = repo.run(&["restore", "one", "--nodes", &target.address()]);
+        let outcome = repo.run(&["restore", "one", "--nodes", &target.address(), "--method", "restore"]);
         ended.store(true, Ordering::Relaxed);
         outcome.exits(17).says("shard 0").says(&target.address()).says("other contents of string keys");
     });
@@ -66,7 +66,7 @@ fn what_a_node_evicts_is_missed() {
     let repo = Repo::folder();
     repo.create(&source.url(), "one");
     let target = Server::start(&Options::new().line("maxmemory 4mb").line("maxmemory-policy allkeys-random"));
-    let outcome = repo.run(&["restore", "one", "--nodes", &target.address(), "--ignore-memory"]);
+    let outcome = repo.run(&["restore", "one", "--nodes", &target.address(), "--ignore-memory", "--method", "restore"]);
     outcome.exits(17).says(&target.address()).says("evicted").says("maxmemory");
 }
 
