@@ -3,6 +3,7 @@
 //! Any number of them may run: each decision is one write with a unique key or a lease, and whoever comes second does nothing.
 
 mod care;
+mod retention;
 mod windows;
 
 use std::sync::Arc;

@@ -196,6 +196,11 @@ impl Telemetry {
         self.verify_bytes.inc_by(plain_bytes);
     }
 
+    /// Notes a snapshot that retention removed.
+    pub fn retention_deleted(&self) {
+        self.retention_deleted.inc();
+    }
+
     /// Notes a retention pass that was refused.
     pub fn retention_refused(&self, reason: &str) {
         self.retention_refused.get_or_create(&Reason { reason: reason.to_owned() }).inc();

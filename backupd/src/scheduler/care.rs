@@ -1,10 +1,10 @@
-//! What is done now and then: scheduled verification, leftovers, history.
+//! What is done now and then: scheduled verification, leftovers, retention, history.
 
 use std::time::Duration;
 
 use policies::job::Kind;
 
-use super::Scheduler;
+use super::{Scheduler, retention};
 use crate::catalog::{Code, NewEvent, ScheduleRow};
 use crate::config::Config;
 use crate::error::{Class, Result};
@@ -31,6 +31,11 @@ pub(super) async fn pass(scheduler: &Scheduler, config: &Config, now_ms: u64) ->
     for section in config.repositories() {
         if let Err(error) = leftovers(scheduler, config, &section.name, now_ms).await {
             tracing::warn!(repository = section.name, error = %error, "leftovers could not be looked for");
+        }
+        if let Err(error) = retention::apply(scheduler, config, &section.name, now_ms).await {
+            let event = NewEvent::new(Code::RetentionRefused, format!("repository {}: {error}", section.name));
+            scheduler.catalog.add_event(&event, now_ms).await?;
+            scheduler.telemetry.retention_refused(error.class().code());
         }
     }
     Ok(())
