@@ -4,6 +4,7 @@ mod chaos;
 mod faults;
 mod hooks;
 mod life;
+mod upkeep;
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -1,16 +1,20 @@
 //! Retention with real snapshots: what is marked, what goes, what stays, and who wins races.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use backupd::config::Capture;
 use backupd::crypt::keyring::Keyring;
 use backupd::error::Class;
+use backupd::jobs::reach::care;
 use backupd::progress::Progress;
 use backupd::redis::SourceOptions;
 use backupd::repository::retention::Question;
 use backupd::repository::{Keys, Place, Repository};
 use backupd::snapshot::create;
+use backupd::snapshot::method::Method;
 use backupd::store::{LocalStore, Store};
 use policies::replica::Wishes;
 use policies::retention::{Cluster, Policy};
@@ -32,23 +36,32 @@ fn loaded() -> Server {
 
 /// Makes a snapshot as the daemon does, in a folder.
 fn automated(repo: &Repo, server: &Server, name: &str) {
+    let keys = Keys::Keyring(Keyring::read(&repo.path("keys.json")).unwrap());
+    automated_in(&repo.root(), keys, ("default", server), name);
+}
+
+pub(crate) fn automated_in(root: &Path, keys: Keys, (cluster, server): (&str, &Server), name: &str) {
     let options = create::Options {
         name: name.to_owned(),
-        cluster: "default".to_owned(),
+        cluster: cluster.to_owned(),
+        snapshot_id: None,
         source_kind: "automated".to_owned(),
         source: SourceOptions::new(vec![server.url().parse().unwrap()]),
         wishes: Wishes::default(),
+        method: Method::Stream,
+        care: care(&Capture::default()).unwrap(),
+        turns: None,
         settle_wait: Duration::from_secs(5),
-        keys: Keys::Keyring(Keyring::read(&repo.path("keys.json")).unwrap()),
+        keys,
         level: 1,
         tags: BTreeMap::new(),
     };
-    let store = Arc::new(LocalStore::new(&repo.root()));
+    let store = Arc::new(LocalStore::new(root));
     block_on(create::create(store, options, Arc::new(Progress::default()), CancellationToken::new())).unwrap();
 }
 
 /// Each snapshot with its verdict and the rules behind it.
-fn verdicts(report: &Value) -> Vec<(String, String, Vec<String>)> {
+pub(crate) fn verdicts(report: &Value) -> Vec<(String, String, Vec<String>)> {
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     let rules = |line: &Value| line["reasons"].as_array().unwrap().iter().map(|reason| text(&reason["rule"])).collect();
     let lines = report["snapshots"].as_array().unwrap();
