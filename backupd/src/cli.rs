@@ -106,6 +106,7 @@ pub fn main() -> ExitCode {
     };
     let output = Output::new(cli.output);
     init_logs(&cli);
+    keep_memory_private();
     match run(cli, output) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -147,6 +148,15 @@ fn init_logs(cli: &Cli) {
         Some(serve::LogFormat::Json) => logs.json().try_init(),
         _ => logs.try_init(),
     };
+}
+
+/// Keys are in memory, so no core dump is written, and no other process of the user may look into this one. Programs that are
+/// started from here are not concerned.
+fn keep_memory_private() {
+    use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        tracing::warn!(error = %error, "a crash of this program could leave keys in a core dump");
+    }
 }
 
 fn run(cli: Cli, output: Output) -> Result<()> {

@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use policies::slot::SlotSet;
-use rdbtools::convert::{Loss, LossKind};
+use rdbtools::convert::{Loss, LossKind, Target as ConvertTarget};
 use rdbtools::select::Selection;
 use tokio_util::sync::CancellationToken;
 
@@ -60,6 +60,8 @@ pub struct Options {
     pub verify: bool,
     /// What may be left out when the engine of the target cannot hold it.
     pub drop: Vec<LossKind>,
+    /// The engine that files are made for; that of the snapshot when not said. Servers are asked instead.
+    pub convert_to: Option<ConvertTarget>,
 }
 
 /// What the RDB files of the shards are called.

@@ -1,5 +1,6 @@
 //! Snapshots: made, opened, verified; and whether one could be made.
 
+pub mod boot;
 pub mod capture;
 pub mod care;
 pub mod check;

@@ -49,6 +49,8 @@ mod store_s3;
 mod tidy;
 
 mod cost;
+mod snapshot_boot;
 mod snapshot_copy;
 mod snapshot_copy_faults;
+mod snapshot_export;
 mod store_probe;

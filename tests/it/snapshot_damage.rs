@@ -101,6 +101,7 @@ impl Reader {
                 select: Selection::default(),
                 names: Names::Shards,
                 drop: Vec::new(),
+                convert_to: None,
             };
             let plan = restore::plan(&options).await?;
             restore::run(options, plan, Arc::new(Progress::default()), CancellationToken::new()).await.map(drop)

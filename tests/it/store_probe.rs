@@ -1,5 +1,7 @@
 //! What a store lets us do is found out by doing it; with less than everything the program still does what it can.
 
+use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +14,7 @@ use serde_json::Value;
 
 use crate::fixture::Repo;
 use crate::harness::faults::{Fault, Faulty, Operation, Script, first};
-use crate::harness::process::wait_for;
+use crate::harness::process::{self, wait_for};
 use crate::harness::s3::block_on;
 use crate::harness::server::{Options, Server};
 
@@ -200,4 +202,50 @@ fn gc_removes_nothing_when_its_clock_and_the_stores_disagree() {
     assert!(error.message().contains("600 s apart") || error.message().contains("601 s apart"), "{error}");
     assert_eq!(repo.files().len(), files, "nothing was removed, and nothing was left");
     assert!(gc(Arc::new(LocalStore::new(&repo.root()))).unwrap().applied && !orphan.exists());
+}
+
+#[test]
+fn no_other_program_of_the_user_can_look_into_the_memory() {
+    let server = Server::start(&Options::new().line("rdb-key-save-delay 1000000"));
+    for index in 0..20 {
+        server.run(&["SET", &index.to_string(), "1"]);
+    }
+    // of a process that may be dumped the files in /proc are its user's, of one that may not they are root's
+    let dir = tempfile::tempdir_in("/tmp").unwrap();
+    let (program, nobody) = (dir.path().join("backupd"), 65_534);
+    std::fs::copy(env!("CARGO_BIN_EXE_backupd"), &program).unwrap();
+    std::os::unix::fs::chown(dir.path(), Some(nobody), Some(nobody)).unwrap();
+    let owner = |command: &mut std::process::Command| {
+        let running = process::spawn(std::mem::replace(command.uid(nobody).gid(nobody), process::command("true")));
+        let maps = format!("/proc/{}/maps", running.child.id());
+        let mut last = 0;
+        for _ in 0..100 {
+            std::thread::sleep(Duration::from_millis(20));
+            last = std::fs::metadata(&maps).map_or(last, |it| it.uid());
+            if last == 0 {
+                break;
+            }
+        }
+        last
+    };
+    let url = format!("file://{}/repository", dir.path().display());
+    let mut ours = process::command(&program);
+    ours.args([
+        "snapshot",
+        "create",
+        "--source",
+        &server.url(),
+        "--name",
+        "one",
+        "--repository",
+        &url,
+        "--no-encryption",
+    ]);
+    ours.env("PATH", std::env::var("PATH").unwrap())
+        .stderr(std::process::Stdio::null())
+        .stdout(std::process::Stdio::null());
+    assert_eq!(owner(&mut ours), 0, "the memory of backupd is its user's to read");
+    let mut other = process::command("sleep");
+    other.arg("60");
+    assert_eq!(owner(&mut other), nobody, "the test sees the difference");
 }

@@ -245,10 +245,11 @@ impl Catalog {
     /// Those of the database.
     pub async fn snapshots(&self, filter: &SnapshotFilter) -> Result<Vec<SnapshotRow>> {
         let query = filter.query();
-        sqlx::query_as_with(AssertSqlSafe(query.0), query.1)
+        let rows: Vec<SnapshotRow> = sqlx::query_as_with(AssertSqlSafe(query.0), query.1)
             .fetch_all(&self.pool)
             .await
-            .map_err(|e| self.error("list the snapshots of", &e))
+            .map_err(|e| self.error("list the snapshots of", &e))?;
+        Ok(rows.into_iter().map(|row| SnapshotRow { key_ids: key_ids(row.key_ids), ..row }).collect())
     }
 
     /// The shards of a snapshot, by index; none when it is not known.
@@ -263,6 +264,15 @@ impl Catalog {
             .await
             .map_err(|e| self.error("list the shards of", &e))
     }
+}
+
+/// Key ids as they are written now. The first release joined them by commas.
+fn key_ids(text: String) -> String {
+    if text.starts_with('[') {
+        return text;
+    }
+    let ids: Vec<&str> = text.split(',').filter(|id| !id.is_empty()).collect();
+    serde_json::json!(ids).to_string()
 }
 
 async fn insert_snapshot(connection: &mut AnyConnection, row: &SnapshotRow) -> sqlx::Result<()> {
@@ -323,4 +333,18 @@ async fn insert_shard(connection: &mut AnyConnection, snapshot: &SnapshotRow, ro
     .execute(connection)
     .await
     .map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn key_ids_of_the_first_release_are_understood() {
+        for (written, read) in
+            [("", "[]"), ("k-1", r#"["k-1"]"#), ("k-1,k-2", r#"["k-1","k-2"]"#), (r#"["k-1"]"#, r#"["k-1"]"#)]
+        {
+            assert_eq!(key_ids(written.to_owned()), read);
+        }
+    }
 }

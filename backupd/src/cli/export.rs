@@ -4,18 +4,20 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
+use rdbtools::convert::{Loss, LossKind, Target as ConvertTarget};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use super::output::{Output, table};
 use super::reach::{Context, RepositoryArgs};
-use super::restore::{SelectArgs, files_target};
+use super::restore::{SelectArgs, files_target, parse_loss};
 use super::watch::watched;
-use crate::error::Result;
+use crate::error::{Class, Error, Result};
 use crate::nodes::Unfinished;
 use crate::progress::Progress;
 use crate::restore::input::Input;
 use crate::restore::{self, Names, Options, Outcome, Shape, Target, Ttl};
+use crate::store::{ObjectSettings, RepositoryUrl};
 
 /// What is exported, and where to.
 #[derive(Debug, Args)]
@@ -33,11 +35,37 @@ pub struct ExportArgs {
     db: Option<u64>,
     #[command(flatten)]
     select: SelectArgs,
+    /// The engine that is to read the files, such as redis-6.2 or valkey-8, when it is an older or another one than that of the
+    /// snapshot.
+    #[arg(long = "for", visible_alias = "convert-to", value_name = "ENGINE")]
+    engine: Option<ConvertTarget>,
+    /// What may be left out where that engine cannot hold it: field-ttls, functions, modules, key-metadata, types.
+    #[arg(long, value_name = "KIND,…", value_delimiter = ',', value_parser = parse_loss, requires = "engine")]
+    drop: Vec<LossKind>,
+    /// The canned ACL of the objects, such as bucket-owner-full-control.
+    #[arg(long, value_name = "ACL", conflicts_with = "grant_read")]
+    acl: Option<String>,
+    /// Who else may read the objects: id=CANONICAL-ID, as ElastiCache's and MemoryDB's seeding asks for in old regions.
+    #[arg(long, value_name = "GRANTEE")]
+    grant_read: Option<String>,
+    /// How the store encrypts the objects: AES256 (which ElastiCache reads) or aws:kms.
+    #[arg(long, value_name = "ALGORITHM")]
+    sse: Option<String>,
+    /// The key of aws:kms.
+    #[arg(long, value_name = "ARN", requires = "sse")]
+    sse_kms_key_id: Option<String>,
     /// Where the files are made on their way to a bucket, in the clear [default: $TMPDIR].
     #[arg(long, value_name = "DIR")]
     scratch: Option<PathBuf>,
     #[command(flatten)]
     repository: RepositoryArgs,
+}
+
+/// What everybody who exports is told.
+const WARNING: &str = "the exported files are not encrypted by backupd: whoever can read them can read every key";
+
+fn only_buckets() -> Error {
+    Error::new(Class::Usage, "--acl, --grant-read and --sse are for buckets").hint("--to s3://bucket/prefix")
 }
 
 /// What was written.
@@ -46,6 +74,11 @@ struct Exported {
     name: String,
     rdb_version: String,
     keys: u64,
+    /// Never: other tools are to read it.
+    encrypted: bool,
+    warning: &'static str,
+    /// What the engine that it was made for cannot hold and was left out.
+    losses: Vec<Loss>,
     files: Vec<ExportedFile>,
 }
 
@@ -61,9 +94,17 @@ struct ExportedFile {
 /// # Errors
 /// As a restore; see [`crate::error::Class`].
 pub async fn export(args: ExportArgs, context: &Context, output: Output, cancel: CancellationToken) -> Result<()> {
+    let settings = ObjectSettings {
+        acl: args.acl,
+        grant_read: args.grant_read,
+        sse: args.sse,
+        sse_kms_key_id: args.sse_kms_key_id,
+    };
     let target = match args.to.parse() {
-        Ok(url) => files_target(&url, args.scratch).await?,
+        Ok(RepositoryUrl::Folder(_)) if settings != ObjectSettings::default() => return Err(only_buckets()),
+        Ok(url) => files_target(&url, args.scratch, settings).await?,
         Err(error) if args.to.contains("://") => return Err(error),
+        Err(_) if settings != ObjectSettings::default() => return Err(only_buckets()),
         Err(_) => Target::Out(PathBuf::from(&args.to)),
     };
     let reached = args.repository.reach(context)?;
@@ -81,9 +122,11 @@ pub async fn export(args: ExportArgs, context: &Context, output: Output, cancel:
         ignore_memory: false,
         select: args.select.selection(),
         names: Names::Export(args.name.clone()),
-        drop: Vec::new(),
+        drop: args.drop,
+        convert_to: args.engine,
     };
     let plan = restore::plan(&options).await?;
+    output.progress(&format!("warning: {WARNING}"));
     let progress = Arc::new(Progress::default());
     let job = Box::pin(restore::run(options, plan, Arc::clone(&progress), cancel));
     let outcome: Outcome = watched(&progress, output, job).await?;
@@ -94,8 +137,14 @@ pub async fn export(args: ExportArgs, context: &Context, output: Output, cancel:
     };
     let exported = Exported {
         name: args.name,
-        rdb_version: outcome.plan.rdb_version,
+        rdb_version: match outcome.plan.converted_to.iter().flatten().next() {
+            Some(target) => target.version().to_string(),
+            None => outcome.plan.rdb_version,
+        },
         keys: outcome.keys,
+        encrypted: false,
+        warning: WARNING,
+        losses: outcome.losses,
         files: outcome.nodes.into_iter().map(file).collect(),
     };
     output.result(&exported, |exported| {

@@ -24,7 +24,7 @@ use crate::progress::Progress;
 use crate::redis::{Secret, SourceOptions, SourceUrl, Tls, discover};
 use crate::restore::input::{Foreign, Input};
 use crate::restore::{self, Mode, Names, Options, Shape, Target, Ttl};
-use crate::store::{self, RepositoryUrl};
+use crate::store::{ObjectSettings, RepositoryUrl, S3Store};
 use view::{outcome_text, plan_text};
 
 /// What is restored, into which shape, and where to.
@@ -168,7 +168,7 @@ impl SelectArgs {
     }
 }
 
-fn parse_loss(text: &str) -> Result<LossKind, String> {
+pub(super) fn parse_loss(text: &str) -> Result<LossKind, String> {
     LossKind::REFUSED
         .into_iter()
         .find(|kind| kind.name() == text)
@@ -252,14 +252,22 @@ async fn options(args: Args, context: &Context) -> Result<Options> {
         ignore_memory: args.ignore_memory,
         verify: !args.no_verify,
         drop: args.drop,
+        convert_to: None,
     })
 }
 
 /// A bucket, or the folder that a `file://` URL names.
-pub(super) async fn files_target(url: &RepositoryUrl, scratch: Option<PathBuf>) -> Result<Target> {
+pub(super) async fn files_target(
+    url: &RepositoryUrl,
+    scratch: Option<PathBuf>,
+    settings: ObjectSettings,
+) -> Result<Target> {
     match url {
         RepositoryUrl::Folder(dir) => Ok(Target::Out(dir.clone())),
-        RepositoryUrl::Bucket(_) => Ok(Target::Store { store: store::open(url).await?, scratch }),
+        RepositoryUrl::Bucket(url) => {
+            let store = S3Store::open(url, None).await?.with_settings(settings);
+            Ok(Target::Store { store: Arc::new(store), scratch })
+        }
     }
 }
 
@@ -280,7 +288,7 @@ async fn target(args: &Args) -> Result<Target> {
         return Ok(Target::Out(dir.clone()));
     }
     if let Some(url) = &args.to {
-        return files_target(url, args.scratch.clone()).await;
+        return files_target(url, args.scratch.clone(), ObjectSettings::default()).await;
     }
     let nodes = reached_nodes(args, &args.nodes)?;
     Ok(Target::Nodes { options: Box::new(nodes), scratch: args.scratch.clone(), method: args.method })

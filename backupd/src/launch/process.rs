@@ -140,6 +140,32 @@ impl Running {
         Ok(())
     }
 
+    /// Saves the first node: the file that it had loaded is put aside, and the new one takes its place.
+    pub(super) async fn save(&mut self) -> Result<PathBuf> {
+        let gone = || Error::new(Class::Unforeseen, "there is no server that could save");
+        let process = self.processes.first_mut().ok_or_else(gone)?;
+        let (saved, loaded) = (process.folder.join("dump.rdb"), process.folder.join("loaded.rdb"));
+        std::fs::rename(&saved, &loaded).map_err(|error| refused(&loaded, &error))?;
+        let begun: Option<String> = process.ask("BGSAVE", &cmd("BGSAVE")).await?;
+        if begun.is_none() {
+            return Err(process.failed("it does not answer to BGSAVE"));
+        }
+        self.wait_for(0..1, "its save stands still", |_, _, info| {
+            if info.text("rdb_bgsave_in_progress") == "0" && saved.exists() {
+                return Ok(Step::Done);
+            }
+            if info.text("rdb_last_bgsave_status") == "err" {
+                let what = "the server could not save what it holds: there may be no room on the scratch space";
+                return Err(Error::new(Class::Unforeseen, what));
+            }
+            // servers before 6.2 tell only how long it takes
+            let keys = info.number("current_save_keys_processed");
+            Ok(Step::At(keys.saturating_add(info.number("rdb_current_bgsave_time_sec"))))
+        })
+        .await?;
+        Ok(saved)
+    }
+
     /// Keys and process id of every node, in their order.
     pub(super) async fn facts(&mut self) -> Result<Vec<(u64, u32)>> {
         let mut facts = Vec::new();

@@ -43,6 +43,14 @@ impl Started {
         Ok(Self { plan, nodes, folders, running, options })
     }
 
+    /// Lets the first primary save what it holds. Returns the file that it wrote.
+    ///
+    /// # Errors
+    /// `Unforeseen`, with the end of its log, when it does not.
+    pub async fn save(&mut self) -> Result<PathBuf> {
+        self.running.save().await
+    }
+
     /// Where the primaries listen, in the order of the shards, and their slots.
     #[must_use]
     pub fn primaries(&self) -> Vec<(Address, Option<SlotSet>)> {

@@ -240,7 +240,7 @@ async fn conversions(
             let engine = probe_engine(&engine_path(options, engine.as_ref(), version)).await?;
             Ok(vec![convert::needed(&engine, version)?; shards])
         }
-        (None, _) => Ok(vec![None; shards]),
+        (None, _) => Ok(vec![options.convert_to.filter(|target| target.version() != version); shards]),
     }
 }
 

@@ -21,7 +21,7 @@ use super::split::{self, Made, unwritable};
 use super::verify::{self, Loaded, Verified};
 use super::{Names, Options, Outcome, Target};
 use crate::error::{Class, Error, Result};
-use crate::launch::{self, LaunchPlan, LaunchProgress, LaunchedNode, PlannedNode, ShardPlan, nodes_conf};
+use crate::launch::{self, LaunchPlan, LaunchProgress, LaunchedNode, PlannedNode, ShardPlan, UNFINISHED, nodes_conf};
 use crate::nodes::{self, LoadProgress, LoadedNode, Method, ShardFile};
 use crate::pipeline::Meter;
 use crate::progress::Progress;
@@ -75,11 +75,11 @@ async fn to_files(
     cancel: &CancellationToken,
 ) -> Result<Outcome> {
     let mark = Mark::begin(dir, options.unfinished)?;
-    progress.phase("splitting");
-    let made = match split::run(options, &plan, dir, progress, cancel).await {
-        Ok((made, _)) => made,
+    let (made, losses, _) = match make_files(options, &plan, dir, progress, cancel).await {
+        Ok(files) => files,
         Err(error) => {
-            // the split has removed its files
+            // the mark goes last: without it the folder would look as if it had never been touched
+            clear(dir);
             mark.end()?;
             return Err(error);
         }
@@ -88,7 +88,17 @@ async fn to_files(
     mark.end()?;
     let report = |made: &Made| made.path.display().to_string();
     let nodes = file_reports(&plan, &made, report);
-    Ok(outcome(plan, nodes, &made))
+    Ok(Outcome { losses, ..outcome(plan, nodes, &made) })
+}
+
+/// Removes what a job that failed made in a folder that was empty, but for its mark.
+fn clear(dir: &Path) {
+    let made = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    for entry in made.filter(|entry| entry.file_name() != UNFINISHED) {
+        if let Err(error) = std::fs::remove_file(entry.path()) {
+            tracing::warn!(file = %entry.path().display(), error = %error, "a file of the failed job is left behind");
+        }
+    }
 }
 
 /// The files are made in a private folder first, so that nothing is uploaded unless all inputs were whole.
@@ -103,8 +113,7 @@ async fn to_store(
     let names = all_names(options, &plan);
     bucket::check_free(store, &names).await?;
     let folder = scratch_folder(scratch)?;
-    progress.phase("splitting");
-    let (made, _) = split::run(options, &plan, folder.path(), progress, cancel).await?;
+    let (made, losses, _) = make_files(options, &plan, folder.path(), progress, cancel).await?;
     write_companions(folder.path(), &options.names, &plan, &made)?;
     progress.phase("uploading");
     bucket::upload(store, folder.path(), &names, progress, cancel).await?;
@@ -115,7 +124,7 @@ async fn to_store(
         format!("{base}/{name}")
     };
     let nodes = file_reports(&plan, &made, report);
-    Ok(outcome(plan, nodes, &made))
+    Ok(Outcome { losses, ..outcome(plan, nodes, &made) })
 }
 
 /// A private folder, removed when it is dropped: the data is in the clear there.

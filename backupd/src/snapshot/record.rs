@@ -89,6 +89,8 @@ fn unix_ms(text: &str) -> Result<u64> {
 pub(super) fn snapshot_row(repository_id: &str, manifest: &Manifest) -> Result<SnapshotRow> {
     let tags = serde_json::to_string(&manifest.tags)
         .map_err(|error| Error::new(Class::Unforeseen, format!("tags cannot be written: {error}")))?;
+    let key_ids = serde_json::to_string(&manifest.encryption.key_ids)
+        .map_err(|error| Error::new(Class::Unforeseen, format!("key ids cannot be written: {error}")))?;
     Ok(SnapshotRow {
         repository_id: repository_id.to_owned(),
         snapshot_id: manifest.snapshot_id.clone(),
@@ -103,7 +105,7 @@ pub(super) fn snapshot_row(repository_id: &str, manifest: &Manifest) -> Result<S
         ended_ms: unix_ms(&manifest.ended_at)?,
         skew_ms: manifest.skew_ms,
         cipher: manifest.encryption.cipher.clone(),
-        key_ids: manifest.encryption.key_ids.join(","),
+        key_ids,
         keys: manifest.keys(),
         plain_bytes: manifest.plain_bytes(),
         stored_bytes: manifest.stored_bytes(),

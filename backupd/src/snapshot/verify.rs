@@ -9,6 +9,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::boot::{self, Booted};
 use crate::bkd::SlotEntry;
 use crate::canonical::damaged;
 use crate::error::{Class, Error, Result};
@@ -32,47 +33,71 @@ pub async fn verify(repository: &Repository, name: &str, keys: &Keys, progress: 
     Ok(opened.manifest)
 }
 
+/// How a snapshot is examined, beyond reading all of it.
+#[derive(Debug, Clone, Default)]
+pub struct Examination {
+    /// Each shard is loaded by a real server.
+    pub boot: Option<boot::Options>,
+    /// The verdict is noted as a fact beside the manifest.
+    pub record: bool,
+}
+
 /// What an examination showed.
 #[derive(Debug, Clone)]
 pub struct Verdict {
     /// The manifest.
     pub manifest: Manifest,
+    /// What servers said, if they were asked.
+    pub booted: Option<Booted>,
     /// When the verdict was noted, RFC 3339; `None` when it was not.
     pub recorded_at: Option<String>,
 }
 
-/// Verifies a snapshot as [`verify`] does, and notes the verdict as a fact, a bad one too, if `record` says so.
+/// Verifies a snapshot as [`verify`] does, by real servers too if that is asked for, and notes the verdict as a fact, a bad one too.
 ///
 /// # Errors
-/// As [`verify`]. That the verdict could not be noted is a warning.
+/// As [`verify`] and [`boot::boot`]. That the verdict could not be noted is a warning.
 pub async fn examine(
     repository: &Repository,
     name: &str,
     keys: &Keys,
-    record: bool,
+    examination: &Examination,
     progress: &Progress,
     cancel: &CancellationToken,
 ) -> Result<Verdict> {
     progress.phase("opening the snapshot");
     let opened = repository.open_snapshot(name, keys).await?;
+    let looked = async {
+        read_all(repository, &opened, progress).await?;
+        match &examination.boot {
+            Some(options) => boot::boot(repository, &opened, options, progress).await.map(Some),
+            None => Ok(None),
+        }
+    };
     let outcome = tokio::select! {
-        outcome = read_all(repository, &opened, progress) => outcome,
+        outcome = looked => outcome,
         () = cancel.cancelled() => Err(Error::new(Class::Unforeseen, "interrupted")),
     };
-    let recorded_at = match says(&opened, &outcome) {
-        Some(says) if record => note(repository, &opened, says).await,
+    let recorded_at = match says(&opened, examination, &outcome) {
+        Some(says) if examination.record => note(repository, &opened, says).await,
         _ => None,
     };
-    outcome.map(|()| Verdict { manifest: opened.manifest, recorded_at })
+    outcome.map(|booted| Verdict { manifest: opened.manifest, booted, recorded_at })
 }
 
 /// What the fact says; only a verdict is one, not that a store could not be reached.
-fn says(opened: &Opened, outcome: &Result<()>) -> Option<Map<String, Value>> {
+fn says(opened: &Opened, examination: &Examination, outcome: &Result<Option<Booted>>) -> Option<Map<String, Value>> {
     let mut says = Map::new();
-    says.insert("method".to_owned(), "read".into());
+    let method = if examination.boot.is_some() { "boot" } else { "read" };
+    says.insert("method".to_owned(), method.into());
     says.insert("ok".to_owned(), outcome.is_ok().into());
     match outcome {
-        Ok(()) => says.insert("keys".to_owned(), opened.manifest.keys().into()),
+        Ok(booted) => {
+            if let Some(booted) = booted {
+                says.insert("engine".to_owned(), booted.engine.as_str().into());
+            }
+            says.insert("keys".to_owned(), opened.manifest.keys().into())
+        }
         Err(error) if error.class() == Class::Verification => says.insert("error".to_owned(), error.message().into()),
         Err(_) => return None,
     };

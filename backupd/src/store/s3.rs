@@ -13,6 +13,7 @@ mod copy;
 mod error;
 mod etag;
 mod patience;
+mod settings;
 mod upload;
 mod write;
 
@@ -30,6 +31,7 @@ use bytes::{Bytes, BytesMut};
 pub use self::copy::{COPY_BYTES_MAX, ServerCopy};
 use self::etag::Etags;
 use self::patience::Patience;
+pub use self::settings::ObjectSettings;
 use self::write::Conditions;
 use super::{BucketUrl, ObjectEntry, PAGE_ENTRIES_MAX, Page, RepositoryUrl, Stat, Store, Unfinished, Upload, key};
 use crate::error::{Class, Error, Result};
@@ -53,6 +55,7 @@ pub struct S3Store {
     url: BucketUrl,
     etags: Etags,
     patience: Patience,
+    settings: ObjectSettings,
     /// Whether the server was seen to keep to conditions, or not to.
     conditions: Conditions,
 }
@@ -78,8 +81,15 @@ impl S3Store {
             url: url.clone(),
             etags: Etags::default(),
             patience,
+            settings: ObjectSettings::default(),
             conditions: Conditions::default(),
         })
+    }
+
+    /// The same store, whose new objects get these permissions and this encryption.
+    #[must_use]
+    pub fn with_settings(self, settings: ObjectSettings) -> Self {
+        Self { settings, ..self }
     }
 
     /// The key in the bucket.

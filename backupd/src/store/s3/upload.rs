@@ -233,6 +233,10 @@ impl Remote {
     pub(super) async fn begin(&mut self) -> Result<()> {
         let request = self.store.client.create_multipart_upload().bucket(self.bucket());
         let request = request.key(self.store.full(&self.key)).metadata(TOKEN_NAME, &self.token);
+        let settings = &self.store.settings;
+        let request = request.set_acl(settings.acl()).set_grant_read(settings.grant_read.clone());
+        let request = request.set_server_side_encryption(settings.sse());
+        let request = request.set_ssekms_key_id(settings.sse_kms_key_id.clone());
         let answer = request.send().await.map_err(|e| error::of("begin the upload of", &self.place(), &e))?;
         self.upload_id = answer.upload_id.unwrap_or_default();
         if self.upload_id.is_empty() {

@@ -106,7 +106,10 @@ impl S3Store {
         let mut wait = ATTEMPT_WAIT;
         for attempt in 1.. {
             let request = self.client.put_object().bucket(&self.url.bucket).key(self.full(key)).if_none_match("*");
-            let request = request.metadata(TOKEN_NAME, &token).body(ByteStream::from(body.clone())).customize();
+            let request = request.metadata(TOKEN_NAME, &token).body(ByteStream::from(body.clone()));
+            let request = request.set_acl(self.settings.acl()).set_grant_read(self.settings.grant_read.clone());
+            let request = request.set_server_side_encryption(self.settings.sse());
+            let request = request.set_ssekms_key_id(self.settings.sse_kms_key_id.clone()).customize();
             let failure = match request.config_override(connect::time_for(self.patience, size_bytes)).send().await {
                 Ok(answer) => return self.etags.check(&self.place(key), answer.e_tag(), &etag::md5(&body)),
                 Err(failure) => failure,
