@@ -301,7 +301,7 @@ async fn fill(
                     .hint("leave out --method sync: RESTORE needs no way back to us"));
             }
             Fed::NotPossible(why) => {
-                tracing::warn!(node = %node.address, why, "filled by RESTORE: it cannot be synchronised by us")
+                tracing::warn!(node = %node.address, why, "filled by RESTORE: it cannot be synchronised by us");
             }
         }
     }

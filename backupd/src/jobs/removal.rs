@@ -49,7 +49,7 @@ pub(super) async fn remove(held: &mut Held) -> Result<Vec<NewEvent>> {
         let manifest = backup::capture(held, &store, &keys).await?;
         let repository = Repository::open(store.clone()).await?;
         record::record(&held.catalog, store, &manifest).await?;
-        verify::verified(held, &repository, &keys).await?;
+        verify::verified(held, &repository, &keys, None).await?;
         with = format!("with the final snapshot {}", manifest.name);
     }
     held.begin(Step::Remove, "").await?;

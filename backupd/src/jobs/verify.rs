@@ -5,13 +5,17 @@ use policies::job::Step;
 use super::work::Held;
 use super::{about, reach};
 use crate::catalog::{Code, Mark, NewEvent};
+use crate::config::Cluster;
 use crate::error::Result;
 use crate::repository::{Keys, Repository};
-use crate::snapshot::verify::examine;
+use crate::snapshot::boot;
+use crate::snapshot::verify::{Examination, examine};
 
 pub(super) async fn run(held: &mut Held) -> Result<Vec<NewEvent>> {
     let (repository, keys) = reach::repository(&held.config, &held.row.repository).await?;
-    verified(held, &repository, &keys).await?;
+    let boots = |section: &Cluster| section.automation.verify.is_some_and(|verify| verify.boot);
+    let boot = held.config.cluster(&held.row.cluster).is_ok_and(boots).then(boot::Options::default);
+    verified(held, &repository, &keys, boot).await?;
     held.begin(Step::Record, "").await?;
     let now_ms = held.catalog.now_unix_ms().await?;
     held.catalog.mark_schedule(&held.row.cluster, Mark::Verified, now_ms).await?;
@@ -19,11 +23,17 @@ pub(super) async fn run(held: &mut Held) -> Result<Vec<NewEvent>> {
     Ok(vec![about(&held.row, Code::VerifySucceeded, message)])
 }
 
-/// Reads the snapshot of the job, and notes the verdict.
-pub(super) async fn verified(held: &mut Held, repository: &Repository, keys: &Keys) -> Result<()> {
+/// Reads the snapshot of the job, starts servers with it where that is asked for, and notes the verdict.
+pub(super) async fn verified(
+    held: &mut Held,
+    repository: &Repository,
+    keys: &Keys,
+    boot: Option<boot::Options>,
+) -> Result<()> {
     held.begin(Step::Verify, "").await?;
     let name = held.row.snapshot_name.clone();
-    let manifest = examine(repository, &name, keys, true, &held.progress, &held.cancel).await?.manifest;
+    let examination = Examination { boot, record: true };
+    let manifest = examine(repository, &name, keys, &examination, &held.progress, &held.cancel).await?.manifest;
     let now_ms = held.catalog.now_unix_ms().await?;
     held.catalog.mark_snapshot_verified(repository.id(), &manifest.snapshot_id, now_ms).await?;
     held.telemetry.verified(manifest.plain_bytes());
