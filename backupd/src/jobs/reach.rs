@@ -50,7 +50,7 @@ pub async fn store(config: &Config, name: &str) -> Result<(Arc<dyn Store>, Keys)
 /// A repository of the configuration, and its keys.
 ///
 /// # Errors
-/// As [`store`], and `NotFound` when nothing was written to it yet.
+/// As [`fn@store`], and `NotFound` when nothing was written to it yet.
 pub async fn repository(config: &Config, name: &str) -> Result<(Repository, Keys)> {
     let (store, keys) = store(config, name).await?;
     Ok((Repository::open(store).await?, keys))
