@@ -91,8 +91,9 @@ fn foreign_files_that_are_no_rdb_are_refused_by_kind() {
     let mut newer = good.clone();
     newer[5..9].copy_from_slice(b"0099");
     restore(&newer).exits(20);
+    // the checksum: a bit of a length could make the rest look like the file of a newer server
     let mut flipped = good.clone();
-    flipped[good.len() / 2] ^= 4;
+    flipped[good.len() - 1] ^= 4;
     restore(&flipped).exits(17);
     let mut link = server.connect();
     redis::cmd("SELECT").arg(1).exec(&mut link).unwrap();

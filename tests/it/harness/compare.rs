@@ -172,7 +172,7 @@ impl Comparison<'_> {
                 self.report.describe("missing", key, "");
             } else if left[0] != right[0] {
                 self.differs(key, &format!("type {:?} became {:?}", left[0], right[0]));
-            } else if left[1] != right[1] {
+            } else if !is_alike(&left[1], &right[1]) {
                 self.differs(key, &format!("expiry {:?} became {:?}", left[1], right[1]));
             } else {
                 self.report.with_expiry += u64::from(left[1] != Value::Int(-1));
@@ -247,6 +247,12 @@ fn facts(links: &mut Links, keys: &[Vec<u8>]) -> Vec<Facts> {
     let error = expiries.iter().find(|value| !matches!(value, Value::Int(_)));
     assert!(error.is_none(), "PEXPIRETIME: {error:?}");
     kinds.into_iter().zip(expiries).map(<[Value; 2]>::from).collect()
+}
+
+/// Whether two expiries say the same; of a server before 7.0 it is only known whether there is one.
+fn is_alike(left: &Value, right: &Value) -> bool {
+    let is_only_known = [left, right].contains(&&Value::Int(1));
+    left == right || (is_only_known && ![left, right].contains(&&Value::Int(-1)))
 }
 
 fn keyed(name: &str, key: &[u8]) -> Cmd {
