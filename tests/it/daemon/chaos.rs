@@ -60,7 +60,15 @@ fn chaos(clusters: usize, kills: u64, seed: u64, limit: Duration) {
     }
     // in peace, what was begun is ended
     fleet.configure(&postgres(&server, &database), DAEMON, "snapshot_retention_limit = 0");
-    daemons.iter().for_each(|daemon| daemon.running.signal("HUP"));
+    let started = || fleet.codes().iter().filter(|code| *code == "daemon.started").count();
+    let before = started();
+    let restart = |mut daemon: Spawned| {
+        daemon.running.kill();
+        fleet.daemon()
+    };
+    daemons = daemons.into_iter().map(restart).collect();
+    // a signal before they listen to signals would end them
+    wait_for("three daemons", LIMIT, || if started() >= before + 3 { Ok(()) } else { Err(String::new()) });
     wait_for("all jobs to end", LIMIT.max(Duration::from_secs(600)), || {
         let open = fleet.json(&["job", "list", "--open"])["jobs"].as_array().unwrap().clone();
         if open.is_empty() { Ok(()) } else { Err(format!("{open:?}")) }
