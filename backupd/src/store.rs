@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 pub use self::local::LocalStore;
-pub use self::s3::{COPY_BYTES_MAX, ObjectSettings, S3Store, ServerCopy};
+pub use self::s3::{COPY_BYTES_MAX, ObjectSettings, Patience, S3Store, ServerCopy};
 pub use self::url::{BucketUrl, RepositoryUrl, Style};
 use crate::error::{Class, Error, Result};
 

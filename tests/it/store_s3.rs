@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use aws_sdk_s3::config::Credentials;
 use backupd::error::Class;
-use backupd::store::{BucketUrl, RepositoryUrl, S3Store, Store};
+use backupd::store::{BucketUrl, Patience, RepositoryUrl, S3Store, Store};
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -25,7 +26,9 @@ fn url(bucket: &Bucket) -> BucketUrl {
 
 async fn open_as(bucket: &Bucket, url: &BucketUrl, secret: &str) -> Arc<dyn Store> {
     let credentials = Credentials::new(&bucket.access_key, secret, None, None, "tests");
-    Arc::new(S3Store::open(url, Some(credentials)).await.unwrap())
+    // what is sent again in vain is given up long before the five minutes that a real bucket gets
+    let patience = Patience { deadline: Duration::from_secs(5), ..Patience::default() };
+    Arc::new(S3Store::open_with(url, Some(credentials), patience).await.unwrap())
 }
 
 /// The store of a URL with the credentials of the bucket's owner.
@@ -44,7 +47,7 @@ async fn no_unfinished_uploads(bucket: &Bucket) {
         if bucket.unfinished_uploads().is_empty() {
             return;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
     panic!("unfinished uploads stay in {}: {:?}", bucket.name, bucket.unfinished_uploads());
 }

@@ -30,7 +30,7 @@ use bytes::{Bytes, BytesMut};
 
 pub use self::copy::{COPY_BYTES_MAX, ServerCopy};
 use self::etag::Etags;
-use self::patience::Patience;
+pub use self::patience::Patience;
 pub use self::settings::ObjectSettings;
 use self::write::Conditions;
 use super::{BucketUrl, ObjectEntry, PAGE_ENTRIES_MAX, Page, RepositoryUrl, Stat, Store, Unfinished, Upload, key};
@@ -73,9 +73,16 @@ impl S3Store {
     /// bucket. `credentials` come before those that the URL and the environment name.
     ///
     /// # Errors
-    /// `Config` when no region is known.
+    /// `Config` when no region is known, or a variable for the patience is no length of time.
     pub async fn open(url: &BucketUrl, credentials: Option<Credentials>) -> Result<Self> {
-        let patience = Patience::of_environment()?;
+        Self::open_with(url, credentials, Patience::of_environment()?).await
+    }
+
+    /// The same, waited for as `patience` says, whatever the environment does.
+    ///
+    /// # Errors
+    /// `Config` when no region is known.
+    pub async fn open_with(url: &BucketUrl, credentials: Option<Credentials>, patience: Patience) -> Result<Self> {
         Ok(Self {
             client: connect::client(url, credentials, patience).await?,
             url: url.clone(),

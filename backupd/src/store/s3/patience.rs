@@ -24,11 +24,15 @@ const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
 /// What is waited for, and how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Patience {
-    pub(super) stall: Duration,
-    pub(super) deadline: Duration,
-    pub(super) backoff: Duration,
-    pub(super) slowest: u64,
+pub struct Patience {
+    /// How long a body may stand still, and how long an answer may take besides the time for the body.
+    pub stall: Duration,
+    /// How long the parts of an upload are sent again while none arrives.
+    pub deadline: Duration,
+    /// The wait before the second attempt of a request; doubled for each further one.
+    pub backoff: Duration,
+    /// The slowest upload that is not given up, bytes per second.
+    pub slowest: u64,
 }
 
 impl Default for Patience {
