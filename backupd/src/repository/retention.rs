@@ -110,18 +110,24 @@ impl Repository {
         Ok(found)
     }
 
-    /// Judges the snapshots, then marks those that nothing keeps, takes marks back, and removes those whose time has come.
+    /// Judges the snapshots for [`Self::carry_out`]: nothing is judged while ages cannot be trusted.
     ///
     /// # Errors
-    /// `Config` when the clocks of this machine and of the store disagree, and what the store says. What was done until then is done,
-    /// and the next run goes on.
-    pub async fn apply_retention(&self, question: Question<'_>) -> Result<Plan> {
+    /// `Config` when the clocks of this machine and of the store disagree, and what the store says.
+    pub async fn plan_to_apply(&self, question: Question<'_>) -> Result<Plan> {
         let (now_ms, store_ms) = self.clocks().await?;
         check_clocks(now_ms, store_ms).map_err(|refusal| {
             Error::new(Class::Config, format!("{}: {refusal}", self.store.url()))
                 .hint("ages cannot be trusted, so nothing was marked or removed: set the clock")
         })?;
-        let mut plan = self.plan_retention(question).await?;
+        self.plan_retention(question).await
+    }
+
+    /// Marks what nothing keeps, takes marks back, and removes those whose time has come.
+    ///
+    /// # Errors
+    /// What the store says. What was done until then is done, and the next run goes on.
+    pub async fn carry_out(&self, plan: &mut Plan) -> Result<()> {
         for line in &mut plan.lines {
             let place = Place { cluster: line.cluster.clone(), snapshot_id: line.snapshot_id.clone() };
             let done = match line.step {
@@ -138,6 +144,16 @@ impl Repository {
                 done => done?,
             }
         }
+        Ok(())
+    }
+
+    /// Judges the snapshots and carries that out.
+    ///
+    /// # Errors
+    /// As [`Self::plan_to_apply`] and [`Self::carry_out`].
+    pub async fn apply_retention(&self, question: Question<'_>) -> Result<Plan> {
+        let mut plan = self.plan_to_apply(question).await?;
+        self.carry_out(&mut plan).await?;
         Ok(plan)
     }
 

@@ -33,12 +33,13 @@ pub(super) async fn apply(scheduler: &Scheduler, config: &Config, name: &str, no
         grace_ms: GRACE_MS,
         share_max_percent: SHARE_MAX_PERCENT,
     };
+    let mut plan = repository.plan_to_apply(question).await?;
     // the audit lines first: no removal is begun without one
-    for line in repository.plan_retention(question).await?.lines.iter().filter(|line| line.verdict == "remove") {
+    for line in plan.lines.iter().filter(|line| line.verdict == "remove") {
         let why = "retention: nothing keeps it, and the time after its mark is over";
         scheduler.catalog.audit(&scheduler.name, "snapshot.delete", &line.name, why, now_ms).await?;
     }
-    let plan = repository.apply_retention(question).await?;
+    repository.carry_out(&mut plan).await?;
     for line in plan.lines.iter().filter(|line| !matches!(line.verdict, "keep" | "wait")) {
         tell(scheduler, &repository, line, now_ms).await?;
     }
