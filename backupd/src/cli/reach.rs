@@ -11,7 +11,8 @@ use crate::catalog::Location;
 use crate::config::{Config, Encryption, Password, secret};
 use crate::crypt::keyring::Keyring;
 use crate::error::{Class, Error, Result};
-use crate::redis::{AddressMap, Secret, SourceOptions, SourceUrl, Tls};
+use crate::jobs::reach;
+use crate::redis::{AddressMap, SourceOptions, SourceUrl, Tls};
 use crate::repository::{Keys, Repository};
 use crate::store::{self, RepositoryUrl, Store};
 
@@ -160,8 +161,9 @@ impl RepositoryArgs {
 
     fn keys(&self, configured: Option<&Encryption>) -> Result<Keys> {
         match (&self.key_file, self.no_encryption, configured) {
-            (Some(path), ..) | (None, false, Some(Encryption::KeyFile(path))) => Keyring::read(path).map(Keys::Keyring),
-            (None, true, _) | (None, false, Some(Encryption::None)) => Ok(Keys::NoEncryption),
+            (Some(path), ..) => Keyring::read(path).map(Keys::Keyring),
+            (None, true, _) => Ok(Keys::NoEncryption),
+            (None, false, Some(encryption)) => reach::keys(encryption),
             (None, false, None) => Ok(Keys::Unsaid),
         }
     }
@@ -204,10 +206,6 @@ fn parse_pair(text: &str) -> Result<(String, String), String> {
     Ok((pair.0.to_owned(), pair.1.to_owned()))
 }
 
-fn address_map(pairs: impl IntoIterator<Item = (String, String)>) -> Result<AddressMap> {
-    AddressMap::new(pairs).map_err(|why| Error::new(Class::Usage, why))
-}
-
 /// A source with the repository for its snapshots.
 #[derive(Debug)]
 pub struct ReachedSource {
@@ -233,17 +231,16 @@ impl SourceArgs {
     /// # Errors
     /// `NotFound` when there is no such cluster, and as [`RepositoryArgs::reach`].
     pub fn reach(&self, context: &Context, name: Option<&str>, repository: &RepositoryArgs) -> Result<ReachedSource> {
+        let password = self.source_password_file.clone().map(Password::File);
         let Some(name) = name else {
-            let mut source = self.options(self.source.clone(), Tls::default())?;
-            source.sentinel_master.clone_from(&self.sentinel_master);
-            source.username = self.source_username.clone();
-            source.password = match &self.source_password_file {
-                Some(path) => Some(Secret::read(path)?),
+            let mut source = SourceOptions::new(self.source.clone());
+            source.password = match &password {
+                Some(_) => secret::read(password.as_ref())?,
                 None => secret::of_variable(SOURCE_PASSWORD_VARIABLE)?,
             };
             source.password_file.clone_from(&self.source_password_file);
             return Ok(ReachedSource {
-                source,
+                source: self.overriding(source)?,
                 repository: repository.reach(context)?,
                 tags: BTreeMap::new(),
                 primary_use: PrimaryUse::default(),
@@ -258,20 +255,7 @@ impl SourceArgs {
             Some(_) => repository.reach(context)?,
             None => repository.configured(&config, &cluster.repository)?,
         };
-        let mut source = self.options(cluster.sources.clone(), cluster.tls.clone())?;
-        if self.source_address.is_empty() {
-            source.addresses = address_map(cluster.addresses.clone())?;
-        }
-        source.sentinel_master = self.sentinel_master.clone().or_else(|| cluster.sentinel_master.clone());
-        source.username = self.source_username.clone().or_else(|| cluster.username.clone());
-        source.password_file = match (&self.source_password_file, &cluster.password) {
-            (Some(path), _) | (None, Some(Password::File(path))) => Some(path.clone()),
-            (None, _) => None,
-        };
-        source.password = match &self.source_password_file {
-            Some(path) => Some(Secret::read(path)?),
-            None => secret::read(cluster.password.as_ref())?,
-        };
+        let source = self.overriding(reach::options(cluster, password.as_ref().or(cluster.password.as_ref()))?)?;
         Ok(ReachedSource {
             source,
             repository,
@@ -289,15 +273,19 @@ impl SourceArgs {
         !self.source.is_empty()
     }
 
-    /// How these seeds are reached; flags override the TLS files of the configuration.
-    fn options(&self, seeds: Vec<SourceUrl>, tls: Tls) -> Result<SourceOptions> {
-        let mut source = SourceOptions::new(seeds);
-        source.addresses = address_map(self.source_address.iter().cloned())?;
+    /// The same source, as far as no flag says otherwise.
+    fn overriding(&self, mut source: SourceOptions) -> Result<SourceOptions> {
+        if !self.source_address.is_empty() {
+            let pairs = self.source_address.iter().cloned();
+            source.addresses = AddressMap::new(pairs).map_err(|why| Error::new(Class::Usage, why))?;
+        }
+        source.sentinel_master = self.sentinel_master.clone().or(source.sentinel_master);
+        source.username = self.source_username.clone().or(source.username);
         let identity = self.source_cert.clone().zip(self.source_key.clone());
         source.tls = Tls {
-            ca: self.source_ca.clone().or(tls.ca),
-            identity: identity.or(tls.identity),
-            server_name: self.source_server_name.clone().or(tls.server_name),
+            ca: self.source_ca.clone().or(source.tls.ca),
+            identity: identity.or(source.tls.identity),
+            server_name: self.source_server_name.clone().or(source.tls.server_name),
         };
         if source.tls != Tls::default() && !source.seeds.iter().any(|seed| seed.tls) {
             return Err(Error::new(Class::Usage, "files for TLS were given, but no source speaks it")

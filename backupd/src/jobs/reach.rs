@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use policies::replica::Wishes;
 
-use crate::config::{Capture, Cluster, Config, Encryption, Password, Repository as Section, secret};
+use crate::config::{Capture, Cluster, Config, Encryption, Password, secret};
 use crate::crypt::keyring::Keyring;
 use crate::error::{Class, Error, Result};
 use crate::pipeline::Flow;
@@ -31,8 +31,8 @@ pub struct Source {
 ///
 /// # Errors
 /// `Key` when the key file cannot be used.
-pub fn keys(section: &Section) -> Result<Keys> {
-    match &section.encryption {
+pub fn keys(encryption: &Encryption) -> Result<Keys> {
+    match encryption {
         Encryption::KeyFile(path) => Keyring::read(path).map(Keys::Keyring),
         Encryption::None => Ok(Keys::NoEncryption),
     }
@@ -44,7 +44,7 @@ pub fn keys(section: &Section) -> Result<Keys> {
 /// `NotFound` when the configuration does not name it; `Key`; what the store says.
 pub async fn store(config: &Config, name: &str) -> Result<(Arc<dyn Store>, Keys)> {
     let section = config.repository(name)?;
-    Ok((store::open(&section.url).await?, keys(section)?))
+    Ok((store::open(&section.url).await?, keys(&section.encryption)?))
 }
 
 /// A repository of the configuration, and its keys.
@@ -62,18 +62,26 @@ pub async fn repository(config: &Config, name: &str) -> Result<(Repository, Keys
 /// `NotFound` when the configuration does not name it, `Config` when its password cannot be read.
 pub fn source(config: &Config, name: &str) -> Result<Source> {
     let cluster = config.cluster(name)?;
+    let options = options(cluster, cluster.password.as_ref())?;
+    let wishes = Wishes { primary_use: cluster.primary_use, node: None, zone: cluster.zone.clone() };
+    Ok(Source { options, wishes, tags: cluster.tags.clone() })
+}
+
+/// How a cluster of the configuration is reached, with the password that is in this place.
+///
+/// # Errors
+/// `Config` when the password cannot be read.
+pub fn options(cluster: &Cluster, password: Option<&Password>) -> Result<SourceOptions> {
     let mut options = SourceOptions::new(cluster.sources.clone());
     options.tls = cluster.tls.clone();
     options.sentinel_master.clone_from(&cluster.sentinel_master);
     options.username.clone_from(&cluster.username);
-    options.password = secret::read(cluster.password.as_ref())?;
-    if let Some(Password::File(path)) = &cluster.password {
+    options.addresses = AddressMap::new(cluster.addresses.clone()).map_err(|why| Error::new(Class::Config, why))?;
+    options.password = secret::read(password)?;
+    if let Some(Password::File(path)) = password {
         options.password_file = Some(path.clone());
     }
-    let pairs = cluster.addresses.clone();
-    options.addresses = AddressMap::new(pairs).map_err(|why| Error::new(Class::Config, why))?;
-    let wishes = Wishes { primary_use: cluster.primary_use, node: None, zone: cluster.zone.clone() };
-    Ok(Source { options, wishes, tags: cluster.tags.clone() })
+    Ok(options)
 }
 
 /// What captures may cost, as the configuration says. Who shares it shares its limits.
