@@ -20,7 +20,7 @@ use policies::engine::Engine;
 use policies::slot::SlotSet;
 
 pub use access::{Access, LaunchTls};
-pub use engine::{check_format, probe_engine, rdb_format};
+pub use engine::{check_format, default_program, probe_engine, rdb_format};
 pub use folder::{UNFINISHED, claim_dir};
 pub use nodes_conf::{PlannedNode, new_node_id, nodes_conf};
 pub use ports::BUS_OFFSET;

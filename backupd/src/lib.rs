@@ -7,6 +7,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod crypt;
+pub mod digest;
 pub mod error;
 pub mod hooks;
 pub mod http;

@@ -1,6 +1,6 @@
 //! The engine that is to run: which it is, and whether it can load the files.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -13,6 +13,12 @@ use crate::error::{Class, Error, Result};
 
 /// How long an engine may take to tell its version.
 const VERSION_WAIT: Duration = Duration::from_secs(20);
+
+/// The server program of an engine where none is named: it is looked for on the path.
+#[must_use]
+pub fn default_program(is_valkey: bool) -> PathBuf {
+    PathBuf::from(if is_valkey { "valkey-server" } else { "redis-server" })
+}
 
 /// Runs `ENGINE --version`.
 ///

@@ -1,13 +1,9 @@
 //! What a target must hold: digested while the inputs are read, on a thread beside the one that splits them.
 
-use std::fs::File;
-use std::io::Read as _;
 use std::path::Path;
 use std::sync::Arc;
 
 use rdbtools::content::{Content, ContentRules, ContentSink};
-use rdbtools::decode::Decoder;
-use rdbtools::scan::Scanner;
 use rdbtools::split::Ttl;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -16,15 +12,9 @@ use super::Options;
 use super::plan::Plan;
 use super::split::unwritable;
 use crate::clock;
+use crate::digest::{self, CHUNKS_AHEAD, STREAM_FACTS_VERSION, Undigested};
 use crate::error::{Class, Error, Result};
 use crate::task_failed;
-
-/// Chunks that wait for the digest.
-const CHUNKS_AHEAD: usize = 2;
-/// Bytes read from a file at once.
-const CHUNK_BYTES: usize = 1 << 20;
-/// The first version of RDB that holds all facts of streams.
-const STREAM_FACTS_VERSION: u16 = 10;
 
 /// What each shard must hold, as far as the inputs were read.
 #[derive(Debug)]
@@ -36,9 +26,6 @@ pub struct Expected {
 
 /// Where the chunks of an input go that is digested.
 pub(super) type Chunks = mpsc::Sender<Arc<Vec<u8>>>;
-
-/// A scanner that digests.
-pub(super) type Digesting = Scanner<Decoder<ContentSink>>;
 
 impl Expected {
     /// The rules for a restore; `None` when it is not to be verified.
@@ -62,15 +49,9 @@ impl Expected {
 
     /// Begins to digest one input: chunks are to be sent, and at the end [`Self::end_input`] be called.
     pub(super) fn begin_input(&self) -> (Chunks, JoinHandle<Result<Vec<Content>>>) {
-        let (sender, mut chunks) = mpsc::channel::<Arc<Vec<u8>>>(CHUNKS_AHEAD);
+        let (sender, chunks) = mpsc::channel::<Arc<Vec<u8>>>(CHUNKS_AHEAD);
         let rules = self.rules.clone();
-        let task = tokio::task::spawn_blocking(move || {
-            let mut scanner = digesting(rules);
-            while let Some(chunk) = chunks.blocking_recv() {
-                scanner.feed(&chunk).map_err(undigested)?;
-            }
-            scanner.finish().map(|(_, sink)| sink.into_values().into_contents()).map_err(undigested)
-        });
+        let task = tokio::task::spawn_blocking(move || digest::of_chunks(rules, chunks).map_err(undigested));
         (sender, task)
     }
 
@@ -85,28 +66,18 @@ impl Expected {
     /// A shard must hold what its file holds: something was left out of it, with consent.
     pub(super) async fn take_file(&mut self, shard: usize, path: &Path) -> Result<()> {
         let (rules, path) = (self.rules.read_back(), path.to_owned());
-        let found = tokio::task::spawn_blocking(move || of_file(rules, &path)).await.map_err(task_failed)??;
+        let digest = move || {
+            digest::of_file(rules, &path).map_err(|why| match why {
+                Undigested::File(error) => unwritable(&path, &error),
+                Undigested::Scan(error) => undigested(error),
+            })
+        };
+        let found = tokio::task::spawn_blocking(digest).await.map_err(task_failed)??;
         if let Some(content) = self.contents.get_mut(shard) {
             *content = found.into_iter().next().unwrap_or_default();
         }
         Ok(())
     }
-}
-
-pub(super) fn digesting(rules: ContentRules) -> Digesting {
-    Scanner::new(Decoder::new(ContentSink::new(rules)))
-}
-
-fn of_file(rules: ContentRules, path: &Path) -> Result<Vec<Content>> {
-    let mut scanner = digesting(rules);
-    let mut file = File::open(path).map_err(|error| unwritable(path, &error))?;
-    let mut chunk = vec![0; CHUNK_BYTES];
-    loop {
-        let count = file.read(&mut chunk).map_err(|error| unwritable(path, &error))?;
-        let Some(bytes) = chunk.get(..count).filter(|bytes| !bytes.is_empty()) else { break };
-        scanner.feed(bytes).map_err(undigested)?;
-    }
-    scanner.finish().map(|(_, sink)| sink.into_values().into_contents()).map_err(undigested)
 }
 
 fn undigested(error: rdbtools::ScanError) -> Error {

@@ -17,7 +17,7 @@ use sha2::{Digest as _, Sha256};
 use super::input::PartInfo;
 use super::{Mode, Options, Target, convert, target};
 use crate::error::{Class, Error, Result};
-use crate::launch::probe_engine;
+use crate::launch::{self, probe_engine};
 use crate::nodes;
 use refusals::Refusals;
 
@@ -248,8 +248,7 @@ async fn conversions(
 pub(super) fn engine_path(options: &Options, named: Option<&PathBuf>, version: RdbVersion) -> PathBuf {
     let source_engine = options.input.manifest().map_or("redis", |manifest| manifest.engine.as_str());
     let valkey = source_engine == "valkey" || version.magic == Magic::Valkey;
-    let default = if valkey { "valkey-server" } else { "redis-server" };
-    named.cloned().unwrap_or_else(|| PathBuf::from(default))
+    named.cloned().unwrap_or_else(|| launch::default_program(valkey))
 }
 
 /// The format that engines are asked about.

@@ -11,8 +11,9 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::content::{Expected, digesting};
+use super::content::Expected;
 use crate::clock;
+use crate::digest::{self, digesting};
 use crate::error::{Class, Error, Result};
 use crate::nodes::mark_key;
 use crate::pipeline::{CHUNKS_QUEUED, Meter};
@@ -22,8 +23,6 @@ use crate::task_failed;
 
 /// How many nodes are read at the same time.
 const READ_AT_ONCE: usize = 4;
-/// How many differences of one node a message names.
-const SHOWN_MAX: usize = 5;
 
 /// What was compared.
 #[derive(Debug, Clone, Serialize)]
@@ -98,10 +97,7 @@ async fn one(
     if differences.is_empty() {
         return Ok(found.keys().values().sum());
     }
-    let mut shown: Vec<String> = differences.iter().take(SHOWN_MAX).map(ToString::to_string).collect();
-    if differences.len() > SHOWN_MAX {
-        shown.push(format!("and {} more", differences.len() - SHOWN_MAX));
-    }
+    let mut shown = digest::shown(&differences);
     let evicted = observe(address, options).await.map_or(0, |seen| seen.info.number("evicted_keys"));
     if evicted > 0 {
         shown.push(format!("the node has evicted {evicted} keys since it was started: raise its maxmemory"));
@@ -117,7 +113,7 @@ type Found = (Content, Option<(u64, Vec<u8>)>);
 /// Digests the data of a node as it comes.
 async fn read(mut payload: Payload, rules: ContentRules, meter: Arc<Meter>) -> Result<Found> {
     let (chunks, mut received) = mpsc::channel::<Bytes>(CHUNKS_QUEUED);
-    let digest = tokio::task::spawn_blocking(move || {
+    let digesting_all = tokio::task::spawn_blocking(move || {
         let failed = |error: rdbtools::ScanError| {
             Error::new(Class::SourceUnavailable, format!("what it sends of its data is not sound: {error}"))
         };
@@ -147,7 +143,7 @@ async fn read(mut payload: Payload, rules: ContentRules, meter: Arc<Meter>) -> R
     };
     let pumped: Result<()> = pumped.await;
     drop(chunks);
-    let digested = digest.await.map_err(task_failed)?;
+    let digested = digesting_all.await.map_err(task_failed)?;
     match (pumped, digested) {
         (_, Ok(found)) => Ok(found),
         (Err(error), Err(_)) | (Ok(()), Err(error)) => Err(error),

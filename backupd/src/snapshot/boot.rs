@@ -5,14 +5,10 @@
 //! the memory of a server that holds it. Keys that are over are no difference: those count whose time comes after the save.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rdbtools::content::{Content, ContentRules, ContentSink};
-use rdbtools::decode::Decoder;
-use rdbtools::scan::Scanner;
+use rdbtools::content::{Content, ContentRules};
 use serde::Serialize;
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::mpsc;
@@ -20,6 +16,7 @@ use tokio::sync::mpsc;
 use super::verify::source;
 use crate::canonical::damaged;
 use crate::clock;
+use crate::digest::{self, CHUNKS_AHEAD, STREAM_FACTS_VERSION, Undigested};
 use crate::error::{Class, Error, Result};
 use crate::launch::{self, LaunchPlan, LaunchProgress, ShardPlan};
 use crate::manifest::Shard;
@@ -28,18 +25,6 @@ use crate::pipeline::{Meter, read};
 use crate::progress::Progress;
 use crate::repository::{Opened, Repository};
 use crate::task_failed;
-
-/// Bytes read from a file at once.
-const CHUNK_BYTES: usize = 1 << 20;
-
-/// Chunks that wait for the digest.
-const CHUNKS_AHEAD: usize = 2;
-
-/// How many differences a message names.
-const SHOWN_MAX: usize = 5;
-
-/// The first version of RDB that holds all facts of streams.
-const STREAM_FACTS_VERSION: u16 = 10;
 
 /// How many databases a server has unless it is told otherwise.
 const DATABASES: u64 = 16;
@@ -68,8 +53,7 @@ pub struct Booted {
 /// `Verification` when what a server holds is something else than the file; `Version` when the engine cannot load it; `Config` when there
 /// is no engine; what reading the snapshot says.
 pub async fn boot(repository: &Repository, opened: &Opened, options: &Options, progress: &Progress) -> Result<Booted> {
-    let name = if opened.manifest.engine == "valkey" { "valkey-server" } else { "redis-server" };
-    let engine = options.engine.clone().unwrap_or_else(|| PathBuf::from(name));
+    let engine = options.engine.clone().unwrap_or_else(|| launch::default_program(opened.manifest.engine == "valkey"));
     let probed = launch::probe_engine(&engine).await?;
     let mut databases: BTreeMap<u64, u64> = BTreeMap::new();
     for shard in &opened.manifest.shards {
@@ -117,12 +101,18 @@ async fn one(
     drop(server);
     progress.phase(format!("comparing shard {}", shard.index));
     let back = rules.read_back();
-    let theirs = tokio::task::spawn_blocking(move || content(&saved, back)).await.map_err(task_failed)??;
+    let digest = move || {
+        digest::of_file(back, &saved).map_err(|why| match why {
+            Undigested::File(error) => Error::new(Class::Unforeseen, format!("{}: {error}", saved.display())),
+            Undigested::Scan(error) => scan_error(&error).at(saved.display()),
+        })
+    };
+    let theirs = only(tokio::task::spawn_blocking(digest).await.map_err(task_failed)??);
     let differences = ours.differences(&theirs, saved_ms);
     if differences.is_empty() {
         return Ok(ours);
     }
-    let shown: Vec<String> = differences.iter().take(SHOWN_MAX).map(ToString::to_string).collect();
+    let shown = digest::shown(&differences);
     let key = opened.place.key(&shard.object.file);
     Err(damaged(&key, &format!("a server that loaded it holds something else: {}", shown.join("; "))))
 }
@@ -131,21 +121,15 @@ async fn one(
 async fn write(source: read::Source, rules: ContentRules, path: &Path, meter: Arc<Meter>) -> Result<Content> {
     let failed = |error: std::io::Error| unwritable(path, &error);
     let mut file = tokio::fs::File::create_new(path).await.map_err(failed)?;
-    let (digest, mut digested) = mpsc::channel::<Vec<u8>>(CHUNKS_AHEAD);
-    let digesting = tokio::task::spawn_blocking(move || {
-        let mut scanner = Scanner::new(Decoder::new(ContentSink::new(rules)));
-        while let Some(chunk) = digested.blocking_recv() {
-            scanner.feed(&chunk).map_err(|error| scan_error(&error))?;
-        }
-        scanner.finish().map(|(_, sink)| of(sink)).map_err(|error| scan_error(&error))
-    });
+    let (digest, digested) = mpsc::channel(CHUNKS_AHEAD);
+    let digesting = tokio::task::spawn_blocking(move || digest::of_chunks(rules, digested).map_err(|e| scan_error(&e)));
     let (mut chunks, reading) = read::shard(source, Arc::clone(&meter));
     let mut written = 0;
     while let Some(chunk) = chunks.recv().await {
         file.write_all(&chunk).await.map_err(failed)?;
         written += chunk.len() as u64;
         meter.passed(written, 0);
-        if digest.send(chunk).await.is_err() {
+        if digest.send(Arc::new(chunk)).await.is_err() {
             break; // it failed, and says why
         }
     }
@@ -153,25 +137,12 @@ async fn write(source: read::Source, rules: ContentRules, path: &Path, meter: Ar
     let content = digesting.await.map_err(task_failed)?;
     reading.await.map_err(task_failed)??;
     file.flush().await.map_err(failed)?;
-    content
+    content.map(only)
 }
 
-fn of(sink: Decoder<ContentSink>) -> Content {
-    sink.into_values().into_contents().into_iter().next().unwrap_or_default()
-}
-
-fn content(path: &Path, rules: ContentRules) -> Result<Content> {
-    let failed = |error: std::io::Error| Error::new(Class::Unforeseen, format!("{}: {error}", path.display()));
-    let mut file = File::open(path).map_err(failed)?;
-    let mut scanner = Scanner::new(Decoder::new(ContentSink::new(rules)));
-    let mut chunk = vec![0; CHUNK_BYTES];
-    loop {
-        let count = file.read(&mut chunk).map_err(failed)?;
-        let Some(bytes) = chunk.get(..count).filter(|bytes| !bytes.is_empty()) else { break };
-        scanner.feed(bytes).map_err(|error| scan_error(&error).at(path.display()))?;
-    }
-    let (_, sink) = scanner.finish().map_err(|error| scan_error(&error).at(path.display()))?;
-    Ok(of(sink))
+/// The content of the one shard that the rules have.
+fn only(contents: Vec<Content>) -> Content {
+    contents.into_iter().next().unwrap_or_default()
 }
 
 fn unwritable(path: &Path, error: &std::io::Error) -> Error {
