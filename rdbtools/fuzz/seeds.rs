@@ -21,7 +21,20 @@ pub(crate) fn rdbs() -> Vec<Vec<u8>> {
     let mut runner = TestRunner::deterministic();
     let parts = proptest::collection::vec(part(), 0..10);
     let made = (0..MADE).filter_map(|_| parts.new_tree(&mut runner).ok()).map(|tree| rdb(&tree.current()));
-    made.chain(corpus()).collect()
+    made.chain([templated()]).chain(corpus()).collect()
+}
+
+/// Templates of hashes, and a hash of each encoding that refers to one (Redis 8.10).
+fn templated() -> Vec<u8> {
+    let version = RdbVersion::redis(15);
+    let mut out = version.header();
+    write::put_hash_template(&mut out, 5, &[b"b".to_vec(), b"aa".to_vec()]);
+    write::put_hash_template(&mut out, 6, &[b"f".to_vec()]);
+    out.extend(
+        b"\x1e\x01l\x0d\x0d\0\0\0\x03\0\x05\x01\x01\x01\x02\x01\xff\x20\x01h\x05\xc0\x01\xc0\x02\x20\x01g\x06\x01v",
+    );
+    write::finish(&mut out, version);
+    out
 }
 
 fn corpus() -> Vec<Vec<u8>> {

@@ -71,6 +71,7 @@ pub mod select;
 mod sink;
 pub mod split;
 pub mod structure;
+mod templates;
 mod value;
 pub mod version;
 pub mod write;

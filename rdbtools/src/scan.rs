@@ -132,7 +132,6 @@ pub struct Scanner<S> {
     unpack: lzf::Unpack,
     /// How many fields each template of hashes has, and which was read last.
     templates: HashMap<u64, u64>,
-    takes_templates: bool,
     template: u64,
     /// Strings of the record that are needed when it ends.
     kept: Vec<Vec<u8>>,
@@ -162,21 +161,12 @@ impl<S: Sink> Scanner<S> {
             told: (Role::Untold, 0),
             unpack: lzf::Unpack::default(),
             templates: HashMap::new(),
-            takes_templates: S::TEMPLATES,
             template: 0,
             kept: Vec::new(),
             collected: Vec::new(),
             deferral: None,
             failed: None,
         }
-    }
-
-    /// Refuses a file that has templates of hashes, though the sink understands them: for whoever wants to split or
-    /// convert it later, which cannot be done.
-    #[must_use]
-    pub fn without_templates(mut self) -> Self {
-        self.takes_templates = false;
-        self
     }
 
     /// Takes in bytes and answers how many of them belonged to the RDB: all of them, or fewer when its end

@@ -43,6 +43,9 @@ pub trait Sink {
     /// where this is not set a file that has any is refused.
     const TEMPLATES: bool = false;
 
+    /// Whether the fields of templates are told by [`Sink::hash_template`]. They are held until they are complete.
+    const TEMPLATE_FIELDS: bool = Self::STRUCTURE;
+
     /// The header was read.
     #[inline]
     fn header(&mut self, version: RdbVersion) {
@@ -86,8 +89,8 @@ pub trait Sink {
         let _ = name;
     }
 
-    /// A template: the fields of all hashes that refer to it by `id`. Told only where [`Self::STRUCTURE`] and
-    /// [`Self::TEMPLATES`] ask for it.
+    /// A template: the fields of all hashes that refer to it by `id`. Told only where [`Self::TEMPLATES`] and
+    /// [`Self::TEMPLATE_FIELDS`] ask for it.
     #[inline]
     fn hash_template(&mut self, id: u64, fields: &[Vec<u8>]) {
         let _ = (id, fields);

@@ -29,7 +29,9 @@
 //! # Ok::<(), rdbtools::split::SplitError>(())
 //! ```
 
+mod carried;
 mod left_out;
+mod modules;
 mod outlet;
 mod router;
 mod target;

@@ -62,6 +62,14 @@ pub fn put_function(out: &mut Vec<u8>, source: &[u8]) {
     put_string(out, source);
 }
 
+/// Appends a template of hashes (Redis 8.10), which must stand before the hashes that refer to it.
+pub fn put_hash_template(out: &mut Vec<u8>, id: u64, fields: &[Vec<u8>]) {
+    out.push(code::HASH_TEMPLATE);
+    put_length(out, id);
+    put_length(out, fields.len() as u64);
+    fields.iter().for_each(|field| put_string(out, field));
+}
+
 /// Appends what stands before the parts of module data that belongs to no key; the parts must follow.
 pub fn put_module_aux(out: &mut Vec<u8>, module: ModuleId, when: u64) {
     out.push(code::MODULE_AUX);

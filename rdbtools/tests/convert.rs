@@ -208,6 +208,34 @@ fn entries_that_were_given_back_stay_pending() {
 }
 
 #[test]
+fn hashes_of_templates_are_loaded_with_their_fields() {
+    let version = RdbVersion::redis(15);
+    let mut rdb = version.header();
+    write::put_hash_template(&mut rdb, 300, &[b"b".to_vec(), b"aa".to_vec()]);
+    // a listpack with the id of the template and two values, and the same as strings
+    let listpack = b"\x10\0\0\0\x03\0\xc1\x2c\x02\x01\x01\x82vv\x03\xff";
+    rdb.extend([30, 1, b'l', u8::try_from(listpack.len()).unwrap()]);
+    rdb.extend(listpack);
+    rdb.extend([32, 1, b'h']);
+    put_length(&mut rdb, 300);
+    put_string(&mut rdb, b"1");
+    put_string(&mut rdb, b"vv");
+    write::finish(&mut rdb, version);
+    for engine in ENGINES.into_iter().filter(|engine| engine.is_in_ci()) {
+        let converted = convert(&rdb, engine.target, &[]).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("dump.rdb"), &converted.writer).unwrap();
+        let Some(mut server) = engine.start(dir.path()) else { continue };
+        for name in ["l", "h"] {
+            assert_eq!(server.one(&["HLEN", name]), Reply::Int(2), "{}", engine.name);
+            let values = server.one(&["HMGET", name, "b", "aa"]);
+            let values: Vec<&[u8]> = values.list().iter().map(Reply::bytes).collect();
+            assert_eq!(values, [&b"1"[..], b"vv"], "{}", engine.name);
+        }
+    }
+}
+
+#[test]
 fn engines_of_ci_load_what_was_converted_for_them() {
     let engines: Vec<Engine> = ENGINES.into_iter().filter(|engine| engine.is_in_ci()).collect();
     prove_all(&engines);

@@ -7,12 +7,12 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use rdbtools::convert::{ConvertError, ConvertOptions, Converter, Target};
+use rdbtools::convert::{ConvertError, ConvertOptions, Converted, Converter, Target};
 use rdbtools::decode::Decoder;
 use rdbtools::deep::{Deep, DeepSink};
 use rdbtools::split::{SplitError, SplitOptions, Splitter};
 use rdbtools::write::{self, put_length, put_string};
-use rdbtools::{ErrorKind, RdbVersion, ReportSink, ScanError, Scanner};
+use rdbtools::{ErrorKind, RdbVersion, ReportSink, ScanError, Scanner, Sink};
 use serde_json::{Value, json};
 
 /// A file of a version with this between header and end.
@@ -160,34 +160,121 @@ fn hashes_refer_to_templates() {
 
 #[test]
 fn what_cannot_be_carried_is_refused() {
+    // whoever does not know templates never sees a value without its own
+    struct Untaught;
+    impl Sink for Untaught {}
     let templated = file(15, &[template(5, &["b", "aa"]), key(32, "h", TEMPLATED)].concat());
-    let mut splitter = Splitter::new(
-        policies::shards::equal(2).unwrap(),
-        vec![Vec::new(); 2],
-        SplitOptions::new(RdbVersion::redis(15)),
-    )
-    .unwrap();
-    splitter.begin_input("input").unwrap();
-    let Err(SplitError::Scan { error, .. }) = splitter.feed(&templated) else {
-        panic!("a split without its templates")
-    };
-    assert_eq!(error.kind, ErrorKind::Unsupported);
-    // and so does whoever says beforehand that it is to be carried
-    let mut scanner = Scanner::new(()).without_templates();
-    assert_eq!(scanner.feed(&templated).unwrap_err().kind, ErrorKind::Unsupported);
-    let convert = |bytes: &[u8], target| {
-        let mut converter = Converter::new(Vec::new(), ConvertOptions::new(target));
-        let fed = converter.feed(bytes);
-        fed.and_then(|_| converter.finish())
-    };
+    assert_eq!(Scanner::new(Untaught).feed(&templated).unwrap_err().kind, ErrorKind::Unsupported);
     for target in Target::all() {
-        for bytes in [&templated, &file(14, &key(28, "a", &array()))] {
-            let converted = convert(bytes, target);
-            assert!(matches!(converted, Err(ConvertError::Scan { .. } | ConvertError::Refused { .. })), "{target}");
-        }
+        let converted = convert(&file(14, &key(28, "a", &array())), target);
+        assert!(matches!(converted, Err(ConvertError::Refused { .. })), "{target}");
         // a stream is: what was given back gets a consumer
         let converted = convert(&file(14, &key(27, "s", &stream(&[1], &[2]))), target).unwrap();
         assert_eq!((converted.keys, converted.rewritten), (1, 1), "{target}");
+    }
+}
+
+fn convert(bytes: &[u8], target: Target) -> Result<Converted<Vec<u8>>, ConvertError> {
+    let mut converter = Converter::new(Vec::new(), ConvertOptions::new(target));
+    let fed = converter.feed(bytes);
+    fed.and_then(|_| converter.finish())
+}
+
+/// Splits the inputs in pieces of `cut` bytes; the outputs and the notes.
+fn split(inputs: &[&[u8]], shards: usize, cut: usize) -> Result<(Vec<Vec<u8>>, Vec<String>), SplitError> {
+    let targets = policies::shards::equal(shards).unwrap();
+    let outputs = vec![Vec::new(); targets.len()];
+    let mut splitter = Splitter::new(targets, outputs, SplitOptions::new(RdbVersion::redis(15)))?;
+    for input in inputs {
+        splitter.begin_input("input")?;
+        input.chunks(cut).try_for_each(|piece| splitter.feed(piece).map(|_| ()))?;
+        splitter.end_input()?;
+    }
+    let notes = splitter.notes();
+    Ok((splitter.finish()?.into_iter().map(|output| output.writer).collect(), notes))
+}
+
+/// Names and values, in the order of the names.
+fn values(files: &[Vec<u8>]) -> Vec<(String, Value)> {
+    let dir = tempfile::tempdir().unwrap();
+    let of = |bytes: &Vec<u8>| {
+        assert!(verify(bytes, usize::MAX).is_ok());
+        let output = dump(dir.path(), bytes, &["--format", "json"]);
+        let items: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
+        items.into_iter().filter_map(|item| Some((item.get("key")?.as_str()?.to_owned(), item.get("value")?.clone())))
+    };
+    let mut all: Vec<_> = files.iter().flat_map(of).collect();
+    all.sort_by(|a, b| a.0.cmp(&b.0));
+    all
+}
+
+/// Hashes of template 5, in both encodings, and others between them.
+fn templated(fields: [&str; 2], names: [&str; 4]) -> Vec<u8> {
+    let [a, b, c, d] = names;
+    let mut plain = vec![1];
+    put_string(&mut plain, b"field");
+    put_string(&mut plain, b"value");
+    let body = [
+        template(5, &fields),
+        key(30, a, TEMPLATED_LISTPACK),
+        key(4, b, &plain),
+        key(32, c, TEMPLATED),
+        key(30, d, TEMPLATED_LISTPACK),
+    ];
+    file(15, &body.concat())
+}
+
+#[test]
+fn templates_go_to_every_output() {
+    let input = templated(["b", "aa"], ["l", "p", "h", "m"]);
+    let expected = values(std::slice::from_ref(&input));
+    assert_eq!(expected.len(), 4);
+    let (outputs, notes) = split(&[&input], 3, usize::MAX).unwrap();
+    assert_eq!((values(&outputs), notes.len()), (expected.clone(), 0));
+    assert_eq!(split(&[&input], 3, 1).unwrap().0, outputs);
+    let fields = template(5, &["b", "aa"]);
+    assert!(outputs.iter().all(|output| output.windows(fields.len()).filter(|window| *window == fields).count() == 1));
+    // together again: what is the same occurs once
+    let parts: Vec<&[u8]> = outputs.iter().map(Vec::as_slice).collect();
+    let (merged, notes) = split(&parts, 1, usize::MAX).unwrap();
+    assert_eq!((values(&merged), notes.len()), (expected, 0));
+    assert_eq!(merged[0].windows(fields.len()).filter(|window| *window == fields).count(), 1);
+}
+
+#[test]
+fn hashes_get_their_fields_where_templates_of_inputs_differ() {
+    let first = templated(["b", "aa"], ["l", "p", "h", "m"]);
+    let second = templated(["x", "yyy"], ["l2", "p2", "h2", "m2"]);
+    let third = templated(["b", "aa"], ["l3", "p3", "h3", "m3"]);
+    let inputs = [first, second, third];
+    let parts: Vec<&[u8]> = inputs.iter().map(Vec::as_slice).collect();
+    for (shards, cut) in [(1, usize::MAX), (1, 1), (3, 7)] {
+        let (outputs, notes) = split(&parts, shards, cut).unwrap();
+        assert_eq!(values(&outputs), values(&inputs));
+        let told = "3 hashes were written with their fields, because templates of inputs differ";
+        assert_eq!(notes, [told]);
+    }
+}
+
+#[test]
+fn conversions_give_hashes_their_fields() {
+    let input = templated(["b", "aa"], ["l", "p", "h", "m"]);
+    let expected = values(std::slice::from_ref(&input));
+    for target in Target::all() {
+        let converted = convert(&input, target).unwrap();
+        assert_eq!((converted.rewritten, converted.losses.len()), (3, 0), "{target}");
+        assert_eq!(values(&[converted.writer]), expected, "{target}");
+    }
+    for (body, word) in [
+        ([template(5, &["b"]), key(30, "l", TEMPLATED_LISTPACK)], "more values than its template has fields"),
+        ([template(5, &["b", "c", "aa"]), key(30, "l", TEMPLATED_LISTPACK)], "fewer values than its template"),
+        ([template(4, &["b", "aa"]), key(30, "l", TEMPLATED_LISTPACK)], "template 5, which there is not"),
+        ([template(4, &["b", "aa"]), key(32, "l", TEMPLATED)], "template 5, which there is not"),
+    ] {
+        let Err(ConvertError::Scan(error)) = convert(&file(15, &body.concat()), Target::Redis80) else {
+            panic!("converted, though it has {word}")
+        };
+        assert!(error.message.contains(word), "{error}");
     }
 }
 

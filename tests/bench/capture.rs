@@ -53,7 +53,7 @@ pub(crate) fn stages(asked: &Asked) {
         println!("{name:<44}{:>16.2}", times[times.len() / 2] * 1000.0 / mb(rdb.len() as u64));
     };
     row("scan: structure, CRC64, counts, slots", &mut || {
-        let mut scanner = Scanner::new(ReportSink::new(true)).without_templates();
+        let mut scanner = Scanner::new(ReportSink::new(true));
         assert!(rdb.chunks(FRAME / 2).all(|chunk| scanner.feed(chunk).is_ok()));
         assert!(scanner.finish().is_ok());
     });

@@ -81,8 +81,7 @@ pub async fn shard(
         Writer { upload, sha256: Sha256::new(), stored_bytes: 0, frames: Vec::new(), meter: meter_of_writer, rate };
     let (sealed, frames) = mpsc::channel(FRAMES_IN_FLIGHT);
     let scan = Scan {
-        // what could not be restored into another shape must not be shown as available
-        scanner: Scanner::new(ReportSink::new(true)).without_templates(),
+        scanner: Scanner::new(ReportSink::new(true)),
         sha256: Sha256::new(),
         frame: BytesMut::new(),
         frame_bytes: usize::try_from(target.header.frame_bytes).unwrap_or(usize::MAX),
@@ -282,7 +281,7 @@ mod tests {
     use std::time::Duration;
 
     use rdbtools::RdbVersion;
-    use rdbtools::write::{finish, put_length, put_string};
+    use rdbtools::write::{finish, put_hash_template};
 
     use super::*;
     use crate::bkd::{Cipher, Compression};
@@ -319,15 +318,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_no_restore_could_split_is_refused_and_leaves_nothing() {
+    async fn what_is_newer_than_this_program_is_refused_and_leaves_nothing() {
         let (stored, objects) = store(b"\xfe\x00\x00\x01a\x01b").await;
         assert_eq!((stored.unwrap(), objects), (1, 1));
-        // a template of hashes with one field (Redis 8.10)
-        let mut template = vec![242];
-        put_length(&mut template, 5);
-        put_length(&mut template, 1);
-        put_string(&mut template, b"field");
-        let (refused, objects) = store(&template).await;
+        // a template of hashes with one field, and the hash that refers to it (Redis 8.10)
+        let mut templated = Vec::new();
+        put_hash_template(&mut templated, 5, &[b"field".to_vec()]);
+        templated.extend(b"\x20\x01h\x05\x05value");
+        let (stored, objects) = store(&templated).await;
+        assert_eq!((stored.unwrap(), objects), (1, 1));
+        // a type that no release writes
+        let (refused, objects) = store(b"\x21\x01k\x01v").await;
         assert_eq!((refused.unwrap_err().class(), objects), (Class::Version, 0));
     }
 }

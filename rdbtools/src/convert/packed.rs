@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use crate::atom::StringHead;
 use crate::decode::FIELD_EXPIRY_MAX;
 use crate::packed::{self, Element, Kind, PackedError};
+use crate::templates::{Fields, Templates};
 use crate::write;
 
 use super::plan::Held;
@@ -22,9 +23,15 @@ impl From<PackedError> for Flaw {
     }
 }
 
-/// Writes a whole listpack as what it is held for, expiries of fields moved by `shift` ms if it is to be moved; how many
-/// expiries of fields were left out.
-pub(super) fn put(held: Held, listpack: &[u8], shift: i64, out: &mut Vec<u8>) -> Result<u64, Flaw> {
+/// What a packed value alone does not say.
+pub(super) struct Around<'a> {
+    /// By how many ms expiries of fields move, where they do.
+    pub(super) shift: i64,
+    pub(super) templates: &'a Templates,
+}
+
+/// Writes a whole listpack as what it is held for; how many expiries of fields were left out.
+pub(super) fn put(held: Held, listpack: &[u8], around: &Around<'_>, out: &mut Vec<u8>) -> Result<u64, Flaw> {
     match held {
         Held::Hash => put_tuples(listpack, 2, out, put_plain),
         Held::Set => put_tuples(listpack, 1, out, put_plain),
@@ -47,12 +54,13 @@ pub(super) fn put(held: Held, listpack: &[u8], shift: i64, out: &mut Vec<u8>) ->
                 if place < 2 {
                     return put_plain(place, element, &mut pair);
                 }
-                let at = expiry(&element)?.map(|at| moved(at.cast_unsigned(), shift));
+                let at = expiry(&element)?.map(|at| moved(at.cast_unsigned(), around.shift));
                 write::put_length(out, at.map_or(0, |at| at + 1));
                 out.append(&mut pair);
                 Ok(())
             })
         }
+        Held::TemplatedHash => put_templated(listpack, around.templates, out),
         Held::Node => put_node(listpack, out),
     }?;
     Ok(0)
@@ -128,6 +136,30 @@ fn put_tuples(
         put(place, element, out)
     })?;
     Ok(())
+}
+
+/// Writes the values of a listpack, each behind its field of the template whose id stands first.
+fn put_templated(listpack: &[u8], templates: &Templates, out: &mut Vec<u8>) -> Result<(), Flaw> {
+    let mut fields: Fields = [].into();
+    let count = walk(listpack, |number, element| {
+        if number == 0 {
+            let id = if let Whole::Integer(id) = element { u64::try_from(id).ok() } else { None };
+            let id = id.ok_or_else(|| Flaw::Other("a hash does not say which template it refers to".to_owned()))?;
+            fields = templates.of_hash(id).map_err(|defect| Flaw::Other(defect.message.to_string()))?;
+            write::put_length(out, fields.len() as u64);
+            return Ok(());
+        }
+        let place = usize::try_from(number - 1).unwrap_or(usize::MAX);
+        let Some(field) = fields.get(place) else {
+            return Err(Flaw::Other("a hash has more values than its template has fields".to_owned()));
+        };
+        write::put_string(out, field);
+        put_plain(number, element, out)
+    })?;
+    if count == fields.len() as u64 + 1 {
+        return Ok(());
+    }
+    Err(Flaw::Other("a hash has fewer values than its template has fields".to_owned()))
 }
 
 fn put_plain(_place: u64, element: Whole<'_>, out: &mut Vec<u8>) -> Result<(), Flaw> {

@@ -8,7 +8,7 @@ use crate::version::Magic;
 use super::Target;
 
 use Atom::{Fixed, Number, Text};
-use Step::{Collect, Do, Element, Node, Note, Pass, Repeat, Rest, Skip, SkipRepeat, Take, TakeRepeat};
+use Step::{Collect, Do, Element, Node, Note, Pass, Repeat, Rest, Skip, SkipRepeat, Take, TakeRepeat, Templated};
 
 /// What becomes of a value.
 #[derive(Debug, Clone, Copy)]
@@ -47,6 +47,8 @@ pub(crate) enum Step {
     Collect(Held),
     /// The string of a quicklist's node, which is held or not as the number before it said.
     Element,
+    /// The id of a template of hashes, in whose place the number of its fields is written; then the steps for each.
+    Templated(&'static [Self]),
     /// A number, which is written, then the steps that many times.
     Repeat(&'static [Self]),
     /// A number, which is left out, then the steps that many times.
@@ -74,6 +76,8 @@ pub(crate) enum Held {
     ExpiringHash { keep: bool },
     /// The same; it becomes a plain one whose expiries stand before the fields, and are moved.
     MovedHash,
+    /// The listpack of a hash that refers to a template: its id, then the values.
+    TemplatedHash,
     /// The listpack of a quicklist's node, which becomes a ziplist.
     Node,
 }
@@ -103,6 +107,8 @@ pub(crate) enum Mark {
     Hold,
     /// That expiry, or -1.
     Release,
+    /// The next field of the template is due.
+    PutField,
     /// How a node of a quicklist is kept.
     Container,
     /// Of a stream: how many entries it has.
@@ -164,6 +170,9 @@ const LISTPACK_EX_PRE_GA_TO_HASH_2: &[Step] = &[Collect(Held::ExpiringHash { kee
 const HASH_2_TO_HASH: &[Step] = &[Repeat(&[Pass(Text), Pass(Text), Take(Fixed(8), Mark::LostExpiry)])];
 const HASH_2_TO_METADATA: &[Step] =
     &[Do(Mark::PutLeastExpiry), Repeat(&[Do(Mark::Hold), Pass(Text), Pass(Text), Take(Fixed(8), Mark::Release)])];
+
+const TEMPLATED_LISTPACK_TO_HASH: &[Step] = &[Collect(Held::TemplatedHash)];
+const TEMPLATED_TO_HASH: &[Step] = &[Templated(&[Do(Mark::PutField), Pass(Text)])];
 
 const PENDING: Step = Repeat(&[Pass(Fixed(24)), Pass(Number)]);
 const OWNED: Step = Repeat(&[Pass(Fixed(16))]);
@@ -257,6 +266,16 @@ pub(crate) fn field_expiries(value_type: ValueType, drop: bool) -> Option<(u8, &
     })
 }
 
+/// The type and the steps by which a hash that refers to a template becomes one that has its fields itself; nothing for
+/// other values.
+pub(crate) fn with_fields(value_type: ValueType) -> Option<(u8, &'static [Step])> {
+    match (value_type.code(), value_type.magic()) {
+        (30, Magic::Redis) => Some((4, TEMPLATED_LISTPACK_TO_HASH)),
+        (32, Magic::Redis) => Some((4, TEMPLATED_TO_HASH)),
+        _ => None,
+    }
+}
+
 /// What becomes of a value of this type on its way to the target.
 pub(super) fn plan(value_type: ValueType, target: Target) -> Plan {
     let is_stream = matches!((value_type.code(), value_type.magic()), (15 | 19 | 21, _) | (26 | 27, Magic::Redis));
@@ -271,6 +290,9 @@ pub(super) fn plan(value_type: ValueType, target: Target) -> Plan {
         (17, _) => Plan::Rewrite { code: 5, steps: ZSET },
         (18, _) => Plan::Rewrite { code: 14, steps: QUICKLIST },
         (20, _) => Plan::Rewrite { code: 2, steps: SET },
+        (30 | 32, Magic::Redis) => {
+            with_fields(value_type).map_or(Plan::Unknown, |(code, steps)| Plan::Rewrite { code, steps })
+        }
         (22, _) | (23..=25, Magic::Redis) => hash_plan(value_type, target.expiring_hash()),
         _ => Plan::Unknown,
     }
@@ -323,7 +345,11 @@ mod tests {
 
     fn depth(steps: &[Step]) -> usize {
         let of = |step: &Step| {
-            if let Repeat(inner) | SkipRepeat(inner) | TakeRepeat(_, inner) = step { 1 + depth(inner) } else { 0 }
+            if let Repeat(inner) | SkipRepeat(inner) | TakeRepeat(_, inner) | Templated(inner) = step {
+                1 + depth(inner)
+            } else {
+                0
+            }
         };
         steps.iter().map(of).max().unwrap_or(0)
     }
@@ -336,8 +362,8 @@ mod tests {
         for (value_type, target) in types.flat_map(|value_type| Target::all().map(move |target| (value_type, target))) {
             match plan(value_type, target) {
                 Plan::Pass => assert!(target.reads(value_type)),
-                // values of Redis 8.8 and 8.10, which no target reads, are refused
-                Plan::Unknown => assert!(value_type.code() >= 27, "{value_type} for {target}"),
+                // arrays, which no target has
+                Plan::Unknown => assert!(value_type.code() == 28, "{value_type} for {target}"),
                 Plan::Rewrite { code, steps } => {
                     let to = ValueType::new(code, target.version().magic).unwrap();
                     assert!(target.reads(to) && depth(steps) <= DEPTH_MAX, "{value_type} for {target}");

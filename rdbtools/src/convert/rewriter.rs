@@ -7,11 +7,12 @@ use crate::decode::FIELD_EXPIRY_MAX;
 use crate::error::Defect;
 use crate::lzf;
 use crate::scan::{KEPT_LEN_MAX, Machine};
+use crate::templates::{Fields, Templates};
 use crate::write;
 
 use super::NO_EXPIRY;
 use super::noted::{Lacks, Noted};
-use super::packed::{self, Flaw};
+use super::packed::{self, Around, Flaw};
 use super::plan::{Atom, Held, Mark, Step};
 
 /// The longest packed value that is held. Servers make none longer than 1 GiB (`LISTPACK_MAX_SAFETY_LIMIT`).
@@ -69,6 +70,9 @@ pub(crate) struct Rewriter {
     noted: Noted,
     /// By how many ms expiries of fields move, where they do.
     shift: i64,
+    templates: Templates,
+    /// The fields of the hash that is passing, and which of them is next.
+    fields: Option<(Fields, usize)>,
 }
 
 impl Rewriter {
@@ -85,6 +89,8 @@ impl Rewriter {
             holds: false,
             noted: Noted::default(),
             shift: 0,
+            templates: Templates::default(),
+            fields: None,
         }
     }
 
@@ -99,7 +105,13 @@ impl Rewriter {
         self.carry.clear();
         self.body = Body::None;
         self.holds = false;
+        self.fields = None;
         self.noted = Noted::default();
+    }
+
+    /// The templates that hashes refer to.
+    pub(crate) fn templates(&mut self) -> &mut Templates {
+        &mut self.templates
     }
 
     /// What the value that passed had and lost.
@@ -138,6 +150,14 @@ impl Rewriter {
                     _ => {}
                 }
                 self.machine.repeat(steps, count);
+                return Ok(true);
+            }
+            Step::Templated(steps) => {
+                let Some(id) = self.atom(rest, atom::length)? else { return Ok(false) };
+                let fields = self.templates.of_hash(id)?;
+                write::put_length(out, fields.len() as u64);
+                self.machine.repeat(steps, fields.len() as u64);
+                self.fields = Some((fields, 0));
                 return Ok(true);
             }
             Step::Pass(Atom::Text) | Step::Skip(Atom::Text) | Step::Collect(_) | Step::Element | Step::Node => {
@@ -305,13 +325,14 @@ impl Rewriter {
 
     fn put_held(&mut self, held: Held, head: StringHead, out: &mut Vec<u8>) -> Result<(), Halt> {
         let collected = mem::take(&mut self.collected);
+        let around = Around { shift: self.shift, templates: &self.templates };
         let result = match head {
-            StringHead::Plain(_) => packed::put(held, &collected, self.shift, out),
-            StringHead::Int { value, .. } => packed::put(held, value.to_string().as_bytes(), self.shift, out),
+            StringHead::Plain(_) => packed::put(held, &collected, &around, out),
+            StringHead::Int { value, .. } => packed::put(held, value.to_string().as_bytes(), &around, out),
             StringHead::Lzf { length, .. } => {
                 let mut unpacked = Vec::new();
                 lzf::unpack(&collected, length, &mut unpacked)?;
-                packed::put(held, &unpacked, self.shift, out)
+                packed::put(held, &unpacked, &around, out)
             }
         };
         self.noted.lacks.field_ttls += result.map_err(|flaw| match flaw {
@@ -351,6 +372,12 @@ impl Rewriter {
             Mark::GivenBack => self.given_back.extend_from_slice(&self.last),
             Mark::PutConsumers { active } => self.put_consumers(active, out),
             Mark::Release => self.release(number, out),
+            Mark::PutField => {
+                if let Some((fields, next)) = &mut self.fields {
+                    write::put_string(out, fields.get(*next).map_or(&[][..], Vec::as_slice));
+                    *next += 1;
+                }
+            }
             Mark::Container => numbers.container = number,
             Mark::CountedLength => {
                 self.noted.lacks.stream_counters += u64::from(number != numbers.counted);

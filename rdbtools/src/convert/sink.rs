@@ -114,6 +114,9 @@ impl Writer {
 }
 
 impl Sink for Writer {
+    const TEMPLATES: bool = true;
+    const TEMPLATE_FIELDS: bool = true;
+
     fn header(&mut self, version: RdbVersion) {
         self.report.header(version);
     }
@@ -146,6 +149,12 @@ impl Sink for Writer {
     fn function_pre_ga(&mut self, name: &[u8]) {
         self.report.function_pre_ga(name);
         self.losses.add(LossKind::Functions, None, name, 1);
+    }
+
+    fn hash_template(&mut self, id: u64, fields: &[Vec<u8>]) {
+        if let Err(defect) = self.rewriter.templates().add(id, fields.into()) {
+            self.failure.get_or_insert(ConvertError::Scan(defect.at(0)));
+        }
     }
 
     fn slot_import(&mut self) {

@@ -1,13 +1,12 @@
 //! The elements of a packed value, each by what it is.
 
-use std::collections::HashMap;
 use std::io::Write;
-use std::sync::Arc;
 
 use crate::atom;
-use crate::error::{ErrorKind, ScanError};
+use crate::error::ScanError;
 use crate::packed::Element;
 use crate::structure::Role;
+use crate::templates::{Fields, Templates};
 
 use super::stream::Node;
 use super::{FIELD_EXPIRY_MAX, Part, StreamId, Values};
@@ -16,9 +15,6 @@ use super::{FIELD_EXPIRY_MAX, Part, StreamId, Values};
 const NUMBER_TEXT_MAX: usize = 127;
 /// The longest text of an integer of 64 bits.
 const INTEGER_TEXT_MAX: usize = 20;
-
-/// The most bytes of templates that are held.
-const TEMPLATES_LEN_MAX: usize = 64 << 20;
 
 /// What the string that is passing is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -43,14 +39,7 @@ pub(super) struct Cells {
     filled: usize,
     templates: Templates,
     /// The fields of the hash that is passing, and which of them is next.
-    fields: Option<(Arc<[Vec<u8>]>, usize)>,
-}
-
-/// Templates of hashes by their ids (`hashTemplate` of Redis 8.10).
-#[derive(Debug, Default)]
-struct Templates {
-    fields: HashMap<u64, Arc<[Vec<u8>]>>,
-    length: usize,
+    fields: Option<(Fields, usize)>,
 }
 
 impl Default for Cells {
@@ -84,22 +73,14 @@ impl Cells {
         if !fields.is_sorted_by(|a, b| order(a) < order(b)) {
             return Err(self.defect(format!("the fields of the template {id} of hashes do not ascend")));
         }
-        self.templates.length += fields.iter().map(|field| field.len() + size_of::<Vec<u8>>()).sum::<usize>();
-        if self.templates.length > TEMPLATES_LEN_MAX {
-            let message = format!("templates of hashes of more than {TEMPLATES_LEN_MAX} bytes together");
-            return Err(ScanError { offset: 0, kind: ErrorKind::Unsupported, message });
-        }
-        self.templates.fields.insert(id, fields.into());
-        Ok(())
+        self.templates.add(id, fields.into()).map_err(|defect| defect.at(0))
     }
 
     /// The values that follow belong to the fields of a template.
     pub(super) fn begin_templated(&mut self, offset: u64, id: u64) -> Result<(), ScanError> {
         self.offset = offset;
-        let Some(fields) = self.templates.fields.get(&id) else {
-            return Err(self.defect(format!("a hash refers to the template {id}, which there is not")));
-        };
-        self.fields = Some((Arc::clone(fields), 0));
+        let fields = self.templates.of_hash(id).map_err(|defect| defect.at(offset))?;
+        self.fields = Some((fields, 0));
         Ok(())
     }
 

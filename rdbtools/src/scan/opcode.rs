@@ -188,9 +188,10 @@ impl<S: Sink> Scanner<S> {
 
     /// A template, which every hash that refers to it needs.
     fn begin_template(&mut self, id: u64, fields: u64) -> Result<(), Defect> {
-        if !self.takes_templates {
+        if !S::TEMPLATES {
             return Err(Defect::unsupported(
-                "the file has templates of hashes (Redis 8.10), which can be read, but neither split nor converted",
+                "the file has templates of hashes (Redis 8.10), which nothing here can take over: \
+                 rdbtools convert writes such hashes with their fields",
             ));
         }
         if fields == 0 {
@@ -203,7 +204,7 @@ impl<S: Sink> Scanner<S> {
             return Err(Defect::malformed(format!("the template {id} of hashes occurs twice")));
         }
         self.begin_record(Record::HashTemplate, &[]);
-        let field = if S::STRUCTURE { value::TEMPLATE_FIELD } else { value::TEMPLATE_FIELD_UNTOLD };
+        let field = if S::TEMPLATE_FIELDS { value::TEMPLATE_FIELD } else { value::TEMPLATE_FIELD_UNTOLD };
         self.machine.repeat(field, fields);
         self.template = id;
         Ok(())

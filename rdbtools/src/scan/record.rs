@@ -5,6 +5,7 @@ use crate::error::{Defect, ScanError};
 use crate::lzf;
 use crate::sink::Sink;
 use crate::structure::ModuleNumber;
+use crate::templates;
 use crate::value::{ModuleId, Op};
 
 use super::{Cursor, Phase, Scanner, TEMPLATE_LEN_MAX};
@@ -196,7 +197,7 @@ impl<S: Sink> Scanner<S> {
     /// How many fields a template has.
     pub(super) fn fields_of(&self, id: u64) -> Result<u64, Defect> {
         let fields = self.templates.get(&id).copied();
-        fields.ok_or_else(|| Defect::malformed(format!("a hash refers to the template {id}, which there is not")))
+        fields.ok_or_else(|| templates::missing(id))
     }
 
     #[inline]
@@ -311,7 +312,7 @@ impl<S: Sink> Scanner<S> {
             (Record::Aux, [name, value]) => self.sink.aux(name, value),
             (Record::Function, [source]) => self.sink.function(source),
             (Record::FunctionPreGa, [name]) => self.sink.function_pre_ga(name),
-            (Record::HashTemplate, fields) if S::STRUCTURE => self.sink.hash_template(self.template, fields),
+            (Record::HashTemplate, fields) if S::TEMPLATE_FIELDS => self.sink.hash_template(self.template, fields),
             (Record::ModuleAux, _) => self.sink.module_aux_end(),
             (Record::SlotImport, _) => self.sink.slot_import(),
             _ => {}

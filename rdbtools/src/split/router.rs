@@ -1,11 +1,11 @@
 //! Decides for every key, function and fact where it goes, and appends it to the buffers of outputs.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::io;
 
 use policies::slot::{SLOT_COUNT, SlotSet, key_slot};
 
-use crate::convert::plan::field_expiries;
+use crate::convert::plan::{field_expiries, with_fields};
 use crate::convert::rewriter::{Halt, Rewriter};
 use crate::report::{DATABASES_MAX, ReportSink};
 use crate::sink::{Key, Sink};
@@ -13,7 +13,9 @@ use crate::value::{ModuleId, ValueType};
 use crate::version::{Magic, RdbVersion};
 use crate::write;
 
+use super::carried::{Carried, Fate};
 use super::left_out::{LeftOut, Places};
+use super::modules::Modules;
 use super::target::{Counts, Target};
 use super::{SplitOptions, Ttl, preamble};
 
@@ -22,16 +24,14 @@ use super::{SplitOptions, Ttl, preamble};
 const HELD_LEN_MAX: usize = 64 << 20;
 /// Facts that are as true of the outputs as of the input. All others are about the save, or unknown.
 const CARRIED_FACTS: [&[u8]; 3] = [b"redis-ver", b"valkey-ver", b"redis-bits"];
-/// Module data with this number is loaded after the keys.
-const AFTER_KEYS: u64 = 2;
 
 /// Where the raw bytes that pass go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Passing {
     Nowhere,
     Value(usize),
-    /// The value is written with the expiries of its fields left out or moved.
-    Expiring(usize),
+    /// The value is written otherwise: with the expiries of its fields left out or moved, or with its fields.
+    Rewritten(usize),
     ModuleData,
 }
 
@@ -50,10 +50,7 @@ pub(super) struct Router {
     db_size: u64,
     /// Functions by the name of their library.
     functions: HashMap<Vec<u8>, Vec<u8>>,
-    module_data: Vec<u8>,
-    module_seen: BTreeMap<(ModuleId, u64), Vec<Vec<u8>>>,
-    module_now: Option<(ModuleId, u64)>,
-    module_differs: BTreeMap<ModuleId, u64>,
+    modules: Modules,
     /// Bytes of functions and module data that are held.
     held: usize,
     field_expiries: u64,
@@ -61,6 +58,7 @@ pub(super) struct Router {
     other_dbs: u64,
     not_selected: u64,
     left_out: LeftOut,
+    carried: Carried,
     rewriter: Box<Rewriter>,
 }
 
@@ -77,16 +75,14 @@ impl Router {
             inputs_ended: 0,
             db_size: 0,
             functions: HashMap::new(),
-            module_data: Vec::new(),
-            module_seen: BTreeMap::new(),
-            module_now: None,
-            module_differs: BTreeMap::new(),
+            modules: Modules::default(),
             held: 0,
             field_expiries: 0,
             slot_imports: 0,
             other_dbs: 0,
             not_selected: 0,
             left_out: LeftOut::default(),
+            carried: Carried::default(),
             rewriter: Box::new(Rewriter::moving(shift)),
         }
     }
@@ -124,13 +120,14 @@ impl Router {
     pub(super) fn end_input(&mut self) -> ReportSink {
         self.inputs_ended += 1;
         self.db_size = 0;
+        self.carried.differs = false;
+        self.rewriter.templates().clear();
         std::mem::replace(&mut self.report, ReportSink::new(false))
     }
 
     /// Appends what stands behind the keys.
     pub(super) fn end_outputs(&mut self) {
-        let after = self.module_seen.iter().filter(|((_, when), _)| *when == AFTER_KEYS);
-        let after: Vec<u8> = after.flat_map(|(_, records)| records.iter().flatten().copied()).collect();
+        let after = self.modules.after_keys();
         for target in &mut self.targets {
             target.buffer.extend_from_slice(&after);
             write::put_end(&mut target.buffer);
@@ -143,15 +140,15 @@ impl Router {
     }
 
     pub(super) fn notes(&self) -> Vec<String> {
-        let mut notes = Vec::new();
-        for (module, inputs) in &self.module_differs {
-            let name = module.name();
-            notes.push(format!(
-                "data of module {name} that belongs to no key differs in {inputs} inputs: that of the first was kept"
-            ));
-        }
+        let mut notes: Vec<String> = self.modules.notes().collect();
         if self.field_expiries > 0 {
             notes.push(format!("the expiries of fields of {} hashes were kept as they are", self.field_expiries));
+        }
+        if self.carried.expanded > 0 {
+            notes.push(format!(
+                "{} hashes were written with their fields, because templates of inputs differ",
+                self.carried.expanded
+            ));
         }
         if self.slot_imports > 0 {
             notes.push(format!("{} imports of slots that were under way were left out", self.slot_imports));
@@ -185,7 +182,7 @@ impl Router {
         );
     }
 
-    /// Writes more of a value whose fields expire.
+    /// Writes more of a value that is written otherwise.
     fn rewrite(&mut self, owner: usize, bytes: &[u8]) {
         let Some(target) = self.targets.get_mut(owner) else { return };
         if let Err(halt) = self.rewriter.push(bytes, &mut target.buffer) {
@@ -195,8 +192,8 @@ impl Router {
             };
             self.passing = Passing::Nowhere;
             self.refuse(
-                format!("the expiries of the fields of a hash cannot be changed: {why}"),
-                "leave expiries as they are: --ttl keep",
+                format!("a hash cannot be rewritten: {why}"),
+                "look into the file: rdbtools verify --deep; where it is sound, leave expiries as they are: --ttl keep",
             );
         }
     }
@@ -246,6 +243,9 @@ impl Router {
 }
 
 impl Sink for Router {
+    const TEMPLATES: bool = true;
+    const TEMPLATE_FIELDS: bool = true;
+
     fn header(&mut self, version: RdbVersion) {
         self.report.header(version);
         let output = self.options.version;
@@ -306,34 +306,33 @@ impl Sink for Router {
         );
     }
 
+    fn hash_template(&mut self, id: u64, fields: &[Vec<u8>]) {
+        let taken = self.carried.take(id, fields).and_then(|(fate, shared)| {
+            self.rewriter.templates().add(id, shared)?;
+            Ok(fate)
+        });
+        match taken {
+            Ok(Fate::Written) => self.put_everywhere(|buffer| write::put_hash_template(buffer, id, fields)),
+            Ok(Fate::Known | Fate::Differs) => {}
+            Err(defect) => self.refuse(defect.message.to_string(), "restore to as many shards as there were"),
+        }
+    }
+
     fn slot_import(&mut self) {
         self.slot_imports += 1;
     }
 
     fn module_aux(&mut self, module: ModuleId, when: u64) {
         self.report.module_aux(module, when);
-        self.module_now = Some((module, when));
-        self.module_data.clear();
-        write::put_module_aux(&mut self.module_data, module, when);
+        self.modules.begin(module, when);
         self.passing = Passing::ModuleData;
     }
 
     fn module_aux_end(&mut self) {
         self.passing = Passing::Nowhere;
-        let data = std::mem::take(&mut self.module_data);
-        let Some((module, when)) = self.module_now.take() else { return };
-        let records = self.module_seen.entry((module, when)).or_default();
-        if records.contains(&data) {
-            return;
-        }
-        // an input may hold several records of a module; those of a later input are the same or another state
-        if self.inputs_ended > 0 && !records.is_empty() {
-            *self.module_differs.entry(module).or_default() += 1;
-            return;
-        }
+        let Some((data, at_once)) = self.modules.end(self.inputs_ended == 0) else { return };
         self.held += data.len();
-        records.push(data.clone());
-        if when != AFTER_KEYS {
+        if at_once {
             self.put_everywhere(|buffer| buffer.extend_from_slice(&data));
         }
         self.check_held();
@@ -368,17 +367,21 @@ impl Sink for Router {
         let now = i64::try_from(self.options.now_unix_ms).unwrap_or(i64::MAX);
         let db = if self.options.cluster { 0 } else { key.db };
         let Some(target) = self.targets.get_mut(owner) else { return };
+        let mut rewritten = None;
         if self.options.ttl != Ttl::Keep && has_field_expiries(key) {
-            let rewritten = field_expiries(key.value_type, self.options.ttl == Ttl::Drop);
-            let rewritten =
-                rewritten.and_then(|(code, steps)| Some((ValueType::new(code, key.value_type.magic())?, steps)));
-            if let Some((value_type, steps)) = rewritten {
-                target.put_key(&Key { value_type, ..*key }, db, expiry, now);
-                self.rewriter.start(steps);
-                self.passing = Passing::Expiring(owner);
-                return;
-            }
-            self.field_expiries += 1;
+            rewritten = field_expiries(key.value_type, self.options.ttl == Ttl::Drop);
+            self.field_expiries += u64::from(rewritten.is_none());
+        } else if self.carried.differs {
+            rewritten = with_fields(key.value_type);
+            self.carried.expanded += u64::from(rewritten.is_some());
+        }
+        if let Some((code, steps)) = rewritten
+            && let Some(value_type) = ValueType::new(code, key.value_type.magic())
+        {
+            target.put_key(&Key { value_type, ..*key }, db, expiry, now);
+            self.rewriter.start(steps);
+            self.passing = Passing::Rewritten(owner);
+            return;
         }
         target.put_key(key, db, expiry, now);
         self.passing = Passing::Value(owner);
@@ -396,12 +399,13 @@ impl Sink for Router {
                     target.buffer.extend_from_slice(bytes);
                 }
             }
-            Passing::Expiring(owner) => self.rewrite(owner, bytes),
+            Passing::Rewritten(owner) => self.rewrite(owner, bytes),
             Passing::Nowhere => {}
-            Passing::ModuleData if self.module_data.len() + bytes.len() <= HELD_LEN_MAX => {
-                self.module_data.extend_from_slice(bytes);
+            Passing::ModuleData => {
+                if !self.modules.push(bytes, HELD_LEN_MAX) {
+                    self.refuse_held();
+                }
             }
-            Passing::ModuleData => self.refuse_held(),
         }
     }
 }
