@@ -26,6 +26,8 @@ pub(crate) enum Event {
 pub(crate) struct Events(pub(crate) Vec<Event>);
 
 impl Sink for Events {
+    const TEMPLATES: bool = true;
+
     fn header(&mut self, version: RdbVersion) {
         self.0.push(Event::Header(version));
     }
