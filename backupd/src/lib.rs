@@ -1,5 +1,6 @@
 //! backupd: snapshots of Redis and Valkey that can be restored.
 
+pub mod api;
 pub mod bkd;
 pub mod canonical;
 pub mod catalog;

@@ -1,0 +1,3 @@
+//! What the daemon answers to programs.
+
+pub mod sigv4;
