@@ -1,3 +1,4 @@
 //! What the daemon answers to programs.
 
+pub mod query;
 pub mod sigv4;
