@@ -30,6 +30,7 @@ use std::path::PathBuf;
 use policies::engine::Engine;
 use policies::slot::SlotSet;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use crate::error::{Class, Error, Result};
 use crate::launch::{check_format, rdb_format};
@@ -38,7 +39,7 @@ use crate::task_failed;
 use mark::Mark;
 pub use mark::Unfinished;
 pub(crate) use mark::key as mark_key;
-use primary::Fed;
+use primary::{Fed, Load};
 use send::Sent;
 use survey::Survey;
 
@@ -106,6 +107,11 @@ impl Target {
     pub async fn inspect_for(options: &SourceOptions, restore: String, unfinished: Unfinished) -> Result<Self> {
         inspect::inspect(options, restore, unfinished).await
     }
+
+    /// What a node says while it is not finished.
+    fn mark(&self, is_sent: bool) -> Mark {
+        Mark { restore: self.restore.clone(), is_sent }
+    }
 }
 
 /// What one node is to hold.
@@ -152,11 +158,12 @@ pub struct LoadedNode {
 /// unfinished until [`finish`] is called.
 ///
 /// Keys whose time is over are left out. All files are read and checked before anything is written; when
-/// something fails later, the nodes hold a part of the data, and the error says so.
+/// something fails later, or `cancel` ends it, the nodes hold a part of the data, and the error says so. Settings that
+/// were changed on the way are put back first.
 ///
 /// # Errors
 /// `Refused` when the files do not fit the nodes, hold what `RESTORE` cannot carry (data of modules outside keys,
-/// values above the server's limit), or a key is there already; `Version` when a node cannot take a file's
+/// values above the server's limit) or a mark of ours, or a key is there already; `Version` when a node cannot take a file's
 /// values; `Verification` when a file is damaged or a node holds another number of keys than it was sent;
 /// `SourceUnavailable` and `SourceAuth` when a node leaves or refuses us.
 pub async fn load(
@@ -164,29 +171,55 @@ pub async fn load(
     files: &[ShardFile],
     options: &SourceOptions,
     progress: &(dyn Fn(LoadProgress) + Send + Sync),
+    cancel: &CancellationToken,
 ) -> Result<Vec<LoadedNode>> {
     check_plan(target, files)?;
+    let surveys = tokio::select! {
+        surveys = surveys(target, files, progress) => surveys?,
+        () = cancel.cancelled() => return Err(interrupted()),
+    };
+    if target.form == Form::Unjoined {
+        progress(LoadProgress::Joining);
+        let slots: Vec<SlotSet> = files.iter().map(|file| file.slots.clone().unwrap_or_default()).collect();
+        tokio::select! {
+            joined = join::join(&target.nodes, &slots, options) => joined?,
+            () = cancel.cancelled() => return Err(interrupted()),
+        }
+    }
+    send_all(target, files, surveys, options, progress, cancel).await.map_err(|error| {
+        let advice = error.advice().map(|advice| format!("{advice}; ")).unwrap_or_default();
+        error.hint(format!("{advice}{HALF_FULL}"))
+    })
+}
+
+/// Reads all files, and refuses what the nodes cannot get.
+async fn surveys(
+    target: &Target,
+    files: &[ShardFile],
+    progress: &(dyn Fn(LoadProgress) + Send + Sync),
+) -> Result<Vec<Survey>> {
     progress(LoadProgress::Surveying);
     let mut surveys: Vec<Survey> = Vec::new();
     for ((file, node), engine) in files.iter().zip(&target.nodes).zip(&target.engines) {
         let format = rdb_format(&file.rdb).await?;
         check_format(engine, format).map_err(|error| error.at(format!("{}: {}", node.address, file.rdb.display())))?;
         let survey = survey::survey(file.rdb.clone(), file.slots.clone()).await?;
+        if survey.is_marked {
+            let message = format!("{}: its source was a node that a restore had not finished", file.rdb.display());
+            return Err(Error::new(Class::Refused, message)
+                .hint(format!("--exclude '{}*' leaves out the mark of that restore", mark::PREFIX)));
+        }
         // a standalone server may get what no command carries
         if let Some(message) = survey.refused.clone().filter(|_| target.form != Form::Standalone) {
             return Err(Error::new(Class::Refused, message).hint("restore with --launch or --out instead"));
         }
         surveys.push(survey);
     }
-    if target.form == Form::Unjoined {
-        progress(LoadProgress::Joining);
-        let slots: Vec<SlotSet> = files.iter().map(|file| file.slots.clone().unwrap_or_default()).collect();
-        join::join(&target.nodes, &slots, options).await?;
-    }
-    send_all(target, files, surveys, options, progress).await.map_err(|error| {
-        let advice = error.advice().map(|advice| format!("{advice}; ")).unwrap_or_default();
-        error.hint(format!("{advice}{HALF_FULL}"))
-    })
+    Ok(surveys)
+}
+
+pub(crate) fn interrupted() -> Error {
+    Error::new(Class::Unforeseen, "interrupted while the nodes were being loaded")
 }
 
 /// What to do with nodes that a restore did not finish.
@@ -220,7 +253,7 @@ async fn prepare(target: &Target, index: usize, file: &ShardFile, options: &Sour
         }
         mark::empty(&mut client).await?;
     }
-    mark::write(&mut client, &key, &Mark { restore: target.restore.clone(), is_sent: false }).await?;
+    mark::write(&mut client, &key, &target.mark(false)).await?;
     Ok(false)
 }
 
@@ -247,31 +280,42 @@ async fn send_all(
     surveys: Vec<Survey>,
     options: &SourceOptions,
     progress: &(dyn Fn(LoadProgress) + Send + Sync),
+    cancel: &CancellationToken,
 ) -> Result<Vec<LoadedNode>> {
     let (told, mut tells) = tokio::sync::mpsc::channel(64);
     let mut todo = target.nodes.iter().zip(files).zip(surveys).enumerate();
     let mut tasks: JoinSet<Result<(usize, LoadedNode)>> = JoinSet::new();
     let mut loaded: Vec<(usize, LoadedNode)> = Vec::new();
+    let (stop, mut failure) = (cancel.child_token(), None);
     loop {
-        while tasks.len() < LOADED_AT_ONCE
+        while failure.is_none()
+            && tasks.len() < LOADED_AT_ONCE
             && let Some((index, ((node, file), survey))) = todo.next()
         {
             let (node, file, options, told) = (node.clone(), file.clone(), options.clone(), told.clone());
-            let target = target.clone();
+            let (target, stop) = (target.clone(), stop.clone());
             tasks.spawn(async move {
                 let place = format!("shard {index}");
-                let keys = fill(&target, &node, &file, survey, &options, (index, told)).await;
+                let keys = fill(&target, (&node, &file), survey, &options, (index, told), &stop).await;
                 let keys = keys.map_err(|error| error.at(place))?;
                 Ok((index, LoadedNode { host: node.host, port: node.port, slots: file.slots, keys }))
             });
         }
         tokio::select! {
             Some(Sent { shard, keys, bytes }) = tells.recv() => progress(LoadProgress::Loading { shard, keys, bytes }),
-            done = tasks.join_next() => match done {
-                Some(done) => loaded.push(done.map_err(task_failed)??),
+            done = tasks.join_next() => match done.map(|done| done.map_err(task_failed).and_then(|done| done)) {
+                Some(Ok(node)) => loaded.push(node),
+                Some(Err(error)) => {
+                    // the others end too, when each has put back what it changed
+                    stop.cancel();
+                    failure.get_or_insert(error);
+                }
                 None => break,
             },
         }
+    }
+    if let Some(error) = failure {
+        return Err(error);
     }
     loaded.sort_by_key(|(index, _)| *index);
     Ok(loaded.into_iter().map(|(_, node)| node).collect())
@@ -280,17 +324,21 @@ async fn send_all(
 /// Fills one node, unless it is full already; the number of its keys.
 async fn fill(
     target: &Target,
-    node: &Node,
-    file: &ShardFile,
+    (node, file): (&Node, &ShardFile),
     survey: Survey,
     options: &SourceOptions,
     (index, told): (usize, tokio::sync::mpsc::Sender<Sent>),
+    stop: &CancellationToken,
 ) -> Result<u64> {
+    if stop.is_cancelled() {
+        return Err(interrupted());
+    }
     if prepare(target, index, file, options).await? {
         return send::check_keys(node, options, &survey, 0).await;
     }
     if target.form == Form::Standalone && target.method != Method::Restore {
-        match primary::feed(node, &file.rdb, options, &told).await? {
+        let load = Load { file: &file.rdb, mark: target.mark(false) };
+        match primary::feed(node, &load, options, &told, stop).await? {
             Fed::Loaded => {
                 mark_sent(target, node, file, options).await?;
                 return send::check_keys(node, options, &survey, 0).await;
@@ -311,9 +359,15 @@ async fn fill(
     let largest = survey.large.iter().map(|(_, length)| *length).max().unwrap_or(0);
     let mut client = connect(&node.address, options).await?;
     let before = limits::raise(&mut client, largest).await?;
-    let sent = send::send(node, file, survey, options, index, told).await;
+    let sent = tokio::select! {
+        sent = send::send(node, file, survey, options, index, told) => sent,
+        () = stop.cancelled() => Err(interrupted()),
+    };
     // whatever came of it
     let put_back = limits::put_back(&mut client, before).await;
+    if let (Err(_), Err(left)) = (&sent, &put_back) {
+        tracing::warn!(node = %node.address, error = %left, "its limits may stay raised");
+    }
     let keys = sent?;
     put_back?;
     mark_sent(target, node, file, options).await?;
@@ -322,6 +376,5 @@ async fn fill(
 
 async fn mark_sent(target: &Target, node: &Node, file: &ShardFile, options: &SourceOptions) -> Result<()> {
     let mut client = connect(&node.address, options).await?;
-    let mark = Mark { restore: target.restore.clone(), is_sent: true };
-    mark::write(&mut client, &mark_key(file.slots.as_ref()), &mark).await
+    mark::write(&mut client, &mark_key(file.slots.as_ref()), &target.mark(true)).await
 }

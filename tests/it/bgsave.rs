@@ -7,6 +7,8 @@ use crate::fixture::Repo;
 use crate::harness::cli::{Outcome, Spawned};
 use crate::harness::compare::compare;
 use crate::harness::keyspace::Keyspace;
+use crate::harness::process;
+use crate::harness::proxy::Proxy;
 use crate::harness::server::Server;
 use crate::redis_server::{fill, server, wait_until};
 
@@ -30,7 +32,7 @@ fn wait_saving(server: &Server) {
 fn kill_child(server: &Server, signal: &str) {
     let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", server.pid())).unwrap();
     let child = children.split_whitespace().next().expect("a child").to_owned();
-    assert!(std::process::Command::new("kill").args([signal, &child]).status().unwrap().success());
+    assert!(process::send(signal, &child));
 }
 
 fn assert_restores(repo: &Repo, server: &Server) {
@@ -64,7 +66,7 @@ fn a_replica_saves_and_the_primary_does_nothing() {
 #[test]
 fn a_child_that_is_killed_is_never_taken_for_a_save() {
     // what FLUSHALL and a full synchronisation do to it leaves the status ok; what the system does, err
-    for (signal, status) in [("-USR1", "ok"), ("-KILL", "err")] {
+    for (signal, status) in [("USR1", "ok"), ("KILL", "err")] {
         let server = server(&["rdb-key-save-delay 1000"]);
         fill(&server, 2000);
         let repo = Repo::folder();
@@ -129,4 +131,19 @@ fn a_save_that_fails_is_said_so_and_a_folder_of_another_server_is_no_save() {
     let url = one.url();
     let words = ["snapshot", "create", "--source", &url, "--name", "two", "--method", "bgsave"];
     repo.run(&words).exits(15).says("its save failed");
+}
+
+#[test]
+fn a_save_that_ends_before_the_server_has_answered_is_seen() {
+    let server = server(&[]);
+    server.run(&["SET", "a", "1"]);
+    server.run(&["SAVE"]);
+    // every answer is late, and the save of one key is quick
+    let proxy = Proxy::start(&server.address());
+    proxy.slow(500);
+    let repo = Repo::folder();
+    let source = format!("redis://{}", proxy.address);
+    let words = ["snapshot", "create", "--source", &source, "--name", "one", "--method", "bgsave"];
+    let outcome = repo.run(&words).ok();
+    assert_eq!(attempt(&outcome), 1, "{outcome}");
 }

@@ -30,6 +30,7 @@ mod redis_tls;
 mod redis_topology;
 mod refusals;
 mod removal;
+mod restore_bad_days;
 mod restore_engines;
 mod restore_files;
 mod restore_inputs;

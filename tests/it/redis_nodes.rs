@@ -5,18 +5,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use backupd::error::{Class, Error, Result};
-use backupd::nodes::{Form, LoadProgress, LoadedNode, Method, ShardFile, Target, finish, load};
+use backupd::nodes::{Form, LoadProgress, LoadedNode, Method, ShardFile, Target, Unfinished, finish, load};
 use policies::shards;
 use policies::slot::SlotSet;
 use rdbtools::scan::Scanner;
 use rdbtools::split::{SplitOptions, Splitter};
+use tokio_util::sync::CancellationToken;
 
 use crate::harness::cluster::Cluster;
 use crate::harness::compare::compare;
 use crate::harness::keyspace::Keyspace;
 use crate::harness::nodes::{self, Node};
 use crate::harness::server::{Options, Server};
-use crate::redis_server::{options, save_rdb, server};
+use crate::redis_server::{fill, options, save_rdb, server};
 
 /// The data of `sources`, split into one file per element of `slots`.
 fn split(sources: &[&Server], slots: &[SlotSet], dir: &Path) -> Vec<ShardFile> {
@@ -44,7 +45,7 @@ async fn inspect(urls: &[String]) -> Result<Target> {
 async fn run(urls: &[String], files: &[ShardFile]) -> Result<Vec<LoadedNode>> {
     let target = inspect(urls).await?;
     let options = options(&urls.iter().map(String::as_str).collect::<Vec<_>>());
-    let loaded = load(&target, files, &options, &|_| {}).await?;
+    let loaded = load(&target, files, &options, &|_| {}, &CancellationToken::new()).await?;
     finish(&target, files, &options).await?;
     Ok(loaded)
 }
@@ -76,7 +77,7 @@ async fn a_standalone_gets_every_type_every_database_and_large_values() {
     assert_eq!((found.form, found.nodes.len()), (Form::Standalone, 1));
     let seen = Mutex::new(Vec::new());
     let told = |progress: LoadProgress| seen.lock().unwrap().push(progress);
-    let loaded = load(&found, &files, &options(&[&target.url()]), &told).await.unwrap();
+    let loaded = load(&found, &files, &options(&[&target.url()]), &told, &CancellationToken::new()).await.unwrap();
     finish(&found, &files, &options(&[&target.url()])).await.unwrap();
     // 3000 and the two big ones of the keyspace, three of ours; what expired by now is left out
     assert_eq!(loaded[0].keys, 3005);
@@ -180,11 +181,11 @@ async fn a_key_that_came_in_between_is_never_overwritten() {
     let urls = [target.url()];
     let mut found = inspect(&urls).await.unwrap();
     target.run(&["SET", "mine", "precious"]);
-    let error = load(&found, &files, &options(&[&urls[0]]), &|_| {}).await.unwrap_err();
+    let error = load(&found, &files, &options(&[&urls[0]]), &|_| {}, &CancellationToken::new()).await.unwrap_err();
     assert_eq!(error.class(), Class::Refused);
     assert!(error.message().contains("1 keys came in between"), "{error}");
     found.method = Method::Restore;
-    let error = load(&found, &files, &options(&[&urls[0]]), &|_| {}).await.unwrap_err();
+    let error = load(&found, &files, &options(&[&urls[0]]), &|_| {}, &CancellationToken::new()).await.unwrap_err();
     assert_eq!(error.class(), Class::Refused);
     assert!(error.message().contains("`mine`") && error.advice().unwrap().contains("--replace"), "{error}");
     let kept: String = nodes::command(&["GET", "mine"]).query(&mut target.connect()).unwrap();
@@ -205,7 +206,7 @@ async fn a_node_that_dies_while_it_is_loaded_is_exit_15() {
             target.lock().unwrap().kill();
         }
     };
-    let error = load(&found, &files, &options(&[&url]), &kill).await.unwrap_err();
+    let error = load(&found, &files, &options(&[&url]), &kill, &CancellationToken::new()).await.unwrap_err();
     assert_eq!(error.class(), Class::SourceUnavailable, "{error}");
 }
 
@@ -228,4 +229,67 @@ async fn a_value_above_the_limit_of_the_protocol_is_taken() {
     let limit: Vec<String> =
         nodes::command(&["CONFIG", "GET", "proto-max-bulk-len"]).query(&mut target.connect()).unwrap();
     assert_eq!(limit[1], "1048576");
+}
+
+#[tokio::test]
+async fn functions_alone_make_a_node_not_empty_whenever_they_came() {
+    let temporary = tempfile::tempdir().unwrap();
+    let (source, target) = (server(&[]), server(&[]));
+    source.run(&["SET", "a", "1"]);
+    let files = one_file(save_rdb(&source, temporary.path(), "one.rdb"));
+    let found = inspect(&[target.url()]).await.unwrap();
+    target.run(&["FUNCTION", "LOAD", "#!lua name=mine\nredis.register_function('f', function() return 1 end)"]);
+    let error = inspect(&[target.url()]).await.unwrap_err();
+    assert!(error.class() == Class::Refused && error.message().contains("1 libraries of functions"), "{error}");
+    let error = load(&found, &files, &options(&[&target.url()]), &|_| {}, &CancellationToken::new()).await.unwrap_err();
+    assert!(error.class() == Class::Refused && error.message().contains("came in between"), "{error}");
+    assert_eq!(target.info("number_of_libraries").as_deref(), Some("1"));
+}
+
+/// Whoever interrupts a restore finds the settings of the node as they were.
+#[tokio::test]
+async fn limits_are_put_back_when_a_load_is_interrupted() {
+    let temporary = tempfile::tempdir().unwrap();
+    let source = server(&["rdbcompression no"]);
+    fill(&source, 100_000);
+    source.run(&["SET", "large", &"0123456789abcdef".repeat(200_000)]);
+    let lines = ["proto-max-bulk-len 1mb", "client-query-buffer-limit 2mb"];
+    let target = Server::start(&lines.iter().fold(Options::new(), |options, line| options.line(*line)));
+    let files = one_file(save_rdb(&source, temporary.path(), "one.rdb"));
+    let mut found = inspect(&[target.url()]).await.unwrap();
+    found.method = Method::Restore;
+    let limit = || {
+        nodes::command(&["CONFIG", "GET", "*-l*"])
+            .query::<std::collections::HashMap<String, String>>(&mut target.connect())
+            .unwrap()
+    };
+    let (before, raised, cancel) = (limit(), Mutex::new(false), CancellationToken::new());
+    let told = |progress: LoadProgress| {
+        if matches!(progress, LoadProgress::Loading { .. }) {
+            *raised.lock().unwrap() |= limit() != before;
+            cancel.cancel();
+        }
+    };
+    let error = load(&found, &files, &options(&[&target.url()]), &told, &cancel).await.unwrap_err();
+    assert!(error.message().contains("interrupted") && error.advice().unwrap().contains("--resume"), "{error}");
+    assert!(*raised.lock().unwrap());
+    assert_eq!(limit(), before);
+}
+
+#[tokio::test]
+async fn a_node_that_was_sent_all_of_another_restore_is_sent_anew() {
+    let temporary = tempfile::tempdir().unwrap();
+    let (first, second, target) = (server(&[]), server(&[]), server(&[]));
+    first.run(&["SET", "mine", "1"]);
+    second.run(&["SET", "other", "2"]);
+    let files = [&first, &second].map(|it| one_file(save_rdb(it, temporary.path(), &format!("{}.rdb", it.port()))));
+    let options = options(&[&target.url()]);
+    for (files, restore, unfinished) in
+        [(&files[0], "first", Unfinished::Refuse), (&files[1], "second", Unfinished::Resume)]
+    {
+        let found = Target::inspect_for(&options, restore.to_owned(), unfinished).await.unwrap();
+        load(&found, files, &options, &|_| {}, &CancellationToken::new()).await.unwrap();
+    }
+    let there: Vec<Option<String>> = nodes::command(&["MGET", "mine", "other"]).query(&mut target.connect()).unwrap();
+    assert_eq!(there, [None, Some("2".to_owned())]);
 }

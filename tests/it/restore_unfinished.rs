@@ -7,7 +7,7 @@ use crate::harness::cluster::Cluster;
 use crate::harness::compare::compare;
 use crate::harness::keyspace::Keyspace;
 use crate::harness::nodes;
-use crate::harness::server::Server;
+use crate::harness::server::{Options, Server};
 use crate::redis_server::wait_until;
 
 const LIMIT: Duration = Duration::from_secs(120);
@@ -81,4 +81,53 @@ fn a_folder_that_was_left_half_full_is_taken_again_when_told() {
     let words = ["restore", "one", "--out", out.to_str().unwrap(), "--replace"];
     repo.run(&words).exits(18).says("precious");
     assert!(out.join("precious").exists());
+}
+
+/// A server that loads slowly what it is given, and what the file is made of.
+fn slow_to_load(repo: &Repo) -> (Server, Server) {
+    let (source, lines) = (Server::standalone(), ["key-load-delay 300", "loading-process-events-interval-bytes 1024"]);
+    Keyspace::new(96, 10_000).load(&source.nodes());
+    repo.create(&source.url(), "one");
+    (source, Server::start(&lines.iter().fold(Options::new(), |options, line| options.line(*line))))
+}
+
+fn is_loading(server: &Server) -> bool {
+    server.info("loading").as_deref() == Some("1")
+}
+
+#[test]
+fn a_node_that_loads_our_file_when_we_die_is_never_taken_for_a_restored_one() {
+    let repo = Repo::folder();
+    let (source, target) = slow_to_load(&repo);
+    let address = target.address();
+    let words = ["restore", "one", "--nodes", &address];
+    let mut restore = repo.cli.spawn(&repo.args(&words));
+    wait_until("it loads", || is_loading(&target) || !restore.running.is_alive());
+    restore.running.kill();
+    restore.wait(LIMIT);
+    wait_until("it has loaded", || !is_loading(&target));
+    assert!(keys(&target) > 10_000);
+    repo.run(&words).exits(18).says("did not end").says("--resume");
+    // nor when somebody frees it by hand
+    target.run(&["REPLICAOF", "NO", "ONE"]);
+    repo.run(&words).exits(18).says("did not end");
+    target.run(&["CONFIG", "SET", "key-load-delay", "0"]);
+    repo.json(&[&words[..], &["--replace"]].concat());
+    compare(&source.nodes(), &target.nodes()).assert_equal();
+}
+
+#[test]
+fn a_node_follows_nobody_and_knows_no_password_of_ours_when_a_restore_is_interrupted() {
+    let repo = Repo::folder();
+    let (_source, target) = slow_to_load(&repo);
+    let address = target.address();
+    let words = ["restore", "one", "--nodes", &address];
+    let restore = repo.cli.spawn(&repo.args(&words));
+    wait_until("it loads", || is_loading(&target));
+    restore.running.signal("INT");
+    restore.wait(LIMIT).exits(1).says("interrupted").says("--resume");
+    assert_eq!(target.info("role").as_deref(), Some("master"));
+    let auth: Vec<String> = nodes::command(&["CONFIG", "GET", "masterauth"]).query(&mut target.connect()).unwrap();
+    assert_eq!(auth, ["masterauth", ""]);
+    repo.run(&words).exits(18).says("did not end");
 }

@@ -55,6 +55,9 @@ fn a_changed_value_is_found_and_its_node_named() {
         ended.store(true, Ordering::Relaxed);
         outcome.exits(17).says("shard 0").says(&target.address()).says("other contents of string keys");
     });
+    // without the stranger the same restore succeeds
+    repo.json(&["restore", "one", "--nodes", &target.address(), "--method", "restore", "--replace"]);
+    compare(&source.nodes(), &target.nodes()).assert_equal();
 }
 
 #[test]

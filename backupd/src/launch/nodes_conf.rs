@@ -2,7 +2,8 @@
 
 use policies::slot::SlotSet;
 
-use crate::error::{Class, Error, Result};
+use crate::crypt;
+use crate::error::Result;
 
 /// One node of a cluster that is to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,10 +54,7 @@ fn line(node: &PlannedNode, myself: bool) -> String {
 /// # Errors
 /// `Unforeseen` when the system gives no random bytes.
 pub fn new_node_id() -> Result<String> {
-    let mut bytes = [0u8; 20];
-    getrandom::fill(&mut bytes)
-        .map_err(|error| Error::new(Class::Unforeseen, format!("no random bytes from the system: {error}")))?;
-    Ok(hex::encode(bytes))
+    Ok(hex::encode(crypt::random::<20>()?))
 }
 
 #[cfg(test)]

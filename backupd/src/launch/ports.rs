@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, TcpListener};
 
+use crate::crypt;
 use crate::error::{Class, Error, Result};
 
 /// A node's bus port lies this far above its port: what every version of the servers does by itself.
@@ -34,10 +35,8 @@ pub(super) fn reserve(first: Option<u16>, count: usize, with_bus: bool) -> Resul
     }
     let mut last = PORT_FIRST;
     for _ in 0..TRIES_MAX {
-        let mut random = [0; 2];
-        getrandom::fill(&mut random)
-            .map_err(|error| Error::new(Class::Unforeseen, format!("no random bytes from the system: {error}")))?;
-        match hold(PORT_FIRST + u16::from_ne_bytes(random) % (PORT_LAST - PORT_FIRST), count, with_bus) {
+        let random = u16::from_ne_bytes(crypt::random()?);
+        match hold(PORT_FIRST + random % (PORT_LAST - PORT_FIRST), count, with_bus) {
             Ok(ports) => return Ok(ports),
             Err(port) => last = port.unwrap_or(last),
         }

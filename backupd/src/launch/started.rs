@@ -1,9 +1,7 @@
 //! A launch half way: the primaries run and hold their data, and nothing follows them yet.
 
-use std::collections::HashMap;
 use std::path::PathBuf;
 
-use ::redis::cmd;
 use policies::slot::SlotSet;
 
 use super::process::Running;
@@ -72,15 +70,14 @@ impl Started {
         let mut before = Vec::new();
         for (address, _) in self.primaries() {
             let mut client = Client::connect(&address, &self.options).await?;
-            let get = cmd("CONFIG").arg("GET").arg(SYNC_DELAY).to_owned();
-            let known: HashMap<String, String> = client.query("CONFIG GET", &get).await?;
-            set_delay(&mut client, "0").await?;
-            before.push((client, known.get(SYNC_DELAY).cloned()));
+            let delay = client.setting(SYNC_DELAY).await?;
+            client.change_setting(SYNC_DELAY, "0").await?;
+            before.push((client, delay));
         }
         let done = job.await?;
         for (mut client, delay) in before {
             if let Some(delay) = delay {
-                set_delay(&mut client, &delay).await?;
+                client.change_setting(SYNC_DELAY, &delay).await?;
             }
         }
         Ok(done)
@@ -139,8 +136,4 @@ fn check_replica(port: u16, keys: u64, primary: &LaunchedNode, expires: u64) -> 
     let message =
         format!("the replica on port {port} holds {keys} keys, its primary on port {} {}", primary.port, primary.keys);
     Err(Error::new(Class::Verification, message))
-}
-
-async fn set_delay(client: &mut Client, seconds: &str) -> Result<()> {
-    client.query("CONFIG SET", cmd("CONFIG").arg("SET").arg(SYNC_DELAY).arg(seconds)).await
 }

@@ -188,7 +188,7 @@ mod tests {
         assert!(text.starts_with(r"*5\r\n$7\r\nRESTORE\r\n$1\r\na\r\n$1\r\n0\r\n$13\r\n\x00\x01b\x03\x00"), "{text}");
         assert!(text.contains(r"*2\r\n$6\r\nSELECT\r\n$1\r\n2\r\n*5\r\n$7\r\nRESTORE\r\n$3\r\nfoo\r\n$4\r\n1000\r\n"));
         assert_eq!(held.names, ["`a`", "database 2", "`foo`"]);
-        let large = || Survey { keys: 2, expires: 1, large: VecDeque::from([(1, 2), (2, 4)]), refused: None };
+        let large = || Survey { keys: 2, expires: 1, large: VecDeque::from([(1, 2), (2, 4)]), ..Survey::default() };
         for piece in [1, 2, 1000] {
             assert_eq!(commands(large(), 0, piece).out, held.out);
             assert_eq!(commands(Survey::default(), 0, piece).out, held.out);

@@ -22,7 +22,7 @@ pub(super) async fn inspect(options: &SourceOptions, restore: String, unfinished
     }
     let mut target = match (cluster, unjoined.len(), options.seeds.len()) {
         (_, _, 0) => return Err(Error::new(Class::Usage, "no node was given").hint("give --nodes host:port,…")),
-        (0, _, 1) => standalone(options, unfinished).await?,
+        (0, _, 1) => standalone(options).await?,
         (0, ..) => {
             let message = "several servers without cluster mode cannot share the data";
             return Err(Error::new(Class::Refused, message).hint("give one of them, or nodes in cluster mode"));
@@ -59,7 +59,7 @@ fn of(form: Form, nodes: Vec<Node>, slots: Option<Vec<SlotSet>>) -> Result<Targe
 /// Reads what an earlier restore left on nodes that are not empty.
 async fn look_for_marks(target: &mut Target, options: &SourceOptions) -> Result<()> {
     for (index, (node, found)) in target.nodes.iter().zip(&mut target.marks).enumerate() {
-        if node.keys > 0 {
+        if holds_something(node) {
             let slots = target.slots.as_ref().and_then(|slots| slots.get(index));
             let mut client = connect(&node.address, options).await?;
             *found = mark::read(&mut client, &mark::key(slots)).await?;
@@ -74,10 +74,8 @@ fn knows_nobody(seen: &Seen) -> bool {
     members.is_some_and(|members| members.len() == 1 && members.iter().all(|member| member.slots.is_empty()))
 }
 
-async fn standalone(options: &SourceOptions, unfinished: Unfinished) -> Result<Target> {
-    if unfinished != Unfinished::Refuse
-        && let Some(target) = left_following(options).await?
-    {
+async fn standalone(options: &SourceOptions) -> Result<Target> {
+    if let Some(target) = left_following(options).await? {
         return Ok(target);
     }
     let topology = discover(options).await?;
@@ -136,8 +134,13 @@ fn engines(nodes: &[Node]) -> Result<Vec<Engine>> {
     nodes.iter().map(engine).collect()
 }
 
+/// Functions count: a synchronisation and a `FLUSH` remove them as they remove keys.
+fn holds_something(node: &Node) -> bool {
+    node.keys > 0 || node.libraries > 0
+}
+
 fn check_empty(target: &Target) -> Result<()> {
-    let full = |(node, mark): &(&Node, &Option<Mark>)| node.keys > 0 && mark.is_none();
+    let full = |(node, mark): &(&Node, &Option<Mark>)| holds_something(node) && mark.is_none();
     let each = || target.nodes.iter().zip(&target.marks);
     match (each().find(full), each().find(|(_, mark)| mark.is_some())) {
         (None, Some((node, _))) if target.unfinished == Unfinished::Refuse => {
@@ -148,8 +151,18 @@ fn check_empty(target: &Target) -> Result<()> {
         }
         (None, _) => Ok(()),
         (Some((node, _)), _) => {
-            Err(Error::new(Class::Refused, format!("{} is not empty: it holds {} keys", node.address, node.keys))
-                .hint("a restore never mixes with what is there: give empty nodes"))
+            let functions = match node.libraries {
+                0 => String::new(),
+                count => format!(" and {count} libraries of functions"),
+            };
+            let message = format!("{} is not empty: it holds {} keys{functions}", node.address, node.keys);
+            let hint = match node.maxmemory_policy.starts_with("allkeys") {
+                true => {
+                    "give empty nodes; this one evicts any key, so if a restore left it, its mark may be gone: empty it yourself (FLUSHALL)"
+                }
+                false => "a restore never mixes with what is there: give empty nodes",
+            };
+            Err(Error::new(Class::Refused, message).hint(hint))
         }
     }
 }

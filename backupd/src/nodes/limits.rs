@@ -1,9 +1,5 @@
 //! The longest argument that a server takes, raised while a longer value is sent.
 
-use std::collections::HashMap;
-
-use ::redis::{Cmd, cmd};
-
 use crate::error::{Error, Result};
 use crate::redis::Client;
 
@@ -21,29 +17,41 @@ pub(super) struct Before(Vec<(&'static str, u64)>);
 /// Lets the server take a value of this many bytes.
 ///
 /// # Errors
-/// When the value is longer than the server takes, and it does not let us change that.
+/// When the value is longer than the server takes, and it does not let us change that; nothing is changed then.
 pub(super) async fn raise(client: &mut Client, largest: u64) -> Result<Before> {
     let mut before = Before::default();
+    match raise_each(client, largest, &mut before).await {
+        Ok(()) => Ok(before),
+        Err(error) => {
+            if let Err(left) = put_back(client, before).await {
+                tracing::warn!(error = %left, "a limit of the node stays raised");
+            }
+            Err(error)
+        }
+    }
+}
+
+/// Notes each setting in `before` as soon as it is changed.
+async fn raise_each(client: &mut Client, largest: u64, before: &mut Before) -> Result<()> {
     for (setting, default) in SETTINGS.into_iter().zip(DEFAULTS) {
         let needed = largest.saturating_add(AROUND_LEN);
         // a server that does not tell us has most likely what all have
-        let known: HashMap<String, String> =
-            client.query("CONFIG GET", &config(&["GET", setting])).await.unwrap_or_default();
-        let limit = known.get(setting).and_then(|text| text.parse().ok()).unwrap_or(default);
+        let known = client.setting(setting).await.ok().flatten();
+        let limit = known.and_then(|text| text.parse().ok()).unwrap_or(default);
         // 0: none
         if limit > 0 && needed > limit {
-            let set: Result<()> = client.query("CONFIG SET", &config(&["SET", setting, &needed.to_string()])).await;
+            let set = client.change_setting(setting, &needed.to_string()).await;
             set.map_err(|error| too_large(error, setting, largest))?;
             before.0.push((setting, limit));
         }
     }
-    Ok(before)
+    Ok(())
 }
 
 /// Sets back what [`raise`] changed.
 pub(super) async fn put_back(client: &mut Client, before: Before) -> Result<()> {
     for (setting, limit) in before.0 {
-        client.query::<()>("CONFIG SET", &config(&["SET", setting, &limit.to_string()])).await?;
+        client.change_setting(setting, &limit.to_string()).await?;
     }
     Ok(())
 }
@@ -52,10 +60,4 @@ fn too_large(error: Error, setting: &str, largest: u64) -> Error {
     error
         .at(format!("a value of {largest} bytes is longer than the node takes"))
         .hint(format!("set {setting} of the node to more than that, or restore with --launch or --out"))
-}
-
-fn config(words: &[&str]) -> Cmd {
-    let mut command = cmd("CONFIG");
-    command.arg(words);
-    command
 }

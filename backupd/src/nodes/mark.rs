@@ -11,7 +11,7 @@ use crate::error::{Class, Error, Result};
 use crate::redis::Client;
 
 /// What every such key begins with; a number follows that puts it into a slot of its node.
-const PREFIX: &str = "backupd:restore-unfinished:";
+pub(super) const PREFIX: &str = "backupd:restore-unfinished:";
 /// Every slot is met long before this number.
 const TRIES_MAX: u32 = 64 * 16384;
 
@@ -36,6 +36,13 @@ pub(crate) struct Mark {
     pub(crate) is_sent: bool,
 }
 
+impl Mark {
+    /// As it stands in the key.
+    pub(super) fn text(&self) -> Result<String> {
+        serde_json::to_string(self).map_err(|error| Error::new(Class::Unforeseen, error.to_string()))
+    }
+}
+
 /// The key of the mark of a node with these slots; `None`: without cluster mode.
 pub(crate) fn key(slots: Option<&SlotSet>) -> String {
     let name = |number| format!("{PREFIX}{number}");
@@ -52,8 +59,7 @@ pub(super) async fn read(client: &mut Client, key: &str) -> Result<Option<Mark>>
 }
 
 pub(super) async fn write(client: &mut Client, key: &str, mark: &Mark) -> Result<()> {
-    let text = serde_json::to_string(mark).map_err(|error| Error::new(Class::Unforeseen, error.to_string()))?;
-    client.query("SET", cmd("SET").arg(key).arg(text)).await
+    client.query("SET", cmd("SET").arg(key).arg(mark.text()?)).await
 }
 
 pub(super) async fn remove(client: &mut Client, key: &str) -> Result<()> {

@@ -1,7 +1,8 @@
 //! We act as the primary of one server for one full synchronisation, so that it loads a file as fast as it loads its own.
 //!
 //! The server is told to follow an address of ours on which nobody is served but who gives a password that was made for
-//! this and told to the server alone (`masterauth`). It gets the file as the answer to its `PSYNC`, and when it has
+//! this and told to the server alone (`masterauth`). It gets the file as the answer to its `PSYNC`, with the mark of an
+//! unfinished restore as its first key, since a synchronisation takes away the mark that was there. When it has
 //! loaded it, it follows nobody again. Where it cannot reach us, or does not let us set this up, nothing has changed.
 
 use std::net::{IpAddr, SocketAddr};
@@ -9,11 +10,19 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use ::redis::{Cmd, cmd};
+use rdbtools::crc64::Crc64;
+use rdbtools::scan::Scanner;
+use rdbtools::version::HEADER_LEN;
+use rdbtools::write;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream, lookup_host};
 use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
+use super::interrupted;
+use super::mark::{self, Mark};
 use super::send::Sent;
+use crate::crypt;
 use crate::error::{Class, Error, Result};
 use crate::redis::{Client, Info, Node, SourceOptions, connect};
 
@@ -21,10 +30,20 @@ use crate::redis::{Client, Info, Node, SourceOptions, connect};
 const GREETING_WAIT: Duration = Duration::from_secs(20);
 /// How long it may take no byte, and stand still while it loads.
 const STALL_WAIT: Duration = Duration::from_secs(180);
+/// How long a server that loads may refuse to follow nobody any more.
+const FREE_WAIT: Duration = Duration::from_secs(60);
 /// Between two looks at the server.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Bytes of the file that are sent at once.
 const CHUNK_BYTES: usize = 1 << 20;
+/// The password that a server gives to its primary.
+const MASTER_AUTH: &str = "masterauth";
+/// Bytes of the checksum at the end of a file.
+const CHECKSUM_LEN: u64 = 8;
+/// The type byte of a string in an RDB.
+const STRING_TYPE: u8 = 0;
+/// Random bytes of the password that is told to the server.
+const PASSWORD_LEN: usize = 32;
 /// The longest line, and the most words, of a greeting.
 const LINE_LEN_MAX: u64 = 1024;
 const WORDS_MAX: usize = 16;
@@ -42,22 +61,31 @@ pub(super) enum Fed {
     NotPossible(String),
 }
 
-/// Gives `file` to `node`.
+/// A file, and the mark that goes with it.
+#[derive(Debug)]
+pub(super) struct Load<'a> {
+    pub(super) file: &'a Path,
+    pub(super) mark: Mark,
+}
+
+/// Gives a file to `node`. Whatever comes of it, and when `stop` ends it, the node follows nobody afterwards, as far as
+/// that can be brought about.
 ///
 /// # Errors
-/// When the synchronisation had begun and did not end well: the node then holds nothing, or all of it.
+/// When the synchronisation had begun and did not end well: the node then bears the mark, or holds nothing.
 pub(super) async fn feed(
     node: &Node,
-    file: &Path,
+    load: &Load<'_>,
     options: &SourceOptions,
     told: &tokio::sync::mpsc::Sender<Sent>,
+    stop: &CancellationToken,
 ) -> Result<Fed> {
     let mut client = connect(&node.address, options).await?;
     if options.tls_for(&node.address).is_some() {
         return Ok(Fed::NotPossible("it speaks TLS".to_owned()));
     }
-    match master_auth(&mut client).await {
-        Ok(before) if before.is_empty() => {}
+    match client.setting(MASTER_AUTH).await {
+        Ok(before) if before.as_deref().unwrap_or_default().is_empty() => {}
         Ok(_) => return Ok(Fed::NotPossible("it has a password for a primary of its own (masterauth)".to_owned())),
         Err(error) => return Ok(Fed::NotPossible(error.message().to_owned())),
     }
@@ -67,39 +95,53 @@ pub(super) async fn feed(
     };
     // a synchronisation removes what is there: that must be our mark alone
     let text: String = client.query("INFO", &cmd("INFO")).await?;
-    let keys = Info::parse(&text).keys();
-    if keys != 1 {
-        let message =
-            format!("{}: {} keys came in between: the node was not left alone", node.address, keys.saturating_sub(1));
+    let info = Info::parse(&text);
+    let (keys, libraries) = (info.keys().saturating_sub(1), info.number("number_of_libraries"));
+    if info.keys() != 1 || libraries > 0 {
+        let functions = if libraries > 0 { format!(" and {libraries} libraries of functions") } else { String::new() };
+        let message = format!("{}: {keys} keys{functions} came in between: the node was not left alone", node.address);
         return Err(Error::new(Class::Refused, message));
     }
-    let password = password()?;
-    if let Err(error) = set_master_auth(&mut client, &password).await {
+    let password = hex::encode(crypt::random::<PASSWORD_LEN>()?);
+    if let Err(error) = client.change_setting(MASTER_AUTH, &password).await {
         return Ok(Fed::NotPossible(error.message().to_owned()));
     }
-    let fed = synchronise(&mut client, &listener, &password, (node, file), told).await;
-    // whatever came of it, it follows nobody and knows no password of ours
-    let freed: Result<()> = client.query("REPLICAOF", cmd("REPLICAOF").arg("NO").arg("ONE")).await;
-    let forgot = set_master_auth(&mut client, "").await;
-    let fed = fed?;
-    freed?;
-    forgot?;
-    Ok(fed)
+    let fed = tokio::select! {
+        fed = synchronise(&mut client, &listener, &password, (node, load), told) => fed,
+        () = stop.cancelled() => Err(interrupted()),
+    };
+    match (fed, free(&mut client).await) {
+        (Ok(fed), Ok(())) => Ok(fed),
+        (Ok(_), Err(error)) => Err(error),
+        (Err(error), Ok(())) => Err(error),
+        (Err(error), Err(left)) => {
+            tracing::warn!(node = %node.address, error = %left, "it may still follow us: REPLICAOF NO ONE frees it");
+            Err(error)
+        }
+    }
 }
 
-/// Frees a server that was left following us by a restore that died.
+/// Makes a server follow nobody, and know no password of ours. One that loads is waited for.
 pub(super) async fn free(client: &mut Client) -> Result<()> {
-    client.query::<()>("REPLICAOF", cmd("REPLICAOF").arg("NO").arg("ONE")).await?;
-    set_master_auth(client, "").await
+    let begun = Instant::now();
+    let freed = loop {
+        match client.query::<()>("REPLICAOF", cmd("REPLICAOF").arg("NO").arg("ONE")).await {
+            Err(error) if error.message().contains("LOADING") && begun.elapsed() < FREE_WAIT => sleep(LOOK_EVERY).await,
+            freed => break freed,
+        }
+    };
+    let forgot = client.change_setting(MASTER_AUTH, "").await;
+    freed.and(forgot)
 }
 
 async fn synchronise(
     client: &mut Client,
     listener: &(TcpListener, SocketAddr),
     password: &str,
-    (node, file): (&Node, &Path),
+    (node, load): (&Node, &Load<'_>),
     told: &tokio::sync::mpsc::Sender<Sent>,
 ) -> Result<Fed> {
+    let mark = marked(&load.mark)?;
     let (listener, address) = listener;
     let follow: Cmd = cmd("REPLICAOF").arg(address.ip().to_string()).arg(address.port()).to_owned();
     if let Err(error) = client.query::<()>("REPLICAOF", &follow).await {
@@ -121,7 +163,7 @@ async fn synchronise(
         let mut buffer = vec![0; 4096];
         while incoming.read(&mut buffer).await.is_ok_and(|count| count > 0) {}
     });
-    let sent = send(&mut outgoing, file, told).await.map_err(lost);
+    let sent = send(&mut outgoing, load.file, &mark, told).await.map_err(lost);
     let loaded = match sent {
         Ok(()) => wait_loaded(client, node, &mut outgoing).await,
         Err(error) => Err(error),
@@ -138,24 +180,6 @@ async fn listen(node: &Node) -> std::io::Result<(TcpListener, SocketAddr)> {
     let listener = TcpListener::bind((ip, 0)).await?;
     let address = listener.local_addr()?;
     Ok((listener, address))
-}
-
-fn password() -> Result<String> {
-    let mut bytes = [0u8; 32];
-    getrandom::fill(&mut bytes)
-        .map_err(|error| Error::new(Class::Unforeseen, format!("no random bytes from the system: {error}")))?;
-    Ok(hex::encode(bytes))
-}
-
-async fn master_auth(client: &mut Client) -> Result<String> {
-    let get: Cmd = cmd("CONFIG").arg("GET").arg("masterauth").to_owned();
-    let known: std::collections::HashMap<String, String> = client.query("CONFIG GET", &get).await?;
-    Ok(known.into_values().next().unwrap_or_default())
-}
-
-async fn set_master_auth(client: &mut Client, password: &str) -> Result<()> {
-    let set: Cmd = cmd("CONFIG").arg("SET").arg("masterauth").arg(password).to_owned();
-    client.query("CONFIG SET", &set).await
 }
 
 /// Takes the one who knows the password up to its `PSYNC`; others are sent away.
@@ -217,27 +241,52 @@ async fn line(stream: &mut BufReader<TcpStream>) -> std::io::Result<Vec<u8>> {
     Ok(line)
 }
 
-/// Sends the file as the answer to a `PSYNC`.
+/// The mark as an entry of an RDB.
+fn marked(mark: &Mark) -> Result<Vec<u8>> {
+    let mut entry = Vec::new();
+    write::put_select_db(&mut entry, 0);
+    entry.push(STRING_TYPE);
+    write::put_string(&mut entry, mark::key(None).as_bytes());
+    write::put_string(&mut entry, mark.text()?.as_bytes());
+    Ok(entry)
+}
+
+/// Sends the file as the answer to a `PSYNC`, with the entry `mark` behind its header and a checksum that fits.
 async fn send(
     outgoing: &mut tokio::net::tcp::OwnedWriteHalf,
     file: &Path,
+    mark: &[u8],
     told: &tokio::sync::mpsc::Sender<Sent>,
 ) -> std::io::Result<()> {
     let mut file = tokio::fs::File::open(file).await?;
     let length = file.metadata().await?.len();
-    let id = "b".repeat(40);
-    outgoing.write_all(format!("+FULLRESYNC {id} 0\r\n${length}\r\n").as_bytes()).await?;
+    let mut head = vec![0; HEADER_LEN];
+    file.read_exact(&mut head).await?;
+    let mut scanner = Scanner::new(());
+    scanner.feed(&head).map_err(std::io::Error::other)?;
+    let checksum_len = if scanner.version().is_some_and(|version| version.has_checksum()) { CHECKSUM_LEN } else { 0 };
+    let mut body = file.take(length.saturating_sub(HEADER_LEN as u64 + checksum_len));
+    head.extend_from_slice(mark);
+
+    let (id, all) = ("b".repeat(40), length + mark.len() as u64);
+    outgoing.write_all(format!("+FULLRESYNC {id} 0\r\n${all}\r\n").as_bytes()).await?;
+    let (mut crc, mut sent) = (Crc64::new(), 0);
     let mut chunk = vec![0; CHUNK_BYTES];
-    let mut sent = 0;
-    loop {
-        let count = file.read(&mut chunk).await?;
-        let Some(bytes) = chunk.get(..count).filter(|bytes| !bytes.is_empty()) else { return Ok(()) };
+    let mut count = head.len();
+    chunk.splice(..count, head);
+    while let Some(bytes) = chunk.get(..count).filter(|bytes| !bytes.is_empty()) {
+        crc.update(bytes);
         let written = timeout(STALL_WAIT, outgoing.write_all(bytes)).await;
         written.map_err(|_| std::io::Error::other("it takes nothing any more"))??;
         sent += count as u64;
         // nobody may be listening for progress any more
         told.send(Sent { shard: 0, keys: 0, bytes: sent }).await.ok();
+        count = body.read(&mut chunk).await?;
     }
+    if checksum_len > 0 {
+        outgoing.write_all(&crc.value().to_le_bytes()).await?;
+    }
+    Ok(())
 }
 
 /// Waits until the node has loaded what it got.

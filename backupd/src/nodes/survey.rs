@@ -10,6 +10,7 @@ use rdbtools::scan::Scanner;
 use rdbtools::{Key, ModuleId, Sink};
 use tokio::task::spawn_blocking;
 
+use super::mark;
 use crate::error::{Class, Error, Result};
 use crate::task_failed;
 
@@ -32,6 +33,8 @@ pub(super) struct Survey {
     pub(super) expires: u64,
     /// The length of each value above [`HELD_LEN_MAX`], with the number of its key, counted from 1.
     pub(super) large: VecDeque<(u64, u64)>,
+    /// It holds the mark of a restore that did not end.
+    pub(super) is_marked: bool,
     /// Why no command carries all of it.
     pub(super) refused: Option<String>,
 }
@@ -39,7 +42,8 @@ pub(super) struct Survey {
 /// Surveys a file; with `slots`, every key must belong to them.
 pub(super) async fn survey(path: PathBuf, slots: Option<SlotSet>) -> Result<Survey> {
     let read = move || {
-        let sink = Surveyor { slots, survey: Survey::default(), value_len: 0 };
+        let mark = mark::key(slots.as_ref());
+        let sink = Surveyor { slots, mark, survey: Survey::default(), value_len: 0 };
         let (_, sink) = scan_file(&path, Scanner::new(sink), |_| Ok(()))?;
         Ok(sink.survey)
     };
@@ -69,6 +73,8 @@ pub(super) fn scan_file<S: Sink>(
 
 struct Surveyor {
     slots: Option<SlotSet>,
+    /// The key of the mark of the node that gets the file.
+    mark: String,
     survey: Survey,
     value_len: u64,
 }
@@ -95,6 +101,7 @@ impl Sink for Surveyor {
         self.survey.keys += 1;
         self.survey.expires += u64::from(key.expires_at_ms.is_some());
         self.value_len = 0;
+        self.survey.is_marked |= key.db == 0 && key.name == self.mark.as_bytes();
         if !key.meta.is_empty() {
             self.refuse(format!("key {}: metadata of modules cannot be sent to a running node", shown(key.name)));
         }

@@ -33,6 +33,18 @@ pub struct Save {
     deadline: Instant,
 }
 
+/// What was so before a save.
+#[derive(Debug)]
+struct Begun {
+    before: Position,
+    /// The server's clock, seconds since 1970.
+    begun_at: u64,
+    /// When it had saved before, seconds since 1970.
+    last_save: u64,
+    /// The file that was there.
+    earlier: Option<Metadata>,
+}
+
 /// The file of a save that succeeded, held open, so that a later save does not take it away.
 #[derive(Debug)]
 pub struct Saved {
@@ -109,8 +121,7 @@ impl Save {
     /// `SourceUnavailable` when the save fails, when its child is killed, or when the server is another process or in
     /// another role afterwards; `Config` when the file cannot be read from here.
     pub async fn run(mut self) -> Result<Saved> {
-        let (before, begun_at, last_save) = self.begin().await?;
-        let earlier = std::fs::metadata(&self.path).ok();
+        let Begun { before, begun_at, last_save, earlier } = self.begin().await?;
         let info = loop {
             let info = self.info().await?;
             if info.text("rdb_bgsave_in_progress") != "1" && info.text("rdb_bgsave_scheduled") != "1" {
@@ -134,8 +145,8 @@ impl Save {
         Ok(Saved { file, bytes, node, role, path, begun_at, before, after })
     }
 
-    /// Asks for a save until the server begins one. Its position and clock before, and when it last saved.
-    async fn begin(&mut self) -> Result<(Position, u64, u64)> {
+    /// Asks for a save until the server begins one.
+    async fn begin(&mut self) -> Result<Begun> {
         loop {
             let info = self.info().await?;
             let last_save = info.number("rdb_last_save_time");
@@ -146,8 +157,10 @@ impl Save {
                 self.wait("another save or rewrite of it did not end in time").await?;
                 continue;
             }
+            // a small save can have ended before the answer is here
+            let earlier = std::fs::metadata(&self.path).ok();
             match self.client.query::<String>("BGSAVE", &cmd("BGSAVE")).await {
-                Ok(_) => return Ok((Position::of(&info), now.0, last_save)),
+                Ok(_) => return Ok(Begun { before: Position::of(&info), begun_at: now.0, last_save, earlier }),
                 // a child that began in between
                 Err(error) if ["in progress", "child process"].iter().any(|words| error.message().contains(words)) => {
                     self.wait("another save or rewrite of it did not end in time").await?;
@@ -232,8 +245,8 @@ impl Saved {
 }
 
 async fn config(client: &mut Client, name: &str) -> Result<String> {
-    let pair: Vec<String> = client.query("CONFIG GET", cmd("CONFIG").arg("GET").arg(name)).await?;
-    pair.into_iter().nth(1).ok_or_else(|| Error::new(Class::SourceUnavailable, format!("CONFIG GET {name} is empty")))
+    let known = client.setting(name).await?;
+    known.ok_or_else(|| Error::new(Class::SourceUnavailable, format!("CONFIG GET {name} is empty")))
 }
 
 /// Whether a failed save would make this server refuse writes: it has save points and `stop-writes-on-bgsave-error`.

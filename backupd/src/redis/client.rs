@@ -45,6 +45,17 @@ impl Client {
     pub(crate) async fn query<T: FromRedisValue>(&mut self, name: &str, command: &Cmd) -> Result<T> {
         command.query_async(&mut self.connection).await.map_err(|error| failure(&self.node, name, &error))
     }
+
+    /// A setting of the server (`CONFIG GET`); `None` when it has none of this name.
+    pub(crate) async fn setting(&mut self, name: &str) -> Result<Option<String>> {
+        let known: Vec<String> = self.query("CONFIG GET", cmd("CONFIG").arg("GET").arg(name)).await?;
+        Ok(known.into_iter().nth(1))
+    }
+
+    /// Changes a setting of the server (`CONFIG SET`).
+    pub(crate) async fn change_setting(&mut self, name: &str, value: &str) -> Result<()> {
+        self.query("CONFIG SET", cmd("CONFIG").arg("SET").arg(name).arg(value)).await
+    }
 }
 
 fn failure(node: &str, command: &str, error: &RedisError) -> Error {

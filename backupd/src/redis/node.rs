@@ -79,6 +79,8 @@ pub struct Node {
     pub zone: Option<String>,
     /// Keys in all databases.
     pub keys: u64,
+    /// Libraries of functions (since Redis 7.0).
+    pub libraries: u64,
     /// A failed save cannot stop this node's writes. Only asked of primaries without replicas; `None` when not
     /// asked or when `CONFIG GET` is refused.
     pub save_is_harmless: Option<bool>,
@@ -160,6 +162,7 @@ impl Node {
             priority: info.number("slave_priority"),
             zone: Some(info.text("availability_zone").to_owned()).filter(|zone| !zone.is_empty()),
             keys: info.keys(),
+            libraries: info.number("number_of_libraries"),
             save_is_harmless,
         }
     }
@@ -225,15 +228,10 @@ pub(crate) async fn load(client: &mut Client) -> Result<Load> {
 /// A synchronisation that writes to the server's disk and fails stops the writes of a primary with save
 /// points (`MISCONF`); a diskless one never does.
 async fn save_is_harmless(client: &mut Client) -> Option<bool> {
-    if config(client, "repl-diskless-sync").await? == "yes" {
+    if client.setting("repl-diskless-sync").await.ok()?? == "yes" {
         return Some(true);
     }
-    Some(config(client, "save").await?.is_empty())
-}
-
-async fn config(client: &mut Client, name: &str) -> Option<String> {
-    let pair: Vec<String> = client.query("CONFIG GET", cmd("CONFIG").arg("GET").arg(name)).await.ok()?;
-    pair.get(1).cloned()
+    Some(client.setting("save").await.ok()??.is_empty())
 }
 
 /// Whether the machine of a node refuses to promise more memory than it has, if that machine is this one.

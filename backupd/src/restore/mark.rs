@@ -36,9 +36,19 @@ impl Mark {
         Ok(Self { path, _lock: lock })
     }
 
-    /// The folder holds all of it, or nothing.
+    /// The folder holds all of it.
     pub(super) fn end(self) -> Result<()> {
         fs::remove_file(&self.path).map_err(|error| unwritable(&self.path, &error))
+    }
+
+    /// Gives up before anything was started: removes what was made, and the mark when nothing else is left, for without
+    /// it the folder would look like a stranger's. What cannot be removed is a warning: the error of the restore stands.
+    pub(super) fn abandon(self) {
+        let dir = self.path.parent().unwrap_or(&self.path).to_owned();
+        if let Err(error) = empty(&dir).and_then(|()| self.end()) {
+            let folder = dir.display();
+            tracing::warn!(%folder, %error, "a part of the failed restore is left behind: --replace removes it");
+        }
     }
 }
 
@@ -90,15 +100,48 @@ fn clear(dir: &Path) -> Result<()> {
         }
     }
     // the mark goes last: until then the folder is known as unfinished
-    let mut mark = None;
+    empty(dir)?;
+    let mark = dir.join(UNFINISHED);
+    fs::remove_file(&mark).map_err(|error| unwritable(&mark, &error))
+}
+
+/// Removes everything but the mark; the first error after all was tried.
+fn empty(dir: &Path) -> Result<()> {
+    let mut outcome = Ok(());
     for entry in fs::read_dir(dir).map_err(|error| unwritable(dir, &error))? {
-        let path = entry.map_err(|error| unwritable(dir, &error))?.path();
-        if path.file_name().is_some_and(|name| name == UNFINISHED) {
-            mark = Some(path);
+        let entry = entry.map_err(|error| unwritable(dir, &error))?;
+        if entry.file_name() == UNFINISHED {
             continue;
         }
-        let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
-        removed.map_err(|error| unwritable(&path, &error))?;
+        let path = entry.path();
+        let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        let removed = if is_dir { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        outcome = outcome.and(removed.map_err(|error| unwritable(&path, &error)));
     }
-    mark.map_or(Ok(()), |path| fs::remove_file(&path).map_err(|error| unwritable(&path, &error)))
+    outcome
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_was_given_up_is_as_it_was_or_still_marked() {
+        let temporary = tempfile::tempdir().unwrap();
+        let dir = temporary.path().join("out");
+        let mark = Mark::begin(&dir, Unfinished::Refuse).unwrap();
+        fs::create_dir(dir.join("staging")).unwrap();
+        fs::write(dir.join("staging/a"), "x").unwrap();
+        mark.abandon();
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 0);
+
+        let mark = Mark::begin(&dir, Unfinished::Refuse).unwrap();
+        // nobody can remove a mount point
+        let stuck = Path::new("/proc/self/task");
+        assert!(empty(stuck).is_err());
+        fs::write(dir.join("made"), "x").unwrap();
+        drop(mark);
+        assert_eq!(check(&dir, Unfinished::Refuse).unwrap_err().class(), Class::Refused);
+        check(&dir, Unfinished::Replace).unwrap();
+    }
 }

@@ -21,7 +21,7 @@ use super::split::{self, Made, unwritable};
 use super::verify::{self, Loaded, Verified};
 use super::{Names, Options, Outcome, Target};
 use crate::error::{Class, Error, Result};
-use crate::launch::{self, LaunchPlan, LaunchProgress, LaunchedNode, PlannedNode, ShardPlan, UNFINISHED, nodes_conf};
+use crate::launch::{self, LaunchPlan, LaunchProgress, LaunchedNode, PlannedNode, ShardPlan, nodes_conf};
 use crate::nodes::{self, LoadProgress, LoadedNode, Method, ShardFile};
 use crate::pipeline::Meter;
 use crate::progress::Progress;
@@ -78,9 +78,7 @@ async fn to_files(
     let (made, losses, _) = match make_files(options, &plan, dir, progress, cancel).await {
         Ok(files) => files,
         Err(error) => {
-            // the mark goes last: without it the folder would look as if it had never been touched
-            clear(dir);
-            mark.end()?;
+            mark.abandon();
             return Err(error);
         }
     };
@@ -89,16 +87,6 @@ async fn to_files(
     let report = |made: &Made| made.path.display().to_string();
     let nodes = file_reports(&plan, &made, report);
     Ok(Outcome { losses, ..outcome(plan, nodes, &made) })
-}
-
-/// Removes what a job that failed made in a folder that was empty, but for its mark.
-fn clear(dir: &Path) {
-    let made = std::fs::read_dir(dir).into_iter().flatten().flatten();
-    for entry in made.filter(|entry| entry.file_name() != UNFINISHED) {
-        if let Err(error) = std::fs::remove_file(entry.path()) {
-            tracing::warn!(file = %entry.path().display(), error = %error, "a file of the failed job is left behind");
-        }
-    }
 }
 
 /// The files are made in a private folder first, so that nothing is uploaded unless all inputs were whole.
@@ -170,8 +158,7 @@ async fn to_launch(
         Ok(made) => made,
         Err(error) => {
             // nothing was started, so the folder becomes what it was
-            std::fs::remove_dir_all(&staging).map_err(|error| unwritable(&staging, &error))?;
-            mark.end()?;
+            mark.abandon();
             return Err(error);
         }
     };
@@ -259,22 +246,15 @@ async fn to_nodes(
         }
         progress.phase(describe_load(&step));
     };
-    let loading = async {
-        let loaded = nodes::load(&target, &files, source, &shown).await?;
-        let verified = match &expected {
-            Some(expected) => Some(verify_loaded(&target, &files, expected, source, progress).await?),
-            None => None,
-        };
-        nodes::finish(&target, &files, source).await?;
-        Ok::<_, Error>((loaded, verified))
+    let loaded = nodes::load(&target, &files, source, &shown, cancel).await?;
+    let verified = match &expected {
+        None => None,
+        Some(expected) => tokio::select! {
+            verified = verify_loaded(&target, &files, expected, source, progress) => Some(verified?),
+            () = cancel.cancelled() => return Err(nodes::interrupted().hint(nodes::HALF_FULL)),
+        },
     };
-    let (loaded, verified) = tokio::select! {
-        loaded = loading => loaded?,
-        () = cancel.cancelled() => {
-            return Err(Error::new(Class::Unforeseen, "interrupted while the nodes were being loaded")
-                .hint(nodes::HALF_FULL));
-        }
-    };
+    nodes::finish(&target, &files, source).await?;
     let report = |node: LoadedNode| NodeReport {
         host: node.host,
         port: node.port,

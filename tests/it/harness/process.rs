@@ -95,8 +95,8 @@ impl Running {
     }
 }
 
-/// The shell's own `kill`: a small machine has no program of that name.
-fn send(signal: &str, target: &str) -> bool {
+/// The shell's own `kill`: a small machine has no program of that name. Whether the target was there.
+pub(crate) fn send(signal: &str, target: &str) -> bool {
     let mut shell = Command::new("sh");
     shell.args(["-c", "kill -s \"$1\" -- \"$2\" 2>/dev/null", "sh", signal, target]);
     shell.status().unwrap().success()
