@@ -162,6 +162,23 @@ fn a_capture_that_costs_its_server_too_much_is_ended_with_the_numbers() {
     });
 }
 
+/// A server that answers `PSYNC` only when it begins, which is never.
+#[test]
+fn the_wait_for_a_child_ends_when_the_job_is_interrupted_and_by_its_budget() {
+    let server = server(&["repl-diskless-sync-delay 1000"]);
+    server.run(&["SET", "a", "1"]);
+    let (url, is_asked) =
+        (server.url(), || server.info("slave0").is_some() || server.info("connected_slaves") != Some("0".into()));
+    let repo = Repo::folder();
+    let words = repo.args(&["snapshot", "create", "--source", &url, "--name", "one"]);
+    let job = repo.cli.spawn(&words);
+    wait_until("it waits for the child", is_asked);
+    job.running.signal("INT");
+    job.wait(Duration::from_secs(60)).exits(1).says("interrupted");
+    let repo = Repo::folder().with_capture("time_max = \"1s\"");
+    repo.run(&["snapshot", "create", "--source", &url, "--name", "one"]).exits(18).says("time_max");
+}
+
 #[test]
 fn shards_that_may_not_run_together_are_taken_in_turns() {
     let slots = policies::shards::equal(3).unwrap();

@@ -68,7 +68,12 @@ impl Prepared {
     pub(super) async fn take(self, target: Target, meter: Arc<Meter>, stop: &CancellationToken) -> Result<Taken> {
         match self {
             Self::Stream(replication) => {
-                let Started { replid, offset, payload, .. } = replication.start().await?;
+                // the server answers when its child begins, which may take as long as another child lives
+                let started = tokio::select! {
+                    started = replication.start() => started?,
+                    () = stop.cancelled() => return Err(capture::interrupted()),
+                };
+                let Started { replid, offset, payload, .. } = started;
                 let taken_at = clock::now();
                 let written = capture::shard(payload, target, meter, stop).await?;
                 Ok(Taken { replid, offset, taken_at, written })

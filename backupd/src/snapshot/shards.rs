@@ -23,7 +23,7 @@ use crate::crypt::DataKey;
 use crate::error::{Class, Error, Result};
 use crate::pipeline::write::{Target, Written};
 use crate::progress::Progress;
-use crate::redis::{self, Shard, SourceOptions, Topology};
+use crate::redis::{self, Node, Shard, SourceOptions, Topology};
 use crate::repository::Repository;
 use crate::repository::claim::Held;
 use crate::task_failed;
@@ -110,10 +110,12 @@ impl Taker {
     /// Takes shards at the same moment: all nodes are connected and greeted before any is asked for its data.
     async fn together(self: &Arc<Self>, todo: Vec<Task>) -> Result<Vec<Captured>> {
         let (stop, together) = (self.cancel.child_token(), Arc::new(Barrier::new(todo.len())));
+        let nodes: Vec<&Node> = todo.iter().map(|task| &task.chosen.node).collect();
+        let turns = self.turns(&nodes, &stop).await?;
         let mut tasks = JoinSet::new();
-        for task in todo {
+        for (task, turn) in todo.into_iter().zip(turns) {
             let (this, together, stop) = (Arc::clone(self), Arc::clone(&together), stop.clone());
-            tasks.spawn(async move { this.shard(task, &together, &stop).await });
+            tasks.spawn(async move { this.shard(task, turn, &together, &stop).await });
         }
         let (mut captured, mut failure) = (Vec::new(), None);
         while let Some(outcome) = tasks.join_next().await {
@@ -131,19 +133,29 @@ impl Taker {
     }
 
     /// Takes one shard, as often as it may be tried. `None`: the cluster no longer has this shard.
-    async fn shard(&self, task: Task, together: &Barrier, stop: &CancellationToken) -> Result<Option<Captured>> {
+    async fn shard(
+        &self,
+        task: Task,
+        mut turn: Option<Turn>,
+        together: &Barrier,
+        stop: &CancellationToken,
+    ) -> Result<Option<Captured>> {
         let Task { index, shard, mut chosen, mut attempt } = task;
         let last = attempt + ATTEMPTS_MAX - 1;
         let mut failures: HashMap<String, u32> = HashMap::new();
-        let mut prepared = self.prepare(&chosen, stop).await;
+        let mut prepared = self.prepare(&chosen).await;
         together.wait().await;
         loop {
             let place = format!("shard {index} from {}", chosen.node.address);
-            let taken = async {
-                let (_turn, prepared) = prepared?;
-                self.attempt(index, shard.slots.clone(), attempt, &chosen, prepared, stop).await
+            let taken = match prepared {
+                Ok(prepared) => self.attempt(index, shard.slots.clone(), attempt, &chosen, prepared, stop).await,
+                Err(error) => Err(error),
             };
-            let error = match taken.await {
+            // before this job waits for anything: the next turn may be the same one
+            if let Some(turn) = turn.take() {
+                turn.release().await;
+            }
+            let error = match taken {
                 Ok(captured) => return Ok(Some(captured)),
                 Err(error) => error.at(place),
             };
@@ -161,17 +173,21 @@ impl Taker {
                 Ok(None) => return Ok(None),
                 Err(why) => return Err(not_retaken(&error, &why)),
             };
-            prepared = self.prepare(&chosen, stop).await;
+            turn = self.turns(&[&chosen.node], stop).await?.into_iter().next().flatten();
+            prepared = self.prepare(&chosen).await;
         }
     }
 
-    /// Waits for the turn of this capture and connects.
-    async fn prepare(&self, chosen: &Chosen, stop: &CancellationToken) -> Result<(Option<Turn>, Prepared)> {
-        let turn = match &self.turns {
-            Some(turns) => Some(turns.take(&chosen.node, stop).await?),
-            None => None,
-        };
-        Ok((turn, self.method.prepare(&chosen.node, &self.source, self.wishes.primary_use).await?))
+    /// Waits for the turns of captures from `nodes`, one for each; none where no catalog is shared.
+    async fn turns(&self, nodes: &[&Node], stop: &CancellationToken) -> Result<Vec<Option<Turn>>> {
+        match &self.turns {
+            Some(turns) => Ok(turns.take(nodes, stop).await?.into_iter().map(Some).collect()),
+            None => Ok(nodes.iter().map(|_| None).collect()),
+        }
+    }
+
+    async fn prepare(&self, chosen: &Chosen) -> Result<Prepared> {
+        self.method.prepare(&chosen.node, &self.source, self.wishes.primary_use).await
     }
 
     /// Another look at the source, until a node can serve the shard. `None`: no shard has this place and these slots.

@@ -40,21 +40,52 @@ pub(super) struct Turns {
 pub(super) struct Turn {
     catalog: Catalog,
     leases: Vec<Lease>,
-    renewing: JoinHandle<()>,
+    renewing: Option<JoinHandle<()>>,
+}
+
+impl Turn {
+    fn renewed(mut self) -> Self {
+        self.renewing = Some(renew(self.catalog.clone(), self.leases.clone()));
+        self
+    }
+
+    /// Gives the leases back; what the catalog does not take runs out.
+    pub(super) async fn release(mut self) {
+        self.stop_renewing();
+        give_back(&self.catalog, std::mem::take(&mut self.leases)).await;
+    }
+
+    fn stop_renewing(&mut self) {
+        if let Some(renewing) = self.renewing.take() {
+            renewing.abort();
+        }
+    }
+}
+
+async fn give_back(catalog: &Catalog, leases: Vec<Lease>) {
+    for lease in leases {
+        if let Err(error) = catalog.release_lease(&lease).await {
+            tracing::debug!(%error, "the turn of a capture runs out by itself");
+        }
+    }
 }
 
 impl Turns {
-    /// Waits for the turn to capture from `node`.
+    /// Waits for the turns to capture from all of `nodes` at the same time. Who waits holds none, so two jobs never wait
+    /// for each other.
     ///
     /// # Errors
     /// `Busy` when others do not end in time, naming who; what the catalog says.
-    pub(super) async fn take(&self, node: &Node, stop: &CancellationToken) -> Result<Turn> {
+    pub(super) async fn take(&self, nodes: &[&Node], stop: &CancellationToken) -> Result<Vec<Turn>> {
         let begun = Instant::now();
         loop {
-            match self.try_take(node).await {
+            match self.try_take(nodes).await {
                 Err(error) if error.class() == Class::Busy && begun.elapsed() < self.wait && !stop.is_cancelled() => {
                     tracing::info!(%error, "waiting for the captures of other jobs");
-                    sleep(TRIED_EVERY).await;
+                    tokio::select! {
+                        () = sleep(TRIED_EVERY) => {}
+                        () = stop.cancelled() => return Err(error),
+                    }
                 }
                 Err(error) if error.class() == Class::Busy => {
                     return Err(error.hint("another job captures there: try again when it has ended"));
@@ -64,23 +95,39 @@ impl Turns {
         }
     }
 
-    /// All leases or none.
-    async fn try_take(&self, node: &Node) -> Result<Turn> {
-        let host = format!("captures of host {}", node.host);
-        let cluster = format!("captures of cluster {}", self.cluster);
+    /// All turns or none, in the order of `nodes`.
+    async fn try_take(&self, nodes: &[&Node]) -> Result<Vec<Turn>> {
+        // all jobs ask in the same order, so that of two that want the same one gets it
+        let mut order: Vec<(usize, &Node)> = nodes.iter().copied().enumerate().collect();
+        order.sort_by_key(|(_, node)| node.address.to_string());
+        let mut turns = Vec::with_capacity(order.len());
+        for (index, node) in order {
+            let mut turn = Turn { catalog: self.catalog.clone(), leases: Vec::new(), renewing: None };
+            let taken = self.leases(node, &mut turn.leases).await;
+            turns.push((index, turn));
+            if let Err(error) = taken {
+                for (_, turn) in turns {
+                    turn.release().await;
+                }
+                return Err(error);
+            }
+        }
+        turns.sort_by_key(|(index, _)| *index);
+        Ok(turns.into_iter().map(|(_, turn)| turn.renewed()).collect())
+    }
+
+    /// Adds each lease that a capture from `node` needs to `leases` as soon as it is taken.
+    async fn leases(&self, node: &Node, leases: &mut Vec<Lease>) -> Result<()> {
         let wanted = [
             (format!("captures of node {}", node.address), Some(1)),
-            (host, self.limits.per_host_max),
-            (cluster, self.limits.per_cluster_max),
+            (format!("captures of host {}", node.host), self.limits.per_host_max),
+            (format!("captures of cluster {}", self.cluster), self.limits.per_cluster_max),
         ];
-        let mut turn = Turn { catalog: self.catalog.clone(), leases: Vec::new(), renewing: tokio::spawn(async {}) };
         for (name, max) in wanted {
             let Some(max) = max else { continue };
-            // dropping the turn gives back what it has
-            turn.leases.push(self.one_of(&name, max).await?);
+            leases.push(self.one_of(&name, max).await?);
         }
-        turn.renewing = renew(self.catalog.clone(), turn.leases.clone());
-        Ok(turn)
+        Ok(())
     }
 
     /// One of the `max` places of this name.
@@ -115,15 +162,63 @@ fn renew(catalog: Catalog, leases: Vec<Lease>) -> JoinHandle<()> {
 impl Drop for Turn {
     /// Gives the leases back, without anybody waiting for it; those of a process that ends run out.
     fn drop(&mut self) {
-        self.renewing.abort();
+        self.stop_renewing();
         let (catalog, leases) = (self.catalog.clone(), std::mem::take(&mut self.leases));
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        runtime.spawn(async move {
-            for lease in leases {
-                if let Err(error) = catalog.release_lease(&lease).await {
-                    tracing::debug!(%error, "the turn of a capture runs out by itself");
-                }
-            }
-        });
+        if !leases.is_empty() {
+            runtime.spawn(async move { give_back(&catalog, leases).await });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::redis::{Address, Info};
+
+    fn node(port: u16) -> Node {
+        let address = Address::tcp("127.0.0.1", port);
+        Node::seen(address.to_string(), address, &Info::default(), None)
+    }
+
+    async fn release(turns: Vec<Turn>) {
+        for turn in turns {
+            turn.release().await;
+        }
+    }
+
+    async fn again(turns: Turns, nodes: [&Node; 2]) {
+        for _ in 0..5 {
+            release(turns.take(&nodes, &CancellationToken::new()).await.unwrap()).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_turns_holds_none_and_two_that_want_the_same_both_get_them() {
+        let temporary = tempfile::tempdir().unwrap();
+        let catalog = Catalog::open(&temporary.path().join("catalog.sqlite").into()).await.unwrap();
+        let turns = |holder: &str, wait| Turns {
+            catalog: catalog.clone(),
+            cluster: "orders".to_owned(),
+            holder: holder.to_owned(),
+            limits: Limits { per_host_max: None, per_cluster_max: Some(3) },
+            wait,
+        };
+        let (one, two, three, four) = (node(1), node(2), node(3), node(4));
+        let stop = CancellationToken::new();
+        let (patient, impatient) = (turns("a", Duration::from_secs(120)), turns("b", Duration::ZERO));
+
+        let held = patient.take(&[&one, &two], &stop).await.unwrap();
+        assert_eq!(held.len(), 2);
+        assert_eq!(impatient.take(&[&three, &four], &stop).await.unwrap_err().class(), Class::Busy);
+        // it kept nothing: neither the last place of the cluster nor the node
+        let last = impatient.take(&[&three], &stop).await.unwrap();
+        release(held).await;
+        release(last).await;
+        // what was given back can be had at once, also by the same job
+        release(impatient.take(&[&two, &one], &stop).await.unwrap()).await;
+
+        let other = turns("c", Duration::from_secs(120));
+        tokio::join!(again(patient, [&one, &two]), again(other, [&two, &one]));
     }
 }

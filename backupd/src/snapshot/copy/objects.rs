@@ -98,7 +98,7 @@ impl Job<'_> {
             (_, None) => "only buckets are copied by their server".to_owned(),
             (_, Some((from, to))) => {
                 let content = (object.stored_bytes, object.stored_sha256.as_str());
-                match to.copy_from(from, key, key, content, self.options.single_bytes_max).await? {
+                match to.copy_from(from, key, key, content, self.options.single_bytes_max, self.cancel).await? {
                     ServerCopy::Done { proven } => return Ok(Some(proven)),
                     ServerCopy::Impossible(why) => why,
                 }

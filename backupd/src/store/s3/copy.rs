@@ -11,6 +11,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use policies::copying::{PartsWanted, part_ranges};
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use super::upload::{Remote, Sent};
 use super::{S3Store, connect, error, etag, length_of};
@@ -51,9 +52,11 @@ struct Original {
 impl S3Store {
     /// Asks the server to make the object `to` of this store from the object `from` of `source`, which has the SHA-256
     /// `sha256` (hex) and `size_bytes` bytes. Above `single_bytes_max` (at most [`COPY_BYTES_MAX`]) it goes in parts.
+    /// `cancel` ends the wait; the server may finish a single request all the same.
     ///
     /// # Errors
-    /// `Verification` when the source is not as large as it must be; what the store says.
+    /// `Verification` when the source is not as large as it must be; `Unforeseen` when it was cancelled; what the store
+    /// says.
     pub async fn copy_from(
         &self,
         source: &Self,
@@ -61,6 +64,7 @@ impl S3Store {
         to: &str,
         (size_bytes, sha256): (u64, &str),
         single_bytes_max: u64,
+        cancel: &CancellationToken,
     ) -> Result<ServerCopy> {
         key::check(from)?;
         key::check(to)?;
@@ -73,9 +77,12 @@ impl S3Store {
             return Err(Error::new(Class::Verification, format!("{}: {what}", source.place(from))));
         }
         let done = if size_bytes <= single_bytes_max.min(COPY_BYTES_MAX) {
-            self.copy_whole(&original, to, sha256).await
+            tokio::select! {
+                done = self.copy_whole(&original, to, sha256) => done,
+                () = cancel.cancelled() => Err(interrupted()),
+            }
         } else {
-            self.copy_parts(&original, to, single_bytes_max).await
+            self.copy_parts(&original, to, single_bytes_max, cancel).await
         };
         let summed = match done {
             Ok(summed) => summed,
@@ -138,13 +145,22 @@ impl S3Store {
         }
     }
 
-    async fn copy_parts(&self, original: &Original, to: &str, part_bytes_max: u64) -> Result<bool> {
+    async fn copy_parts(
+        &self,
+        original: &Original,
+        to: &str,
+        part_bytes_max: u64,
+        cancel: &CancellationToken,
+    ) -> Result<bool> {
         let wanted = PartsWanted { as_source: original.part_bytes, at_most: part_bytes_max };
         let ranges = part_ranges(original.size_bytes, wanted)
             .map_err(|error| Error::new(Class::Refused, error.to_string()).at(self.place(to)))?;
         let mut remote = Remote::new(self.clone(), to)?;
         remote.begin().await?;
-        let copied = self.copy_ranges(original, &remote, to, ranges).await;
+        let copied = tokio::select! {
+            copied = self.copy_ranges(original, &remote, to, ranges) => copied,
+            () = cancel.cancelled() => Err(interrupted()),
+        };
         let done = match copied {
             Ok(sent) => remote.complete(sent, original.size_bytes).await,
             Err(error) => Err(error),
@@ -200,6 +216,10 @@ async fn collect(copying: &mut JoinSet<Result<Sent>>, sent: &mut Vec<Sent>) -> R
         sent.push(done.map_err(crate::task_failed)??);
     }
     Ok(())
+}
+
+fn interrupted() -> Error {
+    Error::new(Class::Unforeseen, "interrupted while the server copied")
 }
 
 /// The server refuses to look into the other bucket, does not find it, or does not know the request.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use aws_sdk_s3::operation::put_object::builders::PutObjectFluentBuilder;
 use aws_sdk_s3::primitives::ByteStream;
 use bytes::Bytes;
 
@@ -63,9 +64,10 @@ impl S3Store {
     /// Creates an object with one request. Also used for uploads smaller than a part.
     pub(super) async fn put(&self, key: &str, body: Bytes) -> Result<()> {
         self.check_free(key).await?;
-        self.put_once(key, body.clone()).await?;
+        let token = new_token()?;
+        self.put_once(key, &token, body.clone()).await?;
         if self.conditions.are_unknown() {
-            self.learn_conditions(key, body).await?;
+            self.learn_conditions(key, &token, body).await;
         }
         Ok(())
     }
@@ -79,14 +81,24 @@ impl S3Store {
         Ok(())
     }
 
-    /// Sends an object that was just created once more, with the same bytes: a server that keeps to the condition refuses.
-    async fn learn_conditions(&self, key: &str, body: Bytes) -> Result<()> {
+    /// A conditional write with everything that the configuration wants of new objects.
+    fn conditional(&self, key: &str, token: &str, body: Bytes) -> PutObjectFluentBuilder {
+        let request = self.client.put_object().bucket(&self.url.bucket).key(self.full(key)).if_none_match("*");
+        let request = request.metadata(TOKEN_NAME, token).body(ByteStream::from(body));
+        let request = request.set_acl(self.settings.acl()).set_grant_read(self.settings.grant_read.clone());
+        let request = request.set_server_side_encryption(self.settings.sse());
+        request.set_ssekms_key_id(self.settings.sse_kms_key_id.clone())
+    }
+
+    /// Sends an object that was just created once more, as the same write: a server that keeps to the condition refuses, and
+    /// on another one nothing changes. Where another write has been at work meanwhile nothing is sent.
+    async fn learn_conditions(&self, key: &str, token: &str, body: Bytes) {
         let size_bytes = length_of_body(&body);
         // the object was created, whatever becomes of the question
-        let Ok(Some(found)) = self.head(key).await else { return Ok(()) };
-        let found = found.token.unwrap_or_default();
-        let request = self.client.put_object().bucket(&self.url.bucket).key(self.full(key)).if_none_match("*");
-        let request = request.metadata(TOKEN_NAME, found).body(ByteStream::from(body)).customize();
+        if !matches!(self.settle(key, token, size_bytes).await, Ok(Settled::Ours)) {
+            return;
+        }
+        let request = self.conditional(key, token, body).customize();
         match request.config_override(connect::time_for(self.patience, size_bytes)).send().await {
             Ok(_) => {
                 tracing::warn!(url = self.url(), "this server ignores If-None-Match: every write looks first");
@@ -98,18 +110,13 @@ impl S3Store {
                 tracing::debug!(error = %error::of("probe", &self.place(key), &e), "conditions are not known yet");
             }
         }
-        Ok(())
     }
 
-    async fn put_once(&self, key: &str, body: Bytes) -> Result<()> {
-        let (token, size_bytes) = (new_token()?, length_of_body(&body));
+    async fn put_once(&self, key: &str, token: &str, body: Bytes) -> Result<()> {
+        let size_bytes = length_of_body(&body);
         let mut wait = ATTEMPT_WAIT;
         for attempt in 1.. {
-            let request = self.client.put_object().bucket(&self.url.bucket).key(self.full(key)).if_none_match("*");
-            let request = request.metadata(TOKEN_NAME, &token).body(ByteStream::from(body.clone()));
-            let request = request.set_acl(self.settings.acl()).set_grant_read(self.settings.grant_read.clone());
-            let request = request.set_server_side_encryption(self.settings.sse());
-            let request = request.set_ssekms_key_id(self.settings.sse_kms_key_id.clone()).customize();
+            let request = self.conditional(key, token, body.clone()).customize();
             let failure = match request.config_override(connect::time_for(self.patience, size_bytes)).send().await {
                 Ok(answer) => return self.etags.check(&self.place(key), answer.e_tag(), &etag::md5(&body)),
                 Err(failure) => failure,
@@ -118,7 +125,7 @@ impl S3Store {
             if !refused && !error::is_ambiguous(&failure) {
                 return Err(error::of("create", &self.place(key), &failure));
             }
-            match (self.settle(key, &token, size_bytes).await, refused) {
+            match (self.settle(key, token, size_bytes).await, refused) {
                 (Ok(Settled::Ours), _) => return Ok(()),
                 (Ok(Settled::Theirs), _) => return Err(self.exists_already(key)),
                 (Ok(Settled::Absent), true) if attempt < CONFLICT_ATTEMPTS_MAX => {
