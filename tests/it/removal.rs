@@ -174,9 +174,36 @@ fn a_deletion_that_dies_at_any_write_leaves_a_whole_snapshot_or_garbage() {
         repo.json(&["snapshot", "verify", "one"]);
         repo.json(&["snapshot", "verify", "other"]);
     }
-    // before the tombstone, before the manifest; then data, wrap, tombstone, claim
+    // before the tombstone, the note on the claim, the manifest; then data, wrap, tombstone, claim, its note
     let available = |outcome: &&Option<String>| outcome.as_deref() == Some("available");
-    assert_eq!((outcomes.iter().filter(available).count(), outcomes.len()), (2, 6), "{outcomes:?}");
+    assert_eq!((outcomes.iter().filter(available).count(), outcomes.len()), (3, 8), "{outcomes:?}");
+}
+
+/// Makes the claim on a name one of this process, which is alive, as that of a daemon is.
+fn revive(repo: &Repo, name: &str) {
+    let path = repo.root().join(format!("_names/{name}/000001.json"));
+    let mut claim: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    claim.as_object_mut().unwrap().remove("digest");
+    claim["process"] = serde_json::to_value(backupd::repository::claim::Process::this()).unwrap();
+    std::fs::write(path, backupd::canonical::seal(&claim, backupd::canonical::Proof::Digest).unwrap()).unwrap();
+}
+
+#[test]
+fn a_name_is_free_once_the_manifest_is_gone_however_young_the_claim_and_alive_its_maker() {
+    let server = loaded();
+    for writes in 3.. {
+        let repo = Repo::folder();
+        repo.create(&server.url(), "one");
+        revive(&repo, "one");
+        let dying = Dying::after(LocalStore::new(&repo.root()), writes);
+        let deleted = block_on(async { open(dying.clone()).await.delete("one", false).await });
+        assert_eq!(deleted.is_err(), dying.is_dead());
+        repo.create(&server.url(), "one");
+        repo.json(&["snapshot", "verify", "one"]);
+        if !dying.is_dead() {
+            break;
+        }
+    }
 }
 
 #[test]

@@ -29,7 +29,7 @@ impl Repository {
         let claim = self.highest_claim(name).await?.filter(|claim| claim.snapshot_id == place.snapshot_id);
         let is_gone = claim.as_ref().is_some_and(|claim| claim.process.is_gone());
         if let Some(claim) = &claim {
-            self.void(claim).await?;
+            self.void(name, claim.number).await?;
         }
         let remains = self.remains(name, place).await?;
         if is_gone && remains == Remains::Unfinished {

@@ -21,6 +21,8 @@ use crate::manifest::Unproven;
 pub const VALID: Duration = Duration::from_secs(600);
 /// How often a living job renews its claim.
 pub const RENEWED_EVERY: Duration = Duration::from_secs(180);
+/// What is noted of a claim that holds nothing any more.
+const RELEASED: &str = "released";
 /// The most objects below one name that are looked at.
 const OBJECTS_MAX: usize = 100_000;
 
@@ -187,25 +189,28 @@ impl Repository {
     /// What the store says.
     pub async fn release(&self, held: &Held) -> Result<()> {
         let file = canonical::seal(&Renewal { format: 1, expires_unix_ms: 0 }, Proof::Digest)?;
-        self.store.create(&note_key(&held.claim.name, held.claim.number, "released"), Bytes::from(file)).await
+        self.store.create(&note_key(&held.claim.name, held.claim.number, RELEASED), Bytes::from(file)).await
     }
 
     /// Says that a claim holds nothing any more, so that a job that stood still cannot publish under it.
-    pub(super) async fn void(&self, claim: &Claim) -> Result<()> {
+    pub(super) async fn void(&self, name: &str, number: u64) -> Result<()> {
         let file = canonical::seal(&Renewal { format: 1, expires_unix_ms: 0 }, Proof::Digest)?;
-        match self.create_document(&note_key(&claim.name, claim.number, "released"), file).await {
+        match self.create_document(&note_key(name, number, RELEASED), file).await {
             Err(error) if error.class() == Class::Busy => Ok(()),
             other => other,
         }
     }
 
-    /// Removes the claims on a name up to this number, the highest last: a snapshot that they were for is gone.
+    /// Removes the claims on a name up to this number: a snapshot that they were for is gone. The highest goes last, but for
+    /// the note that it holds nothing: the name is free at every moment of it.
     pub(super) async fn remove_claims(&self, name: &str, number: u64) -> Result<()> {
         let prefix = folder(name);
-        let mut keys: Vec<(bool, String)> = Vec::new();
+        let mut keys: Vec<(u8, String)> = Vec::new();
+        let last = [claim_key(name, number), note_key(name, number, RELEASED)];
         for key in self.keys_below(&prefix).await? {
             if policies::garbage::claim_of(key.strip_prefix(&prefix).unwrap_or_default()).is_some_and(|n| n <= number) {
-                keys.push((key == claim_key(name, number), key));
+                let order = u8::from(key == last[0]) + 2 * u8::from(key == last[1]);
+                keys.push((order, key));
             }
         }
         keys.sort();
@@ -362,7 +367,7 @@ impl Found {
             *self = Self { highest: Some(number), renewals: 0, released: false };
         }
         if self.highest == Some(number) {
-            self.released |= note == "released";
+            self.released |= note == RELEASED;
             let renewal = note.strip_prefix("renewed-").and_then(|count| count.parse().ok()).unwrap_or(0);
             self.renewals = self.renewals.max(renewal);
         }

@@ -109,6 +109,14 @@ impl Repository {
         self.facts_below(place, "fact-", data_key, true).await
     }
 
+    /// The facts of one kind alone; the others are not read.
+    ///
+    /// # Errors
+    /// As [`Self::facts`].
+    pub async fn facts_of(&self, kind: Kind, place: &Place, data_key: Option<&DataKey>) -> Result<Vec<Fact>> {
+        self.facts_below(place, &format!("fact-{}-", kind.as_str()), data_key, true).await
+    }
+
     /// Notes that a snapshot is kept, or not any more. A kept one is not deleted, and never expires.
     ///
     /// # Errors

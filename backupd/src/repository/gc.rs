@@ -140,7 +140,7 @@ impl Repository {
     /// the tombstone last.
     async fn remove_folder(&self, Orphans { place, objects, claim }: &Orphans) -> Result<()> {
         if let Some(claim) = claim {
-            self.void(claim).await?;
+            self.void(&claim.name, claim.number).await?;
         }
         let stone = self.note(place, fact::Kind::Tombstone, tombstone("gc"), None).await?;
         let live = match claim {

@@ -155,7 +155,7 @@ impl Repository {
     /// `Busy`, and what the store says.
     pub(crate) async fn check_no_removal(&self, place: &Place) -> Result<()> {
         let now_ms = clock::unix_ms(clock::now());
-        match self.facts(place, None).await?.iter().any(|fact| is_live_tombstone(fact, now_ms)) {
+        match self.facts_of(Kind::Tombstone, place, None).await?.iter().any(|fact| is_live_tombstone(fact, now_ms)) {
             true => {
                 Err(Error::new(Class::Busy, format!("snapshot {} is being removed by another job", place.snapshot_id))
                     .hint("when that job is gone its tombstone runs out in a few minutes: then try again"))
@@ -169,7 +169,7 @@ impl Repository {
     /// # Errors
     /// What the store says.
     pub(crate) async fn clear_tombstones(&self, place: &Place) -> Result<()> {
-        for fact in self.facts(place, None).await?.iter().filter(|fact| fact.kind == Kind::Tombstone) {
+        for fact in &self.facts_of(Kind::Tombstone, place, None).await? {
             self.store.delete(&fact.key(place)).await?;
         }
         Ok(())

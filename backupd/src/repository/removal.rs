@@ -2,9 +2,9 @@
 //!
 //! 1. a tombstone, so that a reader that comes now steps back;
 //! 2. a look for leases: a job that reads the snapshot makes the removal step back;
-//! 3. the manifest: from here on the snapshot does not exist;
+//! 3. a note that the claim holds nothing, then the manifest: from here on the snapshot does not exist, and its name is free;
 //! 4. data, wraps, facts, the tombstone last;
-//! 5. the claims on the name, which is free now.
+//! 5. the claims on the name.
 //!
 //! A process that dies before 3 leaves a whole snapshot, one that dies later leaves garbage, and the same command again goes on
 //! where it ended.
@@ -78,7 +78,7 @@ impl Repository {
         let place = &target.place;
         self.check_may_go(name, place, unless).await?;
         match target.exists {
-            true => self.remove_manifest(name, place, unless).await?,
+            true => self.remove_manifest(name, target, unless).await?,
             // somebody may be copying the snapshot to here again
             false => self.check_unread(name, place).await?,
         }
@@ -127,7 +127,7 @@ impl Repository {
     async fn begun_removal(&self, name: &str) -> Result<Option<Target>> {
         let Some(claim) = self.highest_claim(name).await? else { return Ok(None) };
         let place = Place { cluster: claim.cluster.clone(), snapshot_id: claim.snapshot_id.clone() };
-        let begun = self.facts(&place, None).await?.iter().any(|fact| fact.kind == fact::Kind::Tombstone);
+        let begun = !self.facts_of(fact::Kind::Tombstone, &place, None).await?.is_empty();
         Ok(begun.then_some(Target { place, claim: Some(claim.number), exists: false }))
     }
 
@@ -158,7 +158,8 @@ impl Repository {
     }
 
     /// Steps 1 to 3.
-    async fn remove_manifest(&self, name: &str, place: &Place, unless: Unless) -> Result<()> {
+    async fn remove_manifest(&self, name: &str, target: &Target, unless: Unless) -> Result<()> {
+        let place = &target.place;
         self.check_unread(name, place).await?;
         let stone = self.note(place, fact::Kind::Tombstone, tombstone("delete"), None).await?;
         let checked = async {
@@ -175,6 +176,10 @@ impl Repository {
         if let Err(error) = checked.await {
             self.store.delete(&stone.key(place)).await?;
             return Err(error);
+        }
+        // the claim may be young and its process alive: without the manifest it would hold the name
+        if let Some(number) = target.claim {
+            self.void(name, number).await?;
         }
         self.store.delete(&place.manifest_key()).await
     }

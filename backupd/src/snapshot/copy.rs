@@ -184,8 +184,7 @@ impl Job<'_> {
 
     /// The facts at the source that there are copies.
     async fn copies(&self) -> Result<Vec<Fact>> {
-        let facts = self.source.facts(&self.opened.place, self.opened.data_key.as_ref()).await?;
-        Ok(facts.into_iter().filter(|fact| fact.kind == Kind::Copied).collect())
+        self.source.facts_of(Kind::Copied, &self.opened.place, self.opened.data_key.as_ref()).await
     }
 
     async fn publish(&self, held: &Held) -> Result<Manifest> {
@@ -225,7 +224,7 @@ impl Job<'_> {
     /// Says at the destination where the copy came from, once.
     async fn note_at_target(&self, place: &Place) -> Result<()> {
         let key = self.opened.data_key.as_ref();
-        if self.target.facts(place, key).await?.iter().any(|fact| fact.kind == Kind::Copied) {
+        if !self.target.facts_of(Kind::Copied, place, key).await?.is_empty() {
             return Ok(());
         }
         let says = says("from", self.source, &self.options.name);
