@@ -97,3 +97,25 @@ fn new_nodes_want_the_password_that_was_given() {
         assert_eq!(mode & 0o077, 0, "only its owner reads it");
     }
 }
+
+#[test]
+fn files_of_a_redis_and_of_a_newer_valkey_become_one_valkey() {
+    let valkey = Engine::Extra("valkey-9");
+    if valkey.is_recorded_as_unavailable() {
+        return println!("valkey-9 is recorded as unavailable here: not run");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (old, new) = (Server::standalone(), Server::start(&Options::new().engine(valkey)));
+    old.run(&["RPUSH", "old", "a", "b"]);
+    new.run(&["HSET", "new", "field", "value"]);
+    new.run(&["HPEXPIREAT", "new", "4102444800123", "FIELDS", "1", "field"]);
+    let files = [save_rdb(&old, dir.path(), "old.rdb"), save_rdb(&new, dir.path(), "new.rdb")];
+    let launched = dir.path().join("launched");
+    let repo = Repo::folder();
+    let words = ["restore", "--rdb", files[0].to_str().unwrap(), "--rdb", files[1].to_str().unwrap(), "-o", "json"];
+    let program = Engine::Extra("valkey-9").program();
+    let to = ["--launch", launched.to_str().unwrap(), "--engine", program.to_str().unwrap()];
+    let outcome = repo.cli.json(&[&words[..], &to].concat());
+    let _launched = Launched { dir: launched.clone() };
+    assert_eq!((&outcome["keys"], &outcome["verified"]["keys"]), (&2.into(), &2.into()), "{outcome}");
+}

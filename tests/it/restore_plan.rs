@@ -95,4 +95,20 @@ fn a_node_without_room_is_refused_before_anything_is_sent() {
     // whoever knows better may try, and hears what to do
     let outcome = repo.run(&[&words[..], &["--ignore-memory", "--method", "restore"]].concat());
     outcome.exits(18).says(&target.address()).says("out of memory").says("raise its maxmemory");
+    // a replica takes more than its limit, and says so when it is none any more
+    let target = Server::start(&Options::new().line("maxmemory 4mb"));
+    let words = ["restore", "one", "--nodes", &target.address(), "--ignore-memory", "--method", "sync"];
+    repo.run(&words).exits(18).says(&target.address()).says("raise its maxmemory").says("--resume");
+}
+
+#[test]
+fn a_synchronisation_of_nodes_in_cluster_mode_is_refused_beforehand() {
+    let source = Server::standalone();
+    source.run(&["SET", "a", "b"]);
+    let repo = Repo::folder();
+    repo.create(&source.url(), "one");
+    let target = Cluster::start(2, 0);
+    let words = ["restore", "one", "--nodes", &target.shards[0].primary.address(), "--method", "sync"];
+    repo.run(&[&words[..], &["--plan"]].concat()).exits(18).says("--method sync");
+    repo.run(&words).exits(18).says("--method sync");
 }

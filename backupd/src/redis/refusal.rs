@@ -39,6 +39,7 @@ fn classify(command: &str, reply: &str) -> (Class, Option<String>) {
             let rule = command.to_ascii_lowercase().replace(' ', "|");
             (Class::SourceAuth, Some(format!("allow it to the user we connect as: ACL SETUSER <user> +{rule}")))
         }
+        "OOM" => (Class::Refused, text("the server is at its limit of memory: raise its maxmemory")),
         "DENIED" => (Class::SourceAuth, text("the server is in protected mode: set a password, or bind it otherwise")),
         "LOADING" => (Class::SourceUnavailable, text("the server is loading its data set: try again later")),
         "NOMASTERLINK" if has("failing over") => {
@@ -85,6 +86,7 @@ mod tests {
     fn refusals_have_their_class_and_name_node_and_command() {
         for (reply, class) in [
             ("NOAUTH Authentication required.", Class::SourceAuth),
+            ("OOM command not allowed when used memory > 'maxmemory'.", Class::Refused),
             ("WRONGPASS invalid username-password pair or user is disabled.", Class::SourceAuth),
             ("ERR invalid password", Class::SourceAuth),
             ("ERR unknown command 'PSYNC', with args beginning with: '?' '-1' ", Class::SourceAuth),

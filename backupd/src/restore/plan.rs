@@ -15,7 +15,8 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use super::input::PartInfo;
-use super::{Mode, Options, Target, convert, target};
+use super::{Mode, Options, Target, Ttl, convert, target};
+use crate::clock;
 use crate::error::{Class, Error, Result};
 use crate::launch::{self, probe_engine};
 use crate::nodes;
@@ -144,6 +145,9 @@ impl Plan {
             Some(None) => None,
             None => refusals.take(shape::shape(options)),
         };
+        if let Some(Some(nodes)) = &nodes {
+            refusals.take(shares::check_method(options, nodes));
+        }
         if let (Some((mode, _)), Some(infos)) = (&shape, &infos) {
             refusals.take(check_databases(*mode, options.db, infos));
         }
@@ -213,13 +217,15 @@ impl Plan {
     }
 }
 
-/// The name of a restore of these inputs into these slots.
+/// The name of a restore of these inputs into these slots. One that shifts expiries has a name of its own each time: a
+/// later one shifts them further, and its keys are not those of an earlier one.
 fn id(options: &Options, infos: &[PartInfo], targets: &[SlotSet]) -> String {
     let inputs: Vec<_> = infos.iter().map(|info| (&info.name, info.bytes)).collect();
     let targets: Vec<String> = targets.iter().map(ToString::to_string).collect();
     let (ttl, db, select, drop) = (options.ttl, options.db, &options.select, &options.drop);
     let snapshot = options.input.manifest().map(|manifest| &manifest.snapshot_id);
-    let all = format!("{snapshot:?} {inputs:?} {targets:?} {ttl:?} {db:?} {select:?} {drop:?}");
+    let moment = (ttl == Ttl::Shift).then(clock::now);
+    let all = format!("{snapshot:?} {inputs:?} {targets:?} {ttl:?} {moment:?} {db:?} {select:?} {drop:?}");
     hex::encode(Sha256::digest(all.as_bytes()))
 }
 
@@ -273,18 +279,46 @@ fn check_databases(mode: Mode, db: Option<u64>, infos: &[PartInfo]) -> Result<()
     }
 }
 
-/// The version that can hold all inputs.
+/// The version that can hold all inputs: Valkey's where there is one of Valkey 9, which then takes what both engines
+/// wrote before they parted.
 fn common_version(infos: &[PartInfo]) -> Result<RdbVersion> {
-    let mut versions = infos.iter().map(|info| info.version);
-    let first = versions
-        .next()
+    let highest = infos.iter().map(|info| info.version).max_by_key(|version| (version.magic, version.number));
+    let highest = highest
         .ok_or_else(|| Error::new(Class::Usage, "there is nothing to restore: give a snapshot or --rdb FILE"))?;
-    if let Some(other) = infos.iter().find(|info| info.version.magic != first.magic) {
-        return Err(Error::new(
+    match infos.iter().find(|info| !info.version.fits_into(highest)) {
+        None => Ok(highest),
+        Some(other) => Err(Error::new(
             Class::Version,
-            format!("{}: it is of another engine than {}", other.name, Magic::name(first.magic)),
+            format!("{}: it is {}, which cannot be written as {highest} of another input", other.name, other.version),
         )
-        .hint("restore the files of Redis and of Valkey 9 one after the other"));
+        .hint("restore the files of a newer Redis and of Valkey 9 one after the other")),
     }
-    Ok(RdbVersion { magic: first.magic, number: versions.map(|version| version.number).fold(first.number, u16::max) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_both_engines_share_an_output_as_far_as_they_parted_not() {
+        let version = |magic, number| RdbVersion { magic, number };
+        let common = |versions: &[RdbVersion]| {
+            let info = |version: &RdbVersion| PartInfo {
+                name: "one".to_owned(),
+                version: *version,
+                bytes: None,
+                read_bytes: None,
+                keys: None,
+                high_databases: Vec::new(),
+            };
+            common_version(&versions.iter().map(info).collect::<Vec<_>>())
+        };
+        let (redis, valkey) = (|number| version(Magic::Redis, number), version(Magic::Valkey, 80));
+        assert_eq!(common(&[redis(9), redis(12), redis(10)]).unwrap(), redis(12));
+        assert_eq!(common(&[redis(11), valkey]).unwrap(), valkey);
+        assert_eq!(common(&[valkey, redis(9)]).unwrap(), valkey);
+        let error = common(&[redis(12), valkey]).unwrap_err();
+        assert!(error.class() == Class::Version && error.message().contains("REDIS0012"), "{error}");
+        assert_eq!(common(&[]).unwrap_err().class(), Class::Usage);
+    }
 }

@@ -2,6 +2,7 @@
 
 use policies::slot::{SLOT_COUNT, SlotSet, key_slot};
 
+use crate::convert::plan::field_expiries;
 use crate::decode::{FIELD_EXPIRY_MAX, Part, StreamFacts, StreamId, Values};
 use crate::digest::Digest;
 use crate::error::{ErrorKind, ScanError};
@@ -57,6 +58,8 @@ struct Passing {
     lasting: u64,
     /// When the last of the others ends.
     fields_until_ms: u64,
+    /// It is in an encoding whose times of fields nothing moves.
+    keeps_field_expiries: bool,
 }
 
 impl ContentSink {
@@ -124,6 +127,7 @@ impl ContentSink {
         let moved = expires_at_ms.and_then(|at| match self.rules.ttl {
             Ttl::Keep => Some(at),
             Ttl::Drop => None,
+            Ttl::Shift(_) if self.key.keeps_field_expiries => Some(at),
             Ttl::Shift(by) => Some(at.saturating_add_signed(by).clamp(1, FIELD_EXPIRY_MAX)),
         });
         let Some(at) = moved else { return self.element(b'f', &[&pair.to_le_bytes()]) };
@@ -327,6 +331,7 @@ impl Sink for ContentSink {
                 Ttl::Drop => None,
                 Ttl::Shift(by) => key.expires_at_ms.map(|at| at.saturating_add(by)),
             },
+            keeps_field_expiries: field_expiries(key.value_type, false).is_none(),
             ..Passing::default()
         };
     }

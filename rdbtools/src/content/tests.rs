@@ -1,6 +1,8 @@
 use super::*;
 use crate::Scanner;
 use crate::decode::Decoder;
+use crate::split::{SplitOptions, Splitter};
+use crate::version::RdbVersion;
 use policies::slot::key_slot;
 
 fn contents(rules: &ContentRules, rdb: &[u8]) -> Vec<Content> {
@@ -83,4 +85,41 @@ fn keys_belong_to_the_shard_of_their_slot_and_others_are_named() {
     let outside: Vec<&[u8]> =
         [b"a", b"c", b"b"].into_iter().map(|name| &name[..]).filter(|name| !slots.contains(key_slot(name))).collect();
     assert_eq!(sink.misplaced(), outside.first().map(|name| (outside.len() as u64, *name)));
+}
+
+/// What the release candidates of Redis 7.4 wrote of hashes whose fields expire: types that have no place for a move.
+#[test]
+fn contents_are_those_of_a_split_whatever_becomes_of_expiries_also_of_encodings_before_their_release() {
+    let at: u64 = 86_400_000;
+    let plain = [b"\x16\x01h\x01\x81".as_slice(), &at.to_be_bytes(), b"\x01a\x011"].concat();
+    let mut pack = [b"\x81a\x02\x01\x01\xf4".as_slice(), &at.to_le_bytes(), b"\x09\xff"].concat();
+    let length = u8::try_from(pack.len() + 6).unwrap();
+    pack = [&[length, 0, 0, 0, 3, 0], &pack[..]].concat();
+    let packed = [b"\x17\x01h".as_slice(), &[length], &pack].concat();
+    for (body, ttl) in
+        [&plain, &packed].into_iter().flat_map(|it| [Ttl::Keep, Ttl::Drop, Ttl::Shift(77)].map(|ttl| (it, ttl)))
+    {
+        let rules = ContentRules { ttl, ..ContentRules::new(0) };
+        let mut splitter = Splitter::new(
+            vec![SlotSet::full()],
+            vec![Vec::new()],
+            SplitOptions { ttl, ..SplitOptions::new(RdbVersion::redis(3)) },
+        )
+        .unwrap();
+        splitter.begin_input("one").unwrap();
+        splitter.feed(&rdb(body)).unwrap();
+        splitter.end_input().unwrap();
+        let made = splitter.finish().unwrap().remove(0).writer;
+        let found = contents(&rules.read_back(), &made).remove(0);
+        let differences = contents(&rules, &rdb(body))[0].differences(&found, 0);
+        assert!(
+            differences.is_empty(),
+            "{ttl:?} {}: {:?}",
+            body.escape_ascii(),
+            differences.iter().map(ToString::to_string).collect::<Vec<_>>()
+        );
+        let expiring =
+            [b"\x04\x01h\x01\x01a\x011".as_slice()].map(|body| contents(&rules.read_back(), &rdb(body)).remove(0));
+        assert_eq!(expiring[0].differences(&found, 0).is_empty(), ttl == Ttl::Drop, "{ttl:?}");
+    }
 }

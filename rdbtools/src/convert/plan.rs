@@ -257,6 +257,8 @@ const HASH_2_MOVED: &[Step] = &[Repeat(&[Pass(Text), Pass(Text), Take(Fixed(8), 
 pub(crate) fn field_expiries(value_type: ValueType, drop: bool) -> Option<(u8, &'static [Step])> {
     Some(match (value_type.code(), value_type.magic(), drop) {
         (22, Magic::Valkey, true) => (4, HASH_2_TO_HASH),
+        (22, Magic::Redis, true) => (4, METADATA_PRE_GA_TO_HASH),
+        (23, Magic::Redis, true) => (4, LISTPACK_EX_PRE_GA_TO_HASH),
         (24, Magic::Redis, true) => (4, METADATA_TO_HASH),
         (25, Magic::Redis, true) => (4, LISTPACK_EX_TO_HASH),
         (22, Magic::Valkey, false) => (22, HASH_2_MOVED),

@@ -33,8 +33,9 @@ pub(super) fn planned(options: &Options, converted_to: &[Option<Target>], refusa
             losses.push(PlannedLoss { kind, places });
         }
     };
-    // a restore without expiries has none to lose
-    if !target.has_field_expiries() && options.ttl != super::super::Ttl::Drop && options.select.is_all() {
+    // a restore without expiries has none to lose, and of a part it is not known what it holds
+    let takes_all = options.select.is_all() && options.db.is_none();
+    if !target.has_field_expiries() && options.ttl != super::super::Ttl::Drop && takes_all {
         add(LossKind::FieldTtls, of_types(&FIELD_TTL_TYPES));
     }
     if !target.has_functions() {

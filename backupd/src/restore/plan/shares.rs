@@ -134,6 +134,18 @@ pub(super) fn describe(
     }
 }
 
+/// Refuses `--method sync` where it is known beforehand that it cannot be.
+pub(super) fn check_method(options: &Options, nodes: &nodes::Target) -> Result<()> {
+    if !matches!(options.target, Target::Nodes { method: Method::Sync, .. }) || syncs(options, nodes) {
+        return Ok(());
+    }
+    let why = match nodes.form {
+        Form::Standalone => "the node speaks TLS, and we synchronise without",
+        Form::Formed | Form::Unjoined => "only a server without cluster mode is filled by a synchronisation",
+    };
+    Err(Error::new(Class::Refused, format!("--method sync: {why}")).hint("leave it out: RESTORE is taken then"))
+}
+
 /// Whether we are to act as the primary of the one node.
 fn syncs(options: &Options, nodes: &nodes::Target) -> bool {
     let Target::Nodes { options: reach, method, .. } = &options.target else { return false };
