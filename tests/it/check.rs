@@ -69,7 +69,7 @@ fn one_line_and_the_exit_code_tell_a_monitor_what_it_needs() {
     run(&["check", "orders"]).ok();
     run(&["check", "nobody"]).exits(10);
     std::fs::write(&file, "").unwrap();
-    assert!(run(&["check"]).ok().stdout.contains("names no cluster"));
+    run(&["check"]).exits(2).says("the configuration has no cluster").says("--source");
 }
 
 #[test]

@@ -96,6 +96,7 @@ fn a_replicated_source_with_client_certificates_is_captured_and_restored_over_tl
     let node = format!("127.0.0.1:{}", target.tls_port().unwrap());
     let words = ["restore", "two", "--shards", "1", "--nodes", &node];
     let files = ["--target-ca", text(&ca), "--target-cert", text(&cert), "--target-key", text(&key)];
+    repo.run(&[&words[..], &files, &["--method", "sync", "--plan"]].concat()).exits(18).says("TLS");
     repo.run(&[&words[..], &files].concat()).ok();
     compare(&primary.nodes(), &target.nodes()).assert_equal();
     let refused = Server::start(&options);
@@ -205,9 +206,13 @@ fn certificates_that_end_soon_are_told_of_before_they_do() {
     let end = date_time_ymd(soon.year(), u8::try_from(soon.month()).unwrap(), u8::try_from(soon.day()).unwrap());
     let files = authority.files("server", &["127.0.0.1"], |params| params.not_after = end);
     let [ca, cert, key] = authority.files("client", &["backupd"], |params| params.not_after = end);
-    let server = Server::start(&Options::new().tls(files).line("tls-auth-clients yes"));
+    let start = |files| Server::start(&Options::new().tls(files).line("tls-auth-clients yes"));
+    // a node that was not named: what is asked is another one
+    let (primary, server) = (start(authority.files("primary", &["127.0.0.1"], |_| {})), start(files));
+    server.run(&["REPLICAOF", "127.0.0.1", &primary.tls_port().unwrap().to_string()]);
+    server.wait_link();
     let repo = Repo::folder();
-    let words = ["check", "--source", &tls_url(&server), "--source-ca", text(&ca), "--source-cert", text(&cert)];
+    let words = ["check", "--source", &tls_url(&primary), "--source-ca", text(&ca), "--source-cert", text(&cert)];
     let outcome = repo.run(&[&words[..], &["--source-key", text(&key)]].concat()).ok();
     let findings = outcome.json()["clusters"][0]["findings"].as_array().unwrap().clone();
     assert_eq!(findings.len(), 2, "{outcome}");

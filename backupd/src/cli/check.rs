@@ -5,7 +5,6 @@ use std::fmt::Write as _;
 use clap::Args as ClapArgs;
 use policies::replica::{PrimaryUse, Wishes};
 use serde::Serialize;
-use serde_json::json;
 
 use super::output::Output;
 use super::reach::{Context, RepositoryArgs, SourceArgs};
@@ -56,15 +55,9 @@ pub async fn run(args: Args, context: &Context, output: Output) -> Result<()> {
         (None, true) => vec![None],
         (None, false) => context.load()?.clusters().map(|cluster| Some(cluster.name.clone())).collect(),
     };
-    if let (true, Some(file)) = (names.is_empty(), context.load()?.file) {
-        let file = file.display().to_string();
-        return output.result(&json!({"ok": true, "configuration": file, "clusters": []}), |_| {
-            format!("ok: {file} is a right configuration; it names no cluster")
-        });
-    }
     if names.is_empty() {
         return Err(Error::new(Class::Usage, "there is nothing to check: the configuration has no cluster")
-            .hint("name one, or give --source URL and --repository URL"));
+            .hint("name one in a section [clusters.NAME], or give --source URL and --repository URL"));
     }
     let mut clusters = Vec::new();
     for name in names {

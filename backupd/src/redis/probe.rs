@@ -131,7 +131,35 @@ async fn bgsave(address: &Address, options: &SourceOptions) -> Result<Option<Str
     let mut wire = Wire::connect(address, options).await?;
     wire.send(&[b"BGSAVE", b"none"], options.reply_timeout).await?;
     let line = wire.line(options.reply_timeout).await?;
-    let text = line.strip_prefix('-').unwrap_or("");
-    let refused = text.starts_with("NOPERM") || text.contains("unknown command");
-    Ok(refused.then(|| refusal(wire.node(), "BGSAVE", text).message().to_owned()))
+    what_it_says(wire.node(), &line)
+}
+
+/// What an answer to `BGSAVE none` says of the permission: why it is refused; an error where it says nothing of that.
+fn what_it_says(node: &str, line: &str) -> Result<Option<String>> {
+    // one that does not look at its arguments has begun a save
+    let Some(text) = line.strip_prefix('-') else { return Ok(None) };
+    let refused = refusal(node, "BGSAVE", text);
+    if text.starts_with("NOPERM") || text.contains("unknown command") {
+        return Ok(Some(refused.message().to_owned()));
+    }
+    // only who may run it hears what is wrong with its arguments
+    let is_of_arguments = text.contains("syntax error") || text.contains("wrong number of arguments");
+    if is_of_arguments { Ok(None) } else { Err(refused) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_answer_about_the_arguments_says_that_a_save_is_allowed() {
+        let says = |line| what_it_says("n", line);
+        assert_eq!(says("-ERR syntax error").unwrap(), None);
+        assert_eq!(says("-ERR wrong number of arguments for 'bgsave' command").unwrap(), None);
+        assert!(says("-NOPERM this user has no permissions").unwrap().is_some());
+        assert!(says("-ERR unknown command 'BGSAVE'").unwrap().is_some());
+        for line in ["-NOAUTH Authentication required.", "-LOADING Redis is loading", "-ERR max number of clients"] {
+            assert!(says(line).is_err(), "{line}");
+        }
+    }
 }

@@ -201,7 +201,7 @@ async fn check_source(options: &SourceOptions, wishes: &Wishes, report: &mut Rep
     }
     choose(&topology, wishes, report);
     probe_all(&topology, options, report).await;
-    look_at_certificates(options, report).await;
+    look_at_certificates(&topology, options, report).await;
     if let Err(error) = settled(topology) {
         report.add(Severity::Warning, &error.at("a backup would have to wait"));
     }
@@ -235,9 +235,7 @@ fn choose(topology: &Topology, wishes: &Wishes, report: &mut Report) {
 /// Asks all nodes what they would refuse: an error of those that would serve, a warning of the others, which would
 /// have to serve when those fail.
 async fn probe_all(topology: &Topology, options: &SourceOptions, report: &mut Report) {
-    let nodes = topology.shards.iter().flat_map(|shard| &shard.nodes).filter(|node| node.unreachable.is_none());
-    let nodes: Vec<(String, Address)> = nodes.map(|node| (node.id.clone(), node.address.clone())).collect();
-    for some in nodes.chunks(ASKED_AT_ONCE) {
+    for some in reachable(topology).chunks(ASKED_AT_ONCE) {
         let mut tasks = JoinSet::new();
         for (id, address) in some {
             let (id, address, options) = (id.clone(), address.clone(), options.clone());
@@ -268,21 +266,32 @@ async fn probe_all(topology: &Topology, options: &SourceOptions, report: &mut Re
     }
 }
 
-/// Warns of certificates that end soon: ours, and those of the nodes that would serve.
-async fn look_at_certificates(options: &SourceOptions, report: &mut Report) {
+/// Warns of certificates that end soon: ours, and those of all nodes.
+async fn look_at_certificates(topology: &Topology, options: &SourceOptions, report: &mut Report) {
     let now = clock::now().timestamp();
-    let mut seen: Vec<Address> = options.seeds.iter().map(|seed| seed.address.clone()).collect();
-    seen.truncate(ASKED_AT_ONCE);
-    for address in seen {
-        match certificate_ends(&address, options).await {
-            Ok(ends) => {
-                let soon = ends.into_iter().filter_map(|(what, end)| certificates::ends_soon(&what, end, now));
-                for why in soon {
-                    report.add(Severity::Warning, &Error::new(Class::SourceAuth, why).hint("renew it"));
+    let nodes = reachable(topology);
+    for some in nodes.chunks(ASKED_AT_ONCE) {
+        let looks = some.iter().map(|(_, address)| {
+            let (address, options) = (address.clone(), options.clone());
+            async move { certificate_ends(&address, &options).await }
+        });
+        for ends in looks.collect::<JoinSet<_>>().join_all().await {
+            match ends {
+                Ok(ends) => {
+                    let soon = ends.into_iter().filter_map(|(what, end)| certificates::ends_soon(&what, end, now));
+                    for why in soon {
+                        report.add(Severity::Warning, &Error::new(Class::SourceAuth, why).hint("renew it"));
+                    }
                 }
+                // what does not hold was told before
+                Err(error) => tracing::debug!(%error, "the certificates were not seen"),
             }
-            // what does not hold was told before
-            Err(error) => tracing::debug!(%error, "the certificates were not seen"),
         }
     }
+}
+
+/// Id and address of all nodes that could be asked.
+fn reachable(topology: &Topology) -> Vec<(String, Address)> {
+    let nodes = topology.shards.iter().flat_map(|shard| &shard.nodes).filter(|node| node.unreachable.is_none());
+    nodes.map(|node| (node.id.clone(), node.address.clone())).collect()
 }

@@ -157,5 +157,6 @@ fn a_daemon_does_not_listen_where_others_reach_it() {
     fleet.cli.run(&["serve"]).exits(19).says("nothing here asks who they are");
     let text = fleet.cli.run(&["config", "default"]).ok().stdout;
     std::fs::write(fleet.path("backupd.toml"), text).unwrap();
-    fleet.cli.run(&["check"]).ok();
+    // it is read as it stands, and has no cluster yet
+    fleet.cli.run(&["check"]).exits(2).says("has no cluster");
 }
