@@ -40,6 +40,13 @@ pub struct FrameHead {
 }
 
 impl FrameHead {
+    /// An empty buffer for what the frame holds; nothing where that needs none.
+    #[must_use]
+    pub fn room(&self) -> Vec<u8> {
+        let plain_len = if self.compressed { usize::try_from(self.plain_bytes).unwrap_or(0) } else { 0 };
+        Vec::with_capacity(plain_len)
+    }
+
     fn encode(self) -> [u8; FRAME_HEAD_LEN] {
         let [p0, p1, p2, p3] = self.plain_bytes.to_le_bytes();
         let [s0, s1, s2, s3] = self.stored_bytes.to_le_bytes();
@@ -206,11 +213,20 @@ impl Opener {
         Self { binding: Binding::new(header_bytes, key) }
     }
 
-    /// The plain bytes of frame `number`, whose payload and tag are `body`.
+    /// The plain bytes of frame `number`, whose payload and tag are `body`. What was compressed is put into `room`, which
+    /// needs the capacity for it: so it is the caller's thread that allocates, and memory does not grow with the number of
+    /// threads that open frames.
     ///
     /// # Errors
     /// `Verification` when the tag does not fit or the payload does not decompress to its stated length.
-    pub fn open(&self, name: &str, number: u64, head: FrameHead, mut body: Vec<u8>) -> Result<Vec<u8>> {
+    pub fn open(
+        &self,
+        name: &str,
+        number: u64,
+        head: FrameHead,
+        mut body: Vec<u8>,
+        mut room: Vec<u8>,
+    ) -> Result<Vec<u8>> {
         let fail = |why: &str| damaged(name, &format!("frame {number}: {why}"));
         let payload_len = body.len().checked_sub(TAG_LEN).ok_or_else(|| fail("it is cut"))?;
         let (payload, tag) = body.split_at_mut(payload_len);
@@ -223,8 +239,10 @@ impl Opener {
         if !head.compressed {
             return Ok(body);
         }
-        let plain = zstd::bulk::decompress(&body, plain_len).map_err(|error| fail(&format!("zstd: {error}")))?;
-        if plain.len() == plain_len { Ok(plain) } else { Err(fail("it does not decompress to its stated length")) }
+        room.clear();
+        let opened = zstd::bulk::Decompressor::new().and_then(|mut zstd| zstd.decompress_to_buffer(&body, &mut room));
+        opened.map_err(|error| fail(&format!("zstd: {error}")))?;
+        if room.len() == plain_len { Ok(room) } else { Err(fail("it does not decompress to its stated length")) }
     }
 }
 
@@ -248,7 +266,7 @@ mod tests {
         if body.len() != head.body_bytes() {
             return Err(damaged("x", "cut"));
         }
-        opener.open("x", number, head, body.to_vec())
+        opener.open("x", number, head, body.to_vec(), head.room())
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -75,7 +75,7 @@ pub async fn index(source: &Source) -> Result<Index> {
     let head = array(name, &read(offset, FRAME_HEAD_LEN as u64).await?)?;
     let head = FrameHead::decode(name, &Header::decode(name, &header_bytes)?, object.frames, head)?;
     let body = read(offset.saturating_add(FRAME_HEAD_LEN as u64), head.body_bytes() as u64).await?.to_vec();
-    Index::decode(name, &opener.open(name, object.frames, head, body)?)
+    Index::decode(name, &opener.open(name, object.frames, head, body, head.room())?)
 }
 
 /// The size is compared first: an object that was cut or grew is known without reading it.
@@ -120,7 +120,8 @@ struct Reader<'a> {
     /// Bytes taken out of blocks so far, and their digest.
     taken: u64,
     sha256: Sha256,
-    buffer: BytesMut,
+    /// What is left of the block that is being taken apart.
+    block: Bytes,
     openings: VecDeque<Opening>,
     frames: Vec<FrameEntry>,
 }
@@ -135,7 +136,7 @@ impl<'a> Reader<'a> {
             next_offset: 0,
             taken: 0,
             sha256: Sha256::new(),
-            buffer: BytesMut::new(),
+            block: Bytes::new(),
             openings: VecDeque::new(),
             frames: Vec::new(),
         }
@@ -151,9 +152,10 @@ impl<'a> Reader<'a> {
             let index_offset = self.taken;
             let head: [u8; FRAME_HEAD_LEN] = self.take_array().await?;
             let head = FrameHead::decode(&self.source.key, &header, number, head)?;
-            let body = self.take(head.body_bytes()).await?.to_vec();
+            let body = self.take(head.body_bytes()).await?;
             let (opener, key) = (opener.clone(), self.source.key.clone());
-            let opening = tokio::task::spawn_blocking(move || opener.open(&key, number, head, body));
+            let room = head.room();
+            let opening = tokio::task::spawn_blocking(move || opener.open(&key, number, head, body, room));
             if head.kind == Kind::Data {
                 self.data_frame(head, opening).await?;
             } else {
@@ -216,30 +218,39 @@ impl<'a> Reader<'a> {
     }
 
     /// The next `length` bytes of the object.
-    async fn take(&mut self, length: usize) -> Result<Bytes> {
+    async fn take(&mut self, length: usize) -> Result<Vec<u8>> {
         let left = self.source.object.stored_bytes.saturating_sub(self.taken);
         if length as u64 > left {
             return Err(damaged(&self.source.key, "it ends in the middle of a frame"));
         }
-        while self.buffer.len() < length {
-            self.fetch_ahead();
-            let Some(block) = self.blocks.pop_front() else {
-                return Err(damaged(&self.source.key, "it ends too early"));
-            };
-            let block = block.await.map_err(task_failed)??;
-            let mut sha256 = std::mem::take(&mut self.sha256);
-            let hashed = block.clone();
-            let digest = tokio::task::spawn_blocking(move || {
-                sha256.update(&hashed);
-                sha256
-            });
-            self.buffer.extend_from_slice(&block);
-            self.sha256 = digest.await.map_err(task_failed)?;
+        let mut bytes = Vec::with_capacity(length);
+        while bytes.len() < length {
+            if self.block.is_empty() {
+                self.block = self.next_block().await?;
+            }
+            let count = self.block.len().min(length.saturating_sub(bytes.len()));
+            bytes.extend_from_slice(&self.block.split_to(count));
         }
         self.taken += length as u64;
         self.meter.moved(self.taken);
-        let bytes = self.buffer.copy_to_bytes(length);
         Ok(bytes)
+    }
+
+    /// The next block of the object, which is digested.
+    async fn next_block(&mut self) -> Result<Bytes> {
+        self.fetch_ahead();
+        let Some(block) = self.blocks.pop_front() else {
+            return Err(damaged(&self.source.key, "it ends too early"));
+        };
+        let block = block.await.map_err(task_failed)??;
+        let mut sha256 = std::mem::take(&mut self.sha256);
+        let hashed = block.clone();
+        let digest = tokio::task::spawn_blocking(move || {
+            sha256.update(&hashed);
+            sha256
+        });
+        self.sha256 = digest.await.map_err(task_failed)?;
+        Ok(block)
     }
 
     fn fetch_ahead(&mut self) {

@@ -21,6 +21,9 @@ use bytes::Bytes;
 use super::{Page, Stat, Store, Unfinished, Upload, key, url};
 use crate::error::{Class, Error, Result};
 
+/// For more than this, in bytes, no room is made before it is known that the object has it.
+const ROOM_BYTES_MAX: u64 = 8 << 20;
+
 /// A store in a folder. The folder is made by the first write.
 #[derive(Debug, Clone)]
 pub struct LocalStore {
@@ -84,13 +87,13 @@ impl LocalStore {
         Ok(body.into())
     }
 
-    fn read_part(&self, key: &str, offset: u64, length: u64) -> Result<Bytes> {
+    fn read_part(&self, key: &str, offset: u64, length: u64, mut body: Vec<u8>) -> Result<Bytes> {
         let (file, size_bytes) = self.open_present(key)?;
         let beyond = || super::beyond_end(key, &self.url(), size_bytes, offset, length);
         if offset.checked_add(length).is_none_or(|end| end > size_bytes) {
             return Err(beyond());
         }
-        let mut body = vec![0; usize::try_from(length).map_err(|_| beyond())?];
+        body.resize(usize::try_from(length).map_err(|_| beyond())?, 0);
         file.read_exact_at(&mut body, offset).map_err(|e| self.error("read", key, &e))?;
         Ok(body.into())
     }
@@ -147,7 +150,9 @@ impl Store for LocalStore {
     async fn read_range(&self, key: &str, offset: u64, length: u64) -> Result<Bytes> {
         key::check(key)?;
         let key = key.to_owned();
-        self.blocking(move |store| store.read_part(&key, offset, length)).await
+        // by the thread that asks: of those that read there are many, and each would keep memory of its own for it
+        let room = vec![0; usize::try_from(length.min(ROOM_BYTES_MAX)).unwrap_or(0)];
+        self.blocking(move |store| store.read_part(&key, offset, length, room)).await
     }
 
     async fn stat(&self, key: &str) -> Result<Option<Stat>> {
