@@ -41,6 +41,14 @@ install_packages() {
   else
     policy=
   fi
+  case " $* " in
+    *" postgresql "*)
+      # else its package makes a cluster, which nobody here uses: every test has one of its own
+      if [ ! -e /etc/postgresql-common/createcluster.conf ]; then
+        mkdir -p /etc/postgresql-common
+        echo "create_main_cluster = false" >/etc/postgresql-common/createcluster.conf
+      fi ;;
+  esac
   DEBIAN_FRONTEND=noninteractive apt-get -q -y install --no-install-recommends "$@" || status=$?
   [ -z "$policy" ] || rm -f "$policy"
   case " $* " in

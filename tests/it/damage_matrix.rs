@@ -14,6 +14,7 @@ use backupd::progress::Progress;
 use backupd::repository::{Keys, Repository};
 use backupd::snapshot::verify;
 use bytes::Bytes;
+use tokio_util::sync::CancellationToken;
 
 use crate::fixture::Repo;
 use crate::harness::cluster::Cluster;
@@ -47,7 +48,10 @@ impl Verifier {
     fn verify(&self, objects: Objects) -> Result<(), Error> {
         self.runtime.block_on(async {
             let repository = Repository::open(Arc::new(Memory::new(objects))).await?;
-            verify::verify(&repository, "one", &self.keys, &Progress::default()).await.map(drop)
+            let (progress, never) = (Progress::default(), CancellationToken::new());
+            verify::examine(&repository, "one", &self.keys, &verify::Examination::default(), &progress, &never)
+                .await
+                .map(drop)
         })
     }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::fixture::Repo;
+use crate::harness::cli::Outcome;
 use crate::harness::faults::{Fault, Faulty, Operation, Script, first, random};
 use crate::harness::process::wait_for;
 use crate::harness::s3::Bucket;
@@ -140,4 +141,42 @@ fn faults_that_stay_end_it_and_the_next_attempt_goes_on() {
     let proxy = Faulty::start(&endpoint, first(usize::MAX, |o| o == Operation::Copy, denied));
     let copied = from.cli.run(&through(&words(&from, &to, &[]), &endpoint, &proxy)).ok().json();
     assert_eq!(copied["streamed_bytes"], copied["stored_bytes"], "{copied}");
+}
+
+/// Copies by the server while `meddle` is called once, when the server has copied and before the copy is looked at.
+fn meddled(meddle: impl Fn(&Bucket) + Send + 'static) -> (Repo, Outcome) {
+    let from = Repo::bucket("meddled-from");
+    from.create(&incompressible(2).url(), "one");
+    let to = Repo::bucket("meddled-to");
+    let bucket = to.bucket.clone().unwrap();
+    let endpoint = bucket.endpoint.clone();
+    let (mut copied, mut done) = (false, false);
+    let proxy = Faulty::start(&endpoint, move |operation| {
+        copied |= operation == Operation::Copy;
+        if copied && !done && operation == Operation::Read {
+            done = true;
+            meddle(&bucket);
+        }
+        None
+    });
+    let outcome = from.cli.run(&through(&words(&from, &to, &["--transfer", "server"]), &endpoint, &proxy));
+    assert!(to.list().iter().all(|(_, status)| status != "available"), "{outcome}");
+    (to, outcome)
+}
+
+#[test]
+fn what_the_server_copied_counts_only_when_it_is_what_the_manifest_names() {
+    let (to, outcome) = meddled(|bucket| {
+        let (key, size) = bucket.list("").into_iter().find(|(key, _)| key.ends_with(".bkd")).unwrap();
+        bucket.put(&key, &vec![7; usize::try_from(size).unwrap()]);
+    });
+    outcome.exits(17).says("shard-0000-1.bkd");
+    // the next attempt must not meet it
+    assert!(!to.bucket.as_ref().unwrap().list("").iter().any(|(key, _)| key.ends_with(".bkd")));
+}
+
+#[test]
+fn a_copy_that_lost_its_claim_is_not_published() {
+    let (_, outcome) = meddled(|bucket| bucket.put("some/prefix/_names/one/000001-released.json", b"{}"));
+    outcome.exits(11).says("was lost to another job");
 }

@@ -80,7 +80,10 @@ impl Reader {
     fn verify(&self) -> Result<(), Error> {
         self.runtime.block_on(async {
             let repository = Repository::open(store::open(&self.url.parse()?).await?).await?;
-            verify::verify(&repository, "one", &self.keys, &Progress::default()).await.map(drop)
+            let (progress, never) = (Progress::default(), CancellationToken::new());
+            verify::examine(&repository, "one", &self.keys, &verify::Examination::default(), &progress, &never)
+                .await
+                .map(drop)
         })
     }
 

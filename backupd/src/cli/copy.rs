@@ -16,7 +16,8 @@ use crate::error::{Class, Error, Result};
 use crate::progress::Progress;
 use crate::repository::{Keys, Repository};
 use crate::snapshot::copy::{self, Copied, Moved, Options, Transfer};
-use crate::snapshot::{record, verify};
+use crate::snapshot::record;
+use crate::snapshot::verify::{Examination, examine};
 use crate::store::{COPY_BYTES_MAX, Store};
 
 /// What is copied, and where to.
@@ -120,11 +121,10 @@ async fn verified(
     cancel: &CancellationToken,
 ) -> Result<()> {
     let repository: Repository = to.repository().await?;
-    let job = verify::verify(&repository, &copied.manifest.name, &to.keys, progress);
-    tokio::select! {
-        done = watched(progress, output, job) => done.map(drop),
-        () = cancel.cancelled() => Err(Error::new(Class::Unforeseen, "interrupted: the copy is there, and was not verified")),
-    }
+    let (name, look) = (&copied.manifest.name, Examination::default());
+    let job = examine(&repository, name, &to.keys, &look, progress, cancel);
+    let done = watched(progress, output, Box::pin(job)).await;
+    done.map(drop).map_err(|error| error.at("the copy is there, and was not verified"))
 }
 
 /// A folder may be named by its path.

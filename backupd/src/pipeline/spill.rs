@@ -314,6 +314,23 @@ mod tests {
         assert!(open(&cipher, 1, vec![1; 3]).is_err());
     }
 
+    #[tokio::test]
+    async fn no_two_frames_are_sealed_alike() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut queue = Queue::new(&spill(folder.path(), 1 << 20)).unwrap();
+        for _ in 0..2 {
+            assert!(queue.push(frame(7, 100)).await.unwrap().is_none(), "no room on this disk?");
+        }
+        let segment = queue.segments.front().unwrap();
+        let sealed = |index: usize| {
+            let record = &segment.records[index];
+            let mut bytes = vec![0; record.length];
+            segment.file.read_exact_at(&mut bytes, record.offset).unwrap();
+            bytes
+        };
+        assert_ne!(sealed(0), sealed(1), "a nonce was used twice");
+    }
+
     #[test]
     fn a_folder_that_is_missing_is_told_before_it_is_needed() {
         let error = Spill::new(Path::new("/nowhere"), 1, Duration::ZERO).unwrap_err();

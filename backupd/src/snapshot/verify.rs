@@ -21,18 +21,6 @@ use crate::repository::fact::Kind;
 use crate::repository::{Keys, Opened, Repository};
 use crate::task_failed;
 
-/// Verifies a snapshot: wraps, manifest, every object's digest, every frame, the RDB's structure and checksum,
-/// counts and slots. Anything missing or unreadable is a failure.
-///
-/// # Errors
-/// The first defect, naming the object.
-pub async fn verify(repository: &Repository, name: &str, keys: &Keys, progress: &Progress) -> Result<Manifest> {
-    progress.phase("opening the snapshot");
-    let opened = repository.open_snapshot(name, keys).await?;
-    read_all(repository, &opened, progress).await?;
-    Ok(opened.manifest)
-}
-
 /// How a snapshot is examined, beyond reading all of it.
 #[derive(Debug, Clone, Default)]
 pub struct Examination {
@@ -53,10 +41,12 @@ pub struct Verdict {
     pub recorded_at: Option<String>,
 }
 
-/// Verifies a snapshot as [`verify`] does, by real servers too if that is asked for, and notes the verdict as a fact, a bad one too.
+/// Verifies a snapshot: wraps, manifest, every object's digest, every frame, the RDB's structure and checksum, counts and
+/// slots; by real servers too if that is asked for. Anything missing or unreadable is a failure. The verdict is noted as a
+/// fact if that is asked for, a bad one too.
 ///
 /// # Errors
-/// As [`verify`] and [`boot::boot`]. That the verdict could not be noted is a warning.
+/// The first defect, naming the object; as [`boot::boot`]. That the verdict could not be noted is a warning.
 pub async fn examine(
     repository: &Repository,
     name: &str,

@@ -240,13 +240,18 @@ impl AsRef<[u8]> for Asked<'_> {
 /// Type and absolute expiry of each key. Before Redis 7.0 there is no `PEXPIRETIME`: then only whether it expires.
 fn facts(links: &mut Links, keys: &[Vec<u8>]) -> Vec<Facts> {
     let [kinds, mut expiries] = ["TYPE", "PEXPIRETIME"].map(|name| links.ask(keys, |key| keyed(name, key)));
-    if expiries.iter().any(|value| matches!(value, Value::ServerError(_))) {
-        let expires = |value: Value| if value == Value::Int(-1) { value } else { Value::Int(1) };
+    if expiries.iter().any(is_unknown_command) {
+        // an answer that is no number stays as it is, and is told below
+        let expires = |value: Value| if matches!(value, Value::Int(0..)) { Value::Int(1) } else { value };
         expiries = links.ask(keys, |key| keyed("PTTL", key)).into_iter().map(expires).collect();
     }
     let error = expiries.iter().find(|value| !matches!(value, Value::Int(_)));
-    assert!(error.is_none(), "PEXPIRETIME: {error:?}");
+    assert!(error.is_none(), "PEXPIRETIME or PTTL: {error:?}");
     kinds.into_iter().zip(expiries).map(<[Value; 2]>::from).collect()
+}
+
+fn is_unknown_command(value: &Value) -> bool {
+    matches!(value, Value::ServerError(error) if error.details().is_some_and(|text| text.contains("unknown command")))
 }
 
 /// Whether two expiries say the same; of a server before 7.0 it is only known whether there is one.
