@@ -196,6 +196,11 @@ pub fn time_text(unix_ms: u64) -> String {
     time.format("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
+/// The time after so long, ms.
+fn later(unix_ms: u64, by: Duration) -> u64 {
+    unix_ms.saturating_add(u64::try_from(by.as_millis()).unwrap_or(u64::MAX))
+}
+
 /// A number as the database has it.
 fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)

@@ -11,6 +11,7 @@ pub mod export;
 pub mod gc;
 pub mod job;
 pub mod key;
+pub mod ledger;
 pub mod output;
 pub mod reach;
 pub mod restore;
@@ -83,7 +84,7 @@ enum Command {
     /// Compare the catalog with the repositories, or make it again from them.
     #[command(subcommand)]
     Catalog(catalog::Command),
-    /// List, show and remove clusters.
+    /// List, show, remove clusters, and take them up again.
     #[command(subcommand)]
     Cluster(cluster::Command),
     /// List, show and cancel jobs of the daemon.

@@ -236,6 +236,12 @@ impl Config {
             "[daemon] changed (where it listens and how many jobs it runs hold after a restart)",
         );
         add(self.hooks != before.hooks, "[hooks] changed");
+        add(
+            format!("{:?}", self.capture) != format!("{:?}", before.capture),
+            "[capture] changed, which holds after a restart",
+        );
+        let cost = |config: &Self| (config.price_per_gb_month, config.first_snapshot_free);
+        add(cost(self) != cost(before), "[cost] changed");
         found.extend(compared("repository", &self.repositories, &before.repositories));
         found.extend(compared("cluster", &self.clusters, &before.clusters));
         found

@@ -42,15 +42,14 @@ pub async fn listen(address: SocketAddr) -> Result<TcpListener> {
     })
 }
 
-/// Answers until the daemon has ended.
-pub async fn serve(listener: TcpListener, served: Served) {
-    let stop = served.stop.clone();
+/// Answers until `ended`, which comes when all work of the daemon has ended.
+pub async fn serve(listener: TcpListener, served: Served, ended: CancellationToken) {
     let router = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .with_state(served);
-    let serving = axum::serve(listener, router).with_graceful_shutdown(async move { stop.cancelled().await });
+    let serving = axum::serve(listener, router).with_graceful_shutdown(async move { ended.cancelled().await });
     if let Err(error) = serving.await {
         tracing::error!(error = %error, "nothing is answered over HTTP any more");
     }

@@ -14,13 +14,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use policies::job::{self, Event};
+use serde::de::DeserializeOwned;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::catalog::{Catalog, Code, JobRow, Limits, NewEvent, Why, Worker};
 use crate::config::Config;
-use crate::error::Result;
+use crate::error::{Class, Error, Result};
 use crate::snapshot::care::Care;
 use crate::telemetry::Telemetry;
 
@@ -30,8 +31,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// The wait after the catalog could not be reached.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// How many waiting jobs a worker looks at.
-const CANDIDATES_MAX: u32 = 64;
+/// How many jobs that may begin a worker looks at: more than one, since others take jobs, too.
+const CANDIDATES_MAX: u32 = 16;
 
 /// The configuration as it is now.
 pub type Live = watch::Receiver<Arc<Config>>;
@@ -87,22 +88,27 @@ impl Crew {
         let now_ms = self.catalog.now_unix_ms().await?;
         self.take_back(now_ms).await?;
         self.telemetry.catalog_answered();
-        if seats.available_permits() == 0 {
-            return Ok(());
-        }
-        let daemon = self.config.borrow().daemon.clone();
-        let limits = Limits { repository: daemon.jobs_per_repository, host: daemon.jobs_per_host };
-        for row in self.catalog.ready_jobs(now_ms, CANDIDATES_MAX).await? {
-            let Ok(seat) = Arc::clone(seats).try_acquire_owned() else { return Ok(()) };
-            if let Some(held) = self.catalog.claim_job(&row, &self.worker(), limits, now_ms).await? {
-                let (crew, hand_back) = (self.clone(), hand_back.clone());
-                jobs.spawn(async move {
-                    work::work(crew, held, hand_back).await;
-                    drop(seat);
-                });
-            }
+        let limits = Limits::from(&self.config.borrow().daemon);
+        while let Ok(seat) = Arc::clone(seats).try_acquire_owned() {
+            let Some(held) = self.take(limits, now_ms).await? else { return Ok(()) };
+            let (crew, hand_back) = (self.clone(), hand_back.clone());
+            jobs.spawn(async move {
+                work::work(crew, held, hand_back).await;
+                drop(seat);
+            });
         }
         Ok(())
+    }
+
+    /// Takes one job, if there is one. What is taken changes what else may begin, so it is looked again for the next.
+    async fn take(&self, limits: Limits, now_ms: u64) -> Result<Option<JobRow>> {
+        for row in self.catalog.ready_jobs(limits, now_ms, CANDIDATES_MAX).await? {
+            let held = self.catalog.claim_job(&row, &self.worker(), limits, now_ms).await?;
+            if held.is_some() {
+                return Ok(held);
+            }
+        }
+        Ok(None)
     }
 
     /// Jobs whose worker said nothing for longer than its lease are queued again, or ended.
@@ -125,6 +131,18 @@ impl Crew {
         }
         Ok(())
     }
+}
+
+/// What was asked for with a job. What is not understood is never guessed at: a removal would lose its final snapshot.
+///
+/// # Errors
+/// `Version` when this program does not know what it says.
+fn parameters<T: DeserializeOwned>(row: &JobRow) -> Result<T> {
+    serde_json::from_str(&row.parameters).map_err(|error| {
+        let what = format!("what was asked for with job {} is not understood: {error}", row.job_id);
+        Error::new(Class::Version, what)
+            .hint("let the version of backupd that asked for it do it, or ask again with this one")
+    })
 }
 
 /// An event about a job.

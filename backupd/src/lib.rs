@@ -11,6 +11,7 @@ pub mod crypt;
 pub mod digest;
 pub mod error;
 pub mod hooks;
+pub mod host;
 pub mod http;
 pub mod jobs;
 pub mod launch;

@@ -4,11 +4,13 @@
 
 mod care;
 mod retention;
+mod verification;
 mod windows;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -16,9 +18,6 @@ use crate::catalog::Catalog;
 use crate::error::Result;
 use crate::jobs::Live;
 use crate::telemetry::Telemetry;
-
-/// How often a pass begins.
-const PASS_EVERY: Duration = Duration::from_secs(1);
 
 /// The wait after the catalog could not be reached.
 const PAUSE: Duration = Duration::from_secs(2);
@@ -36,12 +35,41 @@ pub struct Scheduler {
     pub name: String,
 }
 
+/// What it does, each by itself: a store that does not answer, or has much to clean up, delays no window.
+#[derive(Debug, Clone, Copy)]
+enum Part {
+    Windows,
+    Verification,
+    Care,
+}
+
+impl Part {
+    /// How often it looks.
+    const fn every(self) -> Duration {
+        Duration::from_secs(match self {
+            Self::Windows => 1,
+            Self::Verification | Self::Care => 5,
+        })
+    }
+}
+
 impl Scheduler {
     /// Makes passes until `stop`.
     pub async fn run(self, stop: CancellationToken) {
+        let parts = [Part::Windows, Part::Verification, Part::Care].into_iter();
+        let mut running: JoinSet<()> = parts.map(|part| self.clone().repeat(part, stop.clone())).collect();
+        while running.join_next().await.is_some() {}
+    }
+
+    async fn repeat(self, part: Part, stop: CancellationToken) {
         while !stop.is_cancelled() {
-            let pause = match Box::pin(self.pass()).await {
-                Ok(()) => PASS_EVERY,
+            let done = match part {
+                Part::Windows => self.pass().await,
+                Part::Verification => verification::pass(&self, &stop).await,
+                Part::Care => Box::pin(care::pass(&self, &stop)).await,
+            };
+            let pause = match done {
+                Ok(()) => part.every(),
                 Err(error) => {
                     self.telemetry.catalog_failed(&error);
                     PAUSE
@@ -54,18 +82,17 @@ impl Scheduler {
         }
     }
 
-    /// One pass over all clusters.
+    /// One pass over the windows of all clusters.
     ///
     /// # Errors
     /// Those of the catalog. What was decided until then is written, and the next pass goes on.
-    pub async fn pass(&self) -> Result<()> {
+    async fn pass(&self) -> Result<()> {
         let began = Instant::now();
         let config = Arc::clone(&self.config.borrow());
         let now_ms = self.catalog.now_unix_ms().await?;
         windows::pass(&self.catalog, &config, now_ms).await?;
-        windows::late(&self.catalog, now_ms).await?;
-        care::pass(self, &config, now_ms).await?;
-        self.telemetry.passed(began.elapsed(), now_ms);
+        windows::late(&self.catalog, &config, now_ms).await?;
+        self.telemetry.passed(began.elapsed());
         self.telemetry.catalog_answered();
         Ok(())
     }

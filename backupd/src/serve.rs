@@ -13,7 +13,8 @@ use crate::catalog::{Catalog, Code, NewEvent, new_id};
 use crate::clock;
 use crate::config::Config;
 use crate::error::{Class, Error, Result};
-use crate::hooks;
+use crate::hooks::Teller;
+use crate::host;
 use crate::http::{self, Served};
 use crate::jobs::{Crew, reach};
 use crate::scheduler::Scheduler;
@@ -21,6 +22,9 @@ use crate::telemetry::Telemetry;
 
 /// From this difference on the clocks of this machine and of the database are said to disagree, ms.
 const SKEW_TOLD_MS: u64 = 5_000;
+
+/// How long answers over HTTP that have begun may take after all work has ended.
+const LAST_ANSWERS_WAIT: Duration = Duration::from_secs(5);
 
 /// What this daemon does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,10 +52,10 @@ pub async fn serve(flag: Option<PathBuf>, roles: Roles, stop: CancellationToken)
     let telemetry = Arc::new(Telemetry::default());
     begin(&catalog, &config, &name, roles).await?;
     let (sender, live) = watch::channel(Arc::clone(&config));
-    let tasks = TaskTracker::new();
+    let (tasks, answering, ended) = (TaskTracker::new(), TaskTracker::new(), CancellationToken::new());
     if let Some(listener) = listener {
         let served = Served { catalog: catalog.clone(), telemetry: Arc::clone(&telemetry), stop: stop.clone() };
-        tasks.spawn(http::serve(listener, served));
+        answering.spawn(http::serve(listener, served, ended.clone()));
     }
     if roles.scheduler {
         let scheduler = Scheduler {
@@ -61,7 +65,8 @@ pub async fn serve(flag: Option<PathBuf>, roles: Roles, stop: CancellationToken)
             name: name.clone(),
         };
         tasks.spawn(scheduler.run(stop.clone()));
-        tasks.spawn(hooks::run(catalog.clone(), live.clone(), Arc::clone(&telemetry), name.clone(), stop.clone()));
+        let teller = Teller::new(catalog.clone(), live.clone(), Arc::clone(&telemetry), name.clone());
+        tasks.spawn(teller.run(stop.clone()));
     }
     if roles.worker {
         let crew = Crew {
@@ -81,6 +86,12 @@ pub async fn serve(flag: Option<PathBuf>, roles: Roles, stop: CancellationToken)
     tracing::info!("the daemon ends: nothing new begins");
     tasks.close();
     tasks.wait().await;
+    // until here it said that it is ending
+    ended.cancel();
+    answering.close();
+    if tokio::time::timeout(LAST_ANSWERS_WAIT, answering.wait()).await.is_err() {
+        tracing::warn!("somebody still reads an answer: it is cut off");
+    }
     say(&catalog, &NewEvent::new(Code::DaemonStopped, format!("daemon {name} ended"))).await;
     catalog.close().await;
     Ok(())
@@ -165,8 +176,7 @@ fn tell_systemd(state: &[sd_notify::NotifyState<'_>]) {
 
 /// Host, process, and something random: no two are the same.
 fn worker_name(now_unix_ms: u64) -> Result<String> {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let id = new_id(now_unix_ms)?;
     let random = id.rsplit('-').next().unwrap_or_default().to_owned();
-    Ok(format!("{}:{}:{random}", host.trim(), std::process::id()))
+    Ok(format!("{}:{}:{random}", host::name(), std::process::id()))
 }

@@ -1,6 +1,6 @@
 //! What is counted and measured: names of docs/daemon.md, in the text format of Prometheus.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use policies::job::Kind;
@@ -77,7 +77,6 @@ pub struct Telemetry {
     catalog_errors: Counter,
     hooks: Family<Outcome, Counter>,
     is_catalog_away: AtomicBool,
-    last_pass_s: AtomicI64,
 }
 
 impl Default for Telemetry {
@@ -103,7 +102,6 @@ impl Default for Telemetry {
             catalog_errors: Counter::default(),
             hooks: Family::default(),
             is_catalog_away: AtomicBool::new(false),
-            last_pass_s: AtomicI64::new(0),
         };
         made.register();
         made
@@ -213,10 +211,9 @@ impl Telemetry {
     }
 
     /// Notes a pass of the scheduler.
-    pub fn passed(&self, took: Duration, now_unix_ms: u64) {
+    pub fn passed(&self, took: Duration) {
         self.passes.inc();
         self.pass_seconds.set(took.as_secs_f64());
-        self.last_pass_s.store(i64::try_from(now_unix_ms / 1000).unwrap_or(i64::MAX), Ordering::Relaxed);
     }
 
     /// Notes that the catalog did not answer; the first time in a row is logged.
@@ -234,12 +231,6 @@ impl Telemetry {
         if self.is_catalog_away.swap(false, Ordering::Relaxed) {
             tracing::info!("the catalog answers again");
         }
-    }
-
-    /// Whether the catalog answered the last time.
-    #[must_use]
-    pub fn is_catalog_up(&self) -> bool {
-        !self.is_catalog_away.load(Ordering::Relaxed)
     }
 
     /// Takes over what the catalog says of clusters and jobs.

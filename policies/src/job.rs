@@ -204,7 +204,7 @@ pub struct Job {
     pub attempts: u32,
     /// Somebody asked for its end.
     pub is_cancel_wanted: bool,
-    /// It must not be begun after this time, ms since 1970.
+    /// It must not be begun after this time, ms since 1970; `None` also when it has begun once, and so may begin again.
     pub start_by_unix_ms: Option<u64>,
 }
 
@@ -302,9 +302,6 @@ fn failed(job: &Job, retryable: bool, now_unix_ms: u64) -> Transition {
         return end("it was tried as often as may be");
     }
     let again = now_unix_ms.saturating_add(wait_ms(job.attempts));
-    if job.start_by_unix_ms.is_some_and(|by| by < again) {
-        return end("its window is over before another attempt");
-    }
     Transition { to: State::Queued, not_before_unix_ms: again, counts: true, reason: "it is tried again after a wait" }
 }
 
@@ -358,6 +355,9 @@ pub fn resume(remains: Remains) -> (Resume, &'static str) {
         Remains::Unfinished => (Resume::CleanAndBegin, "the attempt before this one left a claim or objects"),
     }
 }
+
+mod wait;
+pub use wait::{Beside, Wait, wait};
 
 #[cfg(test)]
 mod tests;

@@ -4,6 +4,7 @@ mod clusters;
 mod jobs;
 mod leases;
 mod opening;
+mod schedules;
 mod snapshots;
 
 use backupd::catalog::{Catalog, Location};
@@ -63,13 +64,19 @@ cases! {
     snapshots::a_snapshot_without_all_its_shards_is_not_recorded,
     snapshots::removal_is_final,
     snapshots::lists_are_newest_first_and_in_pages,
+    snapshots::the_newest_is_that_of_one_repository,
     jobs::a_job_is_claimed_once_by_however_many_workers,
     jobs::limits_hold_over_all_workers,
     jobs::a_lost_job_is_another_worker_s_and_its_first_worker_is_told,
     jobs::a_heartbeat_in_time_keeps_a_job_from_who_takes_it_for_lost,
     jobs::cancel_ends_what_waits_and_tells_who_works,
-    jobs::an_occurrence_is_decided_once_by_however_many_schedulers,
+    schedules::an_occurrence_is_decided_once_by_however_many_schedulers,
     jobs::hooks_are_told_until_they_heard,
+    jobs::a_worker_that_comes_back_under_its_name_is_another,
+    jobs::what_the_limits_hold_back_hides_nothing_else,
+    jobs::the_outcome_of_a_backup_is_noted_however_it_ends,
     jobs::a_changed_audit_line_is_noticed,
-    jobs::a_schedule_keeps_its_times_and_begins_anew_with_another_window,
+    schedules::what_a_clock_that_was_ahead_has_missed_still_fires_once,
+    schedules::a_removed_cluster_is_taken_up_again,
+    schedules::a_schedule_keeps_its_times_and_begins_anew_with_another_window,
 }

@@ -4,16 +4,19 @@ mod chaos;
 mod faults;
 mod hooks;
 mod life;
+mod schedule;
 mod upkeep;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
+use backupd::catalog::Catalog;
 use serde_json::Value;
 
 use crate::harness::cli::{Cli, Spawned};
 use crate::harness::postgres::Postgres;
 use crate::harness::process::wait_for;
+use crate::harness::s3::block_on;
 use crate::harness::server::{Port, Server};
 
 /// When something that must happen is given up.
@@ -115,6 +118,11 @@ impl Fleet {
 
     pub(crate) fn codes(&self) -> Vec<String> {
         self.events().iter().map(|event| event["code"].as_str().unwrap().to_owned()).collect()
+    }
+
+    /// The catalog that the daemons work on, from the side; of [`sqlite`].
+    pub(crate) fn catalog(&self) -> Catalog {
+        block_on(Catalog::open(&self.path("catalog.sqlite").into())).unwrap()
     }
 
     /// Names of available snapshots in the repository, as it is itself.

@@ -1,10 +1,12 @@
 //! A store whose process "dies" at a chosen write: every call after it fails, as nothing more happens after `kill -9`.
 
-use std::sync::Arc;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use backupd::error::{Class, Error, Result};
+use backupd::repository::Repository;
 use backupd::store::{LocalStore, Page, Stat, Store, Unfinished, Upload};
 use bytes::Bytes;
 
@@ -13,6 +15,21 @@ use bytes::Bytes;
 pub(crate) struct Dying {
     store: LocalStore,
     left: Arc<AtomicU32>,
+    /// What somebody else does right after an object with this in its name was created.
+    meanwhile: Mutex<Option<Meanwhile>>,
+}
+
+type Deed = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+struct Meanwhile {
+    after: String,
+    does: Box<dyn FnOnce(Repository) -> Deed + Send>,
+}
+
+impl std::fmt::Debug for Meanwhile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "after {}", self.after)
+    }
 }
 
 /// An upload whose end is one write.
@@ -52,7 +69,21 @@ fn count(left: &AtomicU32) -> Result<()> {
 impl Dying {
     /// Dies right after write number `writes`; 0: before the first.
     pub(crate) fn after(store: LocalStore, writes: u32) -> Arc<Self> {
-        Arc::new(Self { store, left: Arc::new(AtomicU32::new(writes)) })
+        Arc::new(Self { store, left: Arc::new(AtomicU32::new(writes)), meanwhile: Mutex::default() })
+    }
+
+    /// Lives, and somebody else does something with the repository right after the first object with `after` in its name.
+    pub(crate) fn never<F>(
+        store: LocalStore,
+        after: &str,
+        does: impl FnOnce(Repository) -> F + Send + 'static,
+    ) -> Arc<Self>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let does = |repository| Box::pin(does(repository)) as Deed;
+        let meanwhile = Meanwhile { after: after.to_owned(), does: Box::new(does) };
+        Arc::new(Self { store, left: Arc::new(AtomicU32::new(DEAD - 1)), meanwhile: Mutex::new(Some(meanwhile)) })
     }
 
     /// Whether it died: the job wanted to write more.
@@ -79,7 +110,12 @@ impl Store for Dying {
 
     async fn create(&self, key: &str, body: Bytes) -> Result<()> {
         self.write()?;
-        self.store.create(key, body).await
+        self.store.create(key, body).await?;
+        let meanwhile = self.meanwhile.lock().unwrap().take_if(|it| key.contains(&it.after));
+        if let Some(meanwhile) = meanwhile {
+            (meanwhile.does)(Repository::open(Arc::new(self.store.clone())).await.unwrap()).await;
+        }
+        Ok(())
     }
 
     async fn read(&self, key: &str, size_bytes_max: u64) -> Result<Bytes> {

@@ -17,6 +17,7 @@ mod fixture;
 mod format;
 mod harness;
 mod harness_checks;
+mod kept;
 mod keys;
 mod memory;
 mod readme;

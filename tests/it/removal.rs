@@ -17,7 +17,7 @@ use crate::harness::process::wait_for;
 use crate::harness::s3::block_on;
 use crate::harness::server::{Options, Server};
 
-fn loaded() -> Server {
+pub(crate) fn loaded() -> Server {
     let server = Server::standalone();
     Keyspace::new(31, 200).load(&server.nodes());
     server
@@ -31,37 +31,21 @@ fn slow() -> Server {
 }
 
 /// The files of the repository below its folder, without the marker.
-fn names(repo: &Repo) -> Vec<String> {
+pub(crate) fn names(repo: &Repo) -> Vec<String> {
     let relative = |path: PathBuf| path.strip_prefix(repo.root()).unwrap().display().to_string();
     let names = repo.files().into_iter().map(|(path, _)| relative(path));
     // that a snapshot was verified is noted beside it
     names.filter(|name| name != "backupd-repository.json" && !name.contains("/fact-verified-")).collect()
 }
 
-fn place(repo: &Repo) -> Place {
+pub(crate) fn place(repo: &Repo) -> Place {
     let folder = repo.snapshot_files()[0].0.parent().unwrap().to_owned();
     let name = |path: &std::path::Path| path.file_name().unwrap().to_str().unwrap().to_owned();
     Place { cluster: name(folder.parent().unwrap()), snapshot_id: name(&folder) }
 }
 
-async fn open(store: Arc<dyn Store>) -> Repository {
+pub(crate) async fn open(store: Arc<dyn Store>) -> Repository {
     Repository::open(store).await.unwrap()
-}
-
-#[test]
-fn a_note_that_cannot_be_read_may_say_that_a_snapshot_is_kept() {
-    let server = loaded();
-    let repo = Repo::folder();
-    repo.create(&server.url(), "one");
-    repo.json(&["snapshot", "keep", "one"]);
-    let is_note = |path: &std::path::Path| path.to_string_lossy().contains("fact-kept-");
-    let (path, mut note) = repo.files().into_iter().find(|(path, _)| is_note(path)).unwrap();
-    note[20] ^= 1;
-    std::fs::write(path, note).unwrap();
-    repo.run(&["snapshot", "delete", "one"]).exits(17).says("fact-kept-").says("--broken");
-    repo.run(&["snapshot", "verify", "one"]).ok();
-    repo.run(&["snapshot", "delete", "one", "--broken"]).ok();
-    repo.run(&["snapshot", "show", "one"]).exits(10);
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use backupd::catalog::{Catalog, Mark};
 use backupd::config::Capture;
 use backupd::crypt::keyring::Keyring;
 use backupd::error::Class;
@@ -25,6 +26,7 @@ use crate::dying::Dying;
 use crate::fixture::Repo;
 use crate::harness::compare::compare;
 use crate::harness::keyspace::Keyspace;
+use crate::harness::mount::Mount;
 use crate::harness::s3::block_on;
 use crate::harness::server::Server;
 
@@ -79,6 +81,16 @@ fn names(repo: &Repo) -> Vec<String> {
 fn place(repo: &Repo, name: &str) -> Place {
     let shown = repo.json(&["snapshot", "show", name]);
     Place { cluster: "default".into(), snapshot_id: shown["snapshot_id"].as_str().unwrap().into() }
+}
+
+/// Judges, and carries out until the store dies.
+async fn apply(store: Arc<dyn Store>, question: Question<'_>) -> backupd::error::Result<()> {
+    let repository = Repository::open(store).await.unwrap();
+    let mut plan = repository.plan_to_apply(question).await?;
+    for line in &mut plan.lines {
+        repository.carry_out(line).await?;
+    }
+    Ok(())
 }
 
 const APPLY: [&str; 6] = ["retention", "apply", "--keep-last", "1", "--grace", "0s"];
@@ -180,6 +192,71 @@ fn the_configuration_says_what_is_kept_and_the_catalog_follows() {
 }
 
 #[test]
+fn what_went_before_the_store_failed_is_noted_and_audited() {
+    let server = loaded();
+    let repo = Repo::folder();
+    let config = repo.path("backupd.toml");
+    let text = format!(
+        "[catalog]\npath = \"c.sqlite\"\n[repositories.main]\nurl = \"{}\"\nkey_file = \"keys.json\"\n\
+         [clusters.default]\nsources = [\"{}\"]\nrepository = \"main\"\nretention = {{ keep_last = 1 }}\n",
+        repo.url,
+        server.url()
+    );
+    std::fs::write(&config, &text).unwrap();
+    for name in ["a1", "a2", "a3", "a4"] {
+        automated(&repo, &server, name);
+    }
+    let cli = repo.cli.clone().env("BACKUPD_CONFIG", &config);
+    let apply = ["retention", "apply", "--grace", "0s", "-o", "json"];
+    cli.run(&["catalog", "rebuild"]).ok();
+    cli.run(&apply).ok();
+    let failing = Mount::elsewhere(&repo.root().join(place(&repo, "a2").key("")));
+    let failed = cli.run(&apply).exits(19);
+    let problem = |n: usize| failed.json()["snapshots"][n]["problem"].as_str().map(str::to_owned);
+    assert_eq!((problem(0), problem(2).as_deref()), (None, Some("it was not reached")));
+    assert!(problem(1).unwrap().contains("link"), "{failed}");
+    drop(failing);
+    assert_eq!(names(&repo), ["a2", "a3", "a4"]);
+    cli.run(&["catalog", "check"]).ok();
+    let audit = cli.json(&["event", "audit", "-o", "json"])["lines"].as_array().unwrap().clone();
+    let told: Vec<_> =
+        audit.iter().map(|it| (it["action"].as_str().unwrap(), it["subject"].as_str().unwrap())).collect();
+    assert_eq!(told, [("snapshot.delete", "a1"), ("snapshot.delete", "a2"), ("snapshot.delete.failed", "a2")]);
+
+    // of a cluster whose automated snapshots are switched off nothing is touched, as by the daemon
+    std::fs::write(&config, text.replace("retention = { keep_last = 1 }", "snapshot_retention_limit = 0")).unwrap();
+    let off = cli.json(&["retention", "plan", "-o", "json"]);
+    assert!(verdicts(&off).iter().all(|line| line.2.contains(&"unknown-cluster".to_owned())), "{off}");
+    // of one that was removed they expire, all of them
+    block_on(async {
+        let catalog = Catalog::open(&repo.path("c.sqlite").into()).await.unwrap();
+        catalog.mark_schedule("default", Mark::Removed, 5).await.unwrap();
+        catalog.close().await;
+    });
+    let removed = cli.json(&["retention", "plan", "-o", "json"]);
+    assert_eq!(verdict_of(&removed, "a4"), "mark", "{removed}");
+}
+
+#[test]
+fn what_was_found_damaged_is_no_floor_and_is_left_alone() {
+    let server = loaded();
+    let repo = Repo::folder();
+    for name in ["a1", "a2"] {
+        automated(&repo, &server, name);
+    }
+    let shard = repo.root().join(place(&repo, "a2").key("shard-0000-1.bkd"));
+    let mut bytes = std::fs::read(&shard).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&shard, bytes).unwrap();
+    repo.run(&["snapshot", "verify", "a2"]).exits(17);
+    let plan = repo.json(&["retention", "plan", "--keep-last", "1"]);
+    let rules = |rules: &[&str]| rules.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let line = |name: &str, of: &[&str]| (name.to_owned(), "keep".to_owned(), rules(of));
+    assert_eq!(verdicts(&plan), [line("a1", &["newest-available", "keep-last"]), line("a2", &["not-available"])]);
+}
+
+#[test]
 fn a_restore_in_progress_and_a_keep_win_against_retention() {
     let server = loaded();
     let repo = Repo::folder();
@@ -211,7 +288,7 @@ fn a_restore_in_progress_and_a_keep_win_against_retention() {
     for writes in 0..20 {
         // killed at any write, the snapshot is whole or gone, and a keep that succeeded holds
         let dying = Dying::after(LocalStore::new(&repo.root()), writes);
-        let applied = block_on(async { Repository::open(dying).await.unwrap().apply_retention(question).await });
+        let applied = block_on(apply(dying, question));
         if !repo.list().contains(&("a1".to_owned(), "available".to_owned())) {
             // the clock object twice, the tombstone, the manifest; the claim of the living process that made it is left
             assert_eq!(writes, 4);
@@ -226,7 +303,7 @@ fn a_restore_in_progress_and_a_keep_win_against_retention() {
     let two = place(&repo, "a2");
     repo.json(&APPLY);
     let dying = Dying::after(LocalStore::new(&repo.root()), 3);
-    block_on(async { Repository::open(dying).await.unwrap().apply_retention(question).await.unwrap_err() });
+    block_on(apply(dying, question)).unwrap_err();
     let error = block_on(repository.keep(&two, true, None)).unwrap_err();
     assert_eq!((error.class(), error.is_retryable()), (Class::Busy, true), "{error}");
     repo.json(&["snapshot", "verify", "a2", "--no-record"]);

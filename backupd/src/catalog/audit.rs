@@ -1,6 +1,8 @@
 //! The audit chain: who deleted, restored, granted or changed keys. Each line holds the SHA-256 of the one before it, so a line
 //! that was changed, removed or put in between later is noticed.
 
+use std::collections::VecDeque;
+
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
@@ -11,7 +13,7 @@ use crate::error::{Class, Error, Result};
 const ATTEMPTS_MAX: u32 = 20;
 
 /// The most lines of one answer.
-const LINES_MAX: i64 = 100_000;
+const LINES_MAX: u32 = 10_000;
 
 /// What stands before the first line.
 const BEGIN: &str = "0000000000000000000000000000000000000000000000000000000000000000";
@@ -104,24 +106,32 @@ impl Catalog {
         .map_err(|e| self.error("write an audit line to", &e))
     }
 
-    /// All lines, oldest first, with the number of the first that does not follow from the one before it.
+    /// The newest [`LINES_MAX`] lines, oldest first, with the number of the first of all lines that does not follow from the one before
+    /// it: each is checked, however many there are.
     ///
     /// # Errors
     /// Those of the database.
     pub async fn audit_lines(&self) -> Result<(Vec<AuditRow>, Option<u64>)> {
-        let rows: Vec<AuditRow> = sqlx::query_as("SELECT * FROM audit ORDER BY number LIMIT $1")
-            .bind(LINES_MAX)
-            .fetch_all(&self.pool)
-            .await
-            .map_err(|e| self.error("read the audit lines of", &e))?;
-        let (mut previous, mut number, mut broken) = (BEGIN.to_owned(), 0, None);
-        for row in &rows {
-            number += 1;
-            if broken.is_none() && (row.number != number || row.previous != previous || row.hash != row.digest()) {
-                broken = Some(number);
+        let (mut newest, mut broken) = (VecDeque::<AuditRow>::new(), None);
+        loop {
+            let after = newest.back().map_or(0, |row| signed(row.number));
+            let page: Vec<AuditRow> = sqlx::query_as("SELECT * FROM audit WHERE number > $1 ORDER BY number LIMIT $2")
+                .bind(after)
+                .bind(i64::from(LINES_MAX))
+                .fetch_all(&self.pool)
+                .await
+                .map_err(|e| self.error("read the audit lines of", &e))?;
+            if page.is_empty() {
+                return Ok((newest.into(), broken));
             }
-            previous.clone_from(&row.hash);
+            for row in page {
+                let (last, previous) = newest.back().map_or((0, BEGIN), |last| (last.number, last.hash.as_str()));
+                let follows = row.number == last + 1 && row.previous == previous && row.hash == row.digest();
+                broken = broken.or((!follows).then_some(last + 1));
+                newest.push_back(row);
+            }
+            let over = newest.len().saturating_sub(LINES_MAX as usize);
+            newest.drain(..over);
         }
-        Ok((rows, broken))
     }
 }

@@ -66,34 +66,6 @@ pub enum Code {
 }
 
 impl Code {
-    /// All of them.
-    pub const ALL: [Self; 24] = [
-        Self::WindowFired,
-        Self::WindowCaughtUp,
-        Self::WindowMissed,
-        Self::BackupSucceeded,
-        Self::BackupFailed,
-        Self::BackupRetried,
-        Self::VerifySucceeded,
-        Self::VerifyFailed,
-        Self::SnapshotDeleted,
-        Self::DeleteFailed,
-        Self::RetentionApplied,
-        Self::RetentionRefused,
-        Self::ClusterRegistered,
-        Self::ClusterRemoved,
-        Self::RemoveFailed,
-        Self::JobCanceled,
-        Self::JobLost,
-        Self::JobHandedBack,
-        Self::GcApplied,
-        Self::ConfigReloaded,
-        Self::ConfigRefused,
-        Self::DaemonStarted,
-        Self::DaemonStopped,
-        Self::ClockSkew,
-    ];
-
     /// The text, and how grave it is.
     #[must_use]
     pub fn row(self) -> (&'static str, &'static str) {
@@ -177,6 +149,16 @@ pub struct EventRow {
     pub job_id: String,
     /// In words.
     pub message: String,
+}
+
+/// An event that a hook was not told of.
+#[derive(Debug, sqlx::FromRow)]
+struct UntoldRow {
+    #[sqlx(flatten)]
+    event: EventRow,
+    /// How often it was tried.
+    #[sqlx(try_from = "i64")]
+    attempts: u32,
 }
 
 pub(super) async fn insert_event(
@@ -263,8 +245,8 @@ impl Catalog {
     /// # Errors
     /// Those of the database.
     pub async fn untold_events(&self, hook: &str, now_unix_ms: u64, count: u32) -> Result<Vec<(EventRow, u32)>> {
-        let rows: Vec<EventRow> = sqlx::query_as(
-            "SELECT e.* FROM events e LEFT JOIN deliveries d ON d.event_id = e.event_id AND d.hook = $1
+        let rows: Vec<UntoldRow> = sqlx::query_as(
+            "SELECT e.*, COALESCE(d.attempts, 0) AS attempts FROM events e LEFT JOIN deliveries d ON d.event_id = e.event_id AND d.hook = $1
              WHERE e.at_ms >= $2 AND (d.event_id IS NULL OR (d.done = 0 AND d.next_ms <= $3))
              ORDER BY e.at_ms, e.event_id LIMIT $4",
         )
@@ -275,18 +257,7 @@ impl Catalog {
         .fetch_all(&self.pool)
         .await
         .map_err(|e| self.error("look for events in", &e))?;
-        let mut found = Vec::new();
-        for row in rows {
-            let attempts: Option<i64> =
-                sqlx::query_scalar("SELECT attempts FROM deliveries WHERE hook = $1 AND event_id = $2")
-                    .bind(hook)
-                    .bind(&row.event_id)
-                    .fetch_optional(&self.pool)
-                    .await
-                    .map_err(|e| self.error("look for events in", &e))?;
-            found.push((row, attempts.and_then(|count| u32::try_from(count).ok()).unwrap_or(0)));
-        }
-        Ok(found)
+        Ok(rows.into_iter().map(|row| (row.event, row.attempts)).collect())
     }
 
     /// Notes that a hook was told of an event (`next_ms` is `None`), or that it could not be told and when to try again.

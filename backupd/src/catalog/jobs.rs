@@ -5,13 +5,14 @@ mod row;
 
 use std::time::Duration;
 
-use policies::job::{self, Event, State, Step, Transition};
+use policies::job::{self, Beside, Event, Kind, State, Step, Transition};
 use sqlx::AnyConnection;
 
 use self::row::{COLUMNS, insert_job, insert_step, update_job};
 pub use self::row::{JobRow, NewJob, StepRow};
 use super::events::insert_event;
-use super::{Catalog, NewEvent, signed};
+use super::schedules::note_outcome;
+use super::{Catalog, NewEvent, later, signed};
 use crate::error::{Class, Error, Result};
 
 /// The most jobs of one answer.
@@ -134,18 +135,28 @@ impl Catalog {
         .map_err(|e| self.error("read the steps of a job in", &e))
     }
 
-    /// The jobs that wait and may begin now, those that wait longest first; at most `count`.
+    /// The jobs that wait and may begin now, those that wait longest first; at most `count`. What the limits hold back is not among
+    /// them, so that it stands in nobody's way.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn ready_jobs(&self, now_unix_ms: u64, count: u32) -> Result<Vec<JobRow>> {
+    pub async fn ready_jobs(&self, limits: Limits, now_unix_ms: u64, count: u32) -> Result<Vec<JobRow>> {
         let query = const_format(&[
             "SELECT ",
             COLUMNS,
-            " FROM jobs WHERE state = 'queued' AND not_before_ms <= $1 ORDER BY not_before_ms, job_id LIMIT $2",
+            " FROM jobs WHERE state = 'queued' AND not_before_ms <= $1
+            AND (start_by_ms IS NULL OR started_ms IS NOT NULL OR start_by_ms >= $1)
+            AND repository NOT IN
+                (SELECT repository FROM jobs WHERE state = 'running' GROUP BY repository HAVING COUNT(*) >= $2)
+            AND host NOT IN
+                (SELECT host FROM jobs WHERE state = 'running' AND host <> '' GROUP BY host HAVING COUNT(*) >= $3)
+            AND (cluster, kind) NOT IN (SELECT cluster, kind FROM jobs WHERE state = 'running')
+            ORDER BY not_before_ms, job_id LIMIT $4",
         ]);
         sqlx::query_as(query)
             .bind(signed(now_unix_ms))
+            .bind(i64::from(limits.repository))
+            .bind(i64::from(limits.host))
             .bind(i64::from(count))
             .fetch_all(&self.pool)
             .await
@@ -183,6 +194,32 @@ impl Catalog {
             .map_err(|e| self.error("look for late jobs in", &e))
     }
 
+    /// What runs beside a job that waits, and how much may.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn beside_job(&self, row: &JobRow, limits: Limits) -> Result<Beside> {
+        let counts: (i64, i64, i64) = sqlx::query_as(
+            "SELECT COUNT(CASE WHEN cluster = $1 AND kind = $2 THEN 1 END), COUNT(CASE WHEN repository = $3 THEN 1 END),
+                 COUNT(CASE WHEN host = $4 AND host <> '' THEN 1 END) FROM jobs WHERE state = 'running'",
+        )
+        .bind(&row.cluster)
+        .bind(&row.kind)
+        .bind(&row.repository)
+        .bind(&row.host)
+        .fetch_one(&self.pool)
+        .await
+        .map_err(|e| self.error("count the jobs of", &e))?;
+        let count = |count: i64| u32::try_from(count).unwrap_or(u32::MAX);
+        Ok(Beside {
+            same: count(counts.0),
+            repository: count(counts.1),
+            repository_max: limits.repository,
+            host: count(counts.2),
+            host_max: limits.host,
+        })
+    }
+
     /// How many jobs that have not ended there are, by state.
     ///
     /// # Errors
@@ -211,7 +248,7 @@ impl Catalog {
         claimed.attempts = row.attempts.saturating_add(1);
         claimed.fencing = row.fencing.saturating_add(1);
         claimed.worker.clone_from(&worker.name);
-        claimed.lease_ms = end(now_unix_ms, worker.lease);
+        claimed.lease_ms = later(now_unix_ms, worker.lease);
         claimed.started_ms = row.started_ms.or_else(|| Some(signed(now_unix_ms)));
         let done = async {
             let mut transaction = self.pool.begin().await?;
@@ -261,7 +298,7 @@ impl Catalog {
             "UPDATE jobs SET lease_ms = $1, phase = $2, done_bytes = $3, total_bytes = $4, done_keys = $5
              WHERE job_id = $6 AND state = 'running' AND worker = $7 AND fencing = $8 RETURNING cancel_ms",
         )
-        .bind(signed(end(now_unix_ms, worker.lease)))
+        .bind(signed(later(now_unix_ms, worker.lease)))
         .bind(&beat.phase)
         .bind(signed(beat.done_bytes))
         .bind(signed(beat.total_bytes))
@@ -381,6 +418,9 @@ impl Catalog {
                 return Ok(false);
             }
             insert_step(&mut transaction, to, &from.worker, event.as_str(), reason, now_unix_ms).await?;
+            if to.kind() == Kind::Backup && to.state().is_final() {
+                note_outcome(&mut transaction, &to.cluster, &to.state).await?;
+            }
             insert_events(&mut transaction, events, now_unix_ms).await?;
             transaction.commit().await.map(|()| true)
         };
@@ -404,10 +444,6 @@ pub(super) use self::row::insert_job as add_job_row;
 /// A query of constant parts.
 fn const_format(parts: &[&str]) -> sqlx::AssertSqlSafe<String> {
     sqlx::AssertSqlSafe(parts.concat())
-}
-
-fn end(now_unix_ms: u64, lease: Duration) -> u64 {
-    now_unix_ms.saturating_add(u64::try_from(lease.as_millis()).unwrap_or(u64::MAX))
 }
 
 fn lost(row: &JobRow) -> Error {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Catalog, signed};
+use super::{Catalog, later, signed};
 use crate::error::{Class, Error, Result};
 
 /// A lease that was got.
@@ -24,7 +24,7 @@ impl Catalog {
     /// # Errors
     /// `Busy`, naming the holder, while it is held.
     pub async fn acquire_lease(&self, name: &str, holder: &str, ttl: Duration, now_unix_ms: u64) -> Result<Lease> {
-        let expires_unix_ms = end(now_unix_ms, ttl);
+        let expires_unix_ms = later(now_unix_ms, ttl);
         // One statement decides, so two can never both get it.
         let taken: Option<i64> = sqlx::query_scalar(
             "INSERT INTO leases (name, holder, fencing, acquired_ms, expires_ms) VALUES ($1, $2, 1, $3, $4)
@@ -62,7 +62,7 @@ impl Catalog {
     /// # Errors
     /// `Busy`, not retryable, when it was lost or released: its holder must stop.
     pub async fn renew_lease(&self, lease: &Lease, ttl: Duration, now_unix_ms: u64) -> Result<Lease> {
-        let expires_unix_ms = end(now_unix_ms, ttl);
+        let expires_unix_ms = later(now_unix_ms, ttl);
         let renewed = sqlx::query("UPDATE leases SET expires_ms = $1 WHERE name = $2 AND holder = $3 AND fencing = $4")
             .bind(signed(expires_unix_ms))
             .bind(&lease.name)
@@ -92,8 +92,4 @@ impl Catalog {
             .map(drop)
             .map_err(|e| self.error("release a lease in", &e))
     }
-}
-
-fn end(now_unix_ms: u64, ttl: Duration) -> u64 {
-    now_unix_ms.saturating_add(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX))
 }

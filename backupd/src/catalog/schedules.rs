@@ -1,10 +1,11 @@
 //! What schedulers know of each cluster, and what was decided of each occurrence of a window.
 
 use serde::Serialize;
+use sqlx::AnyConnection;
 
 use super::events::insert_event;
 use super::jobs::add_job_row;
-use super::{Catalog, NewEvent, NewJob, signed};
+use super::{Catalog, NewEvent, NewJob, signed, unsigned};
 use crate::error::{Class, Error, Result};
 
 /// What is known of a cluster. Times are ms since 1970.
@@ -32,8 +33,6 @@ pub struct ScheduleRow {
     pub last_verified_ms: Option<i64>,
     /// How the last backup ended: `succeeded`, `failed`, `canceled`, or empty.
     pub last_outcome: String,
-    /// When retention was last applied to it.
-    pub retention_ms: Option<i64>,
     /// When a verification was last asked for.
     pub verify_ms: Option<i64>,
     /// When it was removed.
@@ -47,8 +46,6 @@ pub enum Mark {
     Success,
     /// A snapshot was read again and was whole.
     Verified,
-    /// Retention was applied.
-    Retention,
     /// It was removed.
     Removed,
 }
@@ -89,6 +86,16 @@ pub struct Decision<'a> {
     pub job: Option<&'a NewJob>,
     /// What is to be told.
     pub event: NewEvent,
+}
+
+/// Notes how the last backup of a cluster ended.
+pub(super) async fn note_outcome(connection: &mut AnyConnection, cluster: &str, outcome: &str) -> sqlx::Result<()> {
+    sqlx::query("UPDATE schedules SET last_outcome = $1 WHERE cluster = $2")
+        .bind(outcome)
+        .bind(cluster)
+        .execute(connection)
+        .await
+        .map(drop)
 }
 
 impl Catalog {
@@ -156,9 +163,8 @@ impl Catalog {
     /// Those of the database.
     pub async fn mark_schedule(&self, cluster: &str, mark: Mark, now_unix_ms: u64) -> Result<()> {
         let query = match mark {
-            Mark::Success => "UPDATE schedules SET last_success_ms = $1, last_outcome = 'succeeded' WHERE cluster = $2",
+            Mark::Success => "UPDATE schedules SET last_success_ms = $1 WHERE cluster = $2",
             Mark::Verified => "UPDATE schedules SET last_verified_ms = $1 WHERE cluster = $2",
-            Mark::Retention => "UPDATE schedules SET retention_ms = $1 WHERE cluster = $2",
             Mark::Removed => {
                 "INSERT INTO schedules (cluster, repository, window_text, window_chosen, since_ms, expected_interval_s,
                      last_outcome, removed_ms)
@@ -169,18 +175,45 @@ impl Catalog {
         done.map(drop).map_err(|e| self.error("note a time in", &e))
     }
 
-    /// Notes how the last backup of a cluster ended.
+    /// The starts of the occurrences of a cluster from a time on that fired, ascending.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn note_outcome(&self, cluster: &str, outcome: &str) -> Result<()> {
-        sqlx::query("UPDATE schedules SET last_outcome = $1 WHERE cluster = $2")
-            .bind(outcome)
+    pub async fn fired_since(&self, cluster: &str, since_unix_ms: u64) -> Result<Vec<u64>> {
+        let starts: Vec<i64> = sqlx::query_scalar(
+            "SELECT occurrence_ms FROM windows_fired WHERE cluster = $1 AND occurrence_ms >= $2 AND outcome <> 'missed'
+             ORDER BY occurrence_ms",
+        )
+        .bind(cluster)
+        .bind(signed(since_unix_ms))
+        .fetch_all(&self.pool)
+        .await
+        .map_err(|e| self.error("read the windows of", &e))?;
+        Ok(starts.into_iter().map(unsigned).collect())
+    }
+
+    /// Takes a cluster up again that was removed. Tells whether it was. Its window counts from now on, and what was made of it
+    /// before stays.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn register_again(&self, cluster: &str, event: &NewEvent, now_unix_ms: u64) -> Result<bool> {
+        let done = async {
+            let mut transaction = self.pool.begin().await?;
+            let taken = sqlx::query(
+                "UPDATE schedules SET removed_ms = NULL, since_ms = $1 WHERE cluster = $2 AND removed_ms IS NOT NULL",
+            )
+            .bind(signed(now_unix_ms))
             .bind(cluster)
-            .execute(&self.pool)
-            .await
-            .map(drop)
-            .map_err(|e| self.error("note an outcome in", &e))
+            .execute(&mut *transaction)
+            .await?;
+            if taken.rows_affected() == 0 {
+                return Ok(false);
+            }
+            insert_event(&mut transaction, event, now_unix_ms).await?;
+            transaction.commit().await.map(|()| true)
+        };
+        done.await.map_err(|e| self.error("take up a cluster in", &e))
     }
 
     /// Decides an occurrence: writes the decision, its job and its event together. False when it was decided before; one that

@@ -210,16 +210,17 @@ impl Catalog {
             .map_err(|e| self.error("mark a snapshot in", &e))
     }
 
-    /// The name of the newest snapshot of a cluster.
+    /// The name of the newest snapshot of a cluster in a repository.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn newest_snapshot(&self, cluster: &str) -> Result<Option<String>> {
+    pub async fn newest_snapshot(&self, cluster: &str, repository_id: &str) -> Result<Option<String>> {
         sqlx::query_scalar(
-            "SELECT name FROM snapshots WHERE cluster = $1 AND removed_ms IS NULL
+            "SELECT name FROM snapshots WHERE cluster = $1 AND repository_id = $2 AND removed_ms IS NULL
              ORDER BY begun_ms DESC, snapshot_id DESC LIMIT 1",
         )
         .bind(cluster)
+        .bind(repository_id)
         .fetch_optional(&self.pool)
         .await
         .map_err(|e| self.error("look for a snapshot in", &e))

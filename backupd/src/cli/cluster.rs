@@ -8,9 +8,10 @@ use serde::Serialize;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
+use super::ledger::who;
 use super::output::{Output, table};
 use super::reach::Context;
-use crate::catalog::{Catalog, ClusterRow, JobFilter, JobRow, ScheduleRow, time_text};
+use crate::catalog::{Catalog, ClusterRow, Code, JobFilter, JobRow, NewEvent, ScheduleRow, time_text};
 use crate::config::Config;
 use crate::error::{Class, Error, Result};
 use crate::jobs::submit;
@@ -23,6 +24,11 @@ pub enum Command {
     /// Show one cluster.
     Show {
         /// Its name.
+        name: String,
+    },
+    /// Take a cluster up again that was removed: its window counts from now on, and what was made of it before stays.
+    Register {
+        /// Its name, which is in the configuration.
         name: String,
     },
     /// Remove a cluster: nothing is scheduled for it any more, its automated snapshots expire, manual and final ones stay.
@@ -81,6 +87,7 @@ pub async fn run(command: Command, context: &Context, output: Output, cancel: Ca
             let document = json!({"cluster": view, "open_jobs": jobs});
             output.result(&document, |_| show_text(&view, &jobs))
         }
+        Command::Register { name } => register(&config, &catalog, &name, output).await,
         Command::Remove { name, final_snapshot, no_wait } => {
             let who = who();
             let id = submit::removal(&catalog, &config, &name, final_snapshot.as_deref(), &who).await?;
@@ -93,6 +100,19 @@ pub async fn run(command: Command, context: &Context, output: Output, cancel: Ca
             output.result(&document, |_| format!("cluster {name} is removed ({})", row.reason))
         }
     }
+}
+
+async fn register(config: &Config, catalog: &Catalog, name: &str, output: Output) -> Result<()> {
+    config.cluster(name)?;
+    let now_ms = catalog.now_unix_ms().await?;
+    let event = NewEvent::new(Code::ClusterRegistered, format!("cluster {name} is backed up again")).of(name);
+    if !catalog.register_again(name, &event, now_ms).await? {
+        return Err(Error::new(Class::Refused, format!("the cluster {name} was not removed"))
+            .hint("what is in the configuration is registered by the next pass of a scheduler"));
+    }
+    catalog.audit(&who(), "cluster.register", name, "after it was removed", now_ms).await?;
+    let document = json!({"cluster": name, "status": "registered"});
+    output.result(&document, |_| format!("cluster {name} is registered again"))
 }
 
 /// Waits until the daemon has done a job.
@@ -119,13 +139,6 @@ pub(super) async fn ended(catalog: &Catalog, id: &str, cancel: &CancellationToke
             }
         }
     }
-}
-
-/// User and host, for the audit lines.
-fn who() -> String {
-    let user = std::env::var("SUDO_USER").or_else(|_| std::env::var("USER")).unwrap_or_else(|_| "unknown".to_owned());
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    format!("{user}@{}", host.trim())
 }
 
 async fn views(config: &Config, catalog: &Catalog) -> Result<BTreeMap<String, View>> {

@@ -20,7 +20,8 @@ pub enum Command {
         #[arg(long, value_name = "DURATION", value_parser = policies::duration::parse)]
         since: Option<u64>,
     },
-    /// List who deleted, removed or changed keys, and check that no line was changed since; exit code 17 when one was.
+    /// List who deleted, restored, removed or changed keys (at most the newest ten thousand lines), and check that no line was ever
+    /// changed; exit code 17 when one was.
     Audit,
 }
 

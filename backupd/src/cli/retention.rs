@@ -6,11 +6,14 @@ use clap::Subcommand;
 use policies::retention::{Cluster, GRACE_MS, LIMIT_DAYS_MAX, Policy, SHARE_MAX_PERCENT};
 use serde::Serialize;
 
+use super::ledger::Ledger;
 use super::output::{Output, table};
-use super::reach::{Context, Reached, RepositoryArgs};
-use crate::catalog::Catalog;
+use super::reach::{Context, RepositoryArgs};
+use crate::catalog::{Catalog, Location, ScheduleRow};
 use crate::config::Config;
 use crate::error::{Class, Error, Result};
+use crate::jobs::reach;
+use crate::repository::Repository;
 use crate::repository::retention::{Line, Plan, Question};
 
 /// Which automated snapshots are kept, with a reason for each, and which go.
@@ -116,8 +119,10 @@ pub async fn run(command: Command, context: &Context, output: Output) -> Result<
     };
     let (flags, config) = (args.rules.policy(), context.load()?);
     let mut report = Report { applied: apply, ..Report::default() };
+    let mut failed = None;
     for (name, reached) in args.repository.reach_all(context)? {
-        let (known, others) = known(&config, name.as_deref(), &flags)?;
+        let removed = if flags.is_empty() { schedules(reached.catalog.as_ref()).await } else { Vec::new() };
+        let (known, others) = known(&config, &removed, name.as_deref(), &flags)?;
         let question = Question {
             cluster: args.cluster.as_deref(),
             known: &known,
@@ -131,8 +136,9 @@ pub async fn run(command: Command, context: &Context, output: Output) -> Result<
             other => other?,
         };
         let plan = if apply {
-            let plan = repository.apply_retention(question).await?;
-            note_removals(&reached, repository.id(), &plan).await;
+            let mut plan = repository.plan_to_apply(question).await?;
+            let ledger = Ledger::strict(reached.catalog.as_ref()).await?;
+            failed = carry_out(&repository, &mut plan, &ledger).await.err();
             plan
         } else {
             repository.plan_retention(question).await?
@@ -141,8 +147,14 @@ pub async fn run(command: Command, context: &Context, output: Output) -> Result<
         let refused = |(cluster, reason)| Refused { repository: url.clone(), cluster, reason };
         report.refused.extend(plan.refused.into_iter().map(refused));
         report.snapshots.extend(plan.lines.into_iter().map(|line| Placed { repository: url.clone(), line }));
+        if failed.is_some() {
+            break;
+        }
     }
     output.result(&report, text)?;
+    if let Some(error) = failed {
+        return Err(error);
+    }
     match report.refused.first() {
         None => Ok(()),
         Some(refused) => {
@@ -156,6 +168,7 @@ pub async fn run(command: Command, context: &Context, output: Output) -> Result<
 /// What is known of the clusters of one repository: rules of flags hold for all of them, else only those of the configuration are known.
 fn known<'a>(
     config: &'a Config,
+    schedules: &[ScheduleRow],
     repository: Option<&str>,
     flags: &'a Policy,
 ) -> Result<(BTreeMap<String, Cluster<'a>>, Cluster<'a>)> {
@@ -167,32 +180,47 @@ fn known<'a>(
             "give rules such as --keep-last 3 --keep-daily 7, or the name of a repository of the configuration",
         ));
     };
-    let here = config.clusters().filter(|cluster| cluster.repository == repository);
-    let known = here.map(|cluster| (cluster.name.clone(), Cluster::Registered(&cluster.automation.policy)));
-    Ok((known.collect(), Cluster::Unknown))
+    Ok((reach::retained(config, schedules, repository), Cluster::Unknown))
 }
 
-/// The catalog follows the repository; it is only an index.
-async fn note_removals(reached: &Reached, repository_id: &str, plan: &Plan) {
-    let removed: Vec<&str> = plan
-        .lines
-        .iter()
-        .filter(|line| line.verdict == "remove" && line.problem.is_none())
-        .map(|line| line.snapshot_id.as_str())
-        .collect();
-    let Some(location) = reached.catalog.as_ref().filter(|_| !removed.is_empty()) else { return };
-    let noted = async {
+/// What the catalog knows of clusters. Without it none is known to be removed, so that less goes.
+async fn schedules(location: Option<&Location>) -> Vec<ScheduleRow> {
+    let Some(location) = location else { return Vec::new() };
+    let read = async {
         let catalog = Catalog::open(location).await?;
-        let now_ms = catalog.now_unix_ms().await?;
-        for snapshot_id in removed {
-            catalog.mark_snapshot_removed(repository_id, snapshot_id, now_ms).await?;
-        }
+        let rows = catalog.schedules().await?;
         catalog.close().await;
-        Ok::<(), Error>(())
+        Ok::<_, Error>(rows)
     };
-    if let Err(error) = noted.await {
-        tracing::warn!(error = %error, "removals could not be noted in the catalog");
+    read.await.unwrap_or_else(|error| {
+        tracing::warn!(error = %error, "which clusters were removed is not known without the catalog");
+        Vec::new()
+    })
+}
+
+/// Does what was judged of each snapshot, with an audit line before each removal.
+///
+/// # Errors
+/// What the store says; what was not reached has a problem then.
+async fn carry_out(repository: &Repository, plan: &mut Plan, ledger: &Ledger) -> Result<()> {
+    let mut done = Ok(());
+    for line in plan.lines.iter_mut().filter(|line| !matches!(line.verdict, "keep" | "wait")) {
+        if done.is_err() {
+            line.problem = Some("it was not reached".to_owned());
+            continue;
+        }
+        let (name, removes) = (line.name.clone(), line.verdict == "remove");
+        done = match removes {
+            true => ledger.around("snapshot.delete", &name, "retention", repository.carry_out(line)).await,
+            false => repository.carry_out(line).await,
+        };
+        match &done {
+            Err(error) => line.problem = Some(error.message().to_owned()),
+            Ok(()) if removes && line.problem.is_none() => ledger.removed(repository.id(), &line.snapshot_id).await,
+            Ok(()) => {}
+        }
     }
+    done
 }
 
 fn text(report: &Report) -> String {

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::copy::{self, CopyArgs};
 use super::export::{ExportArgs, export};
+use super::ledger::Ledger;
 use super::output::Output;
 use super::reach::{Context, RepositoryArgs, SourceArgs};
 use super::verify::{self, VerifyArgs};
@@ -234,12 +235,10 @@ pub async fn run(command: Command, context: &Context, output: Output, cancel: Ca
         Command::Delete { name, broken, repository } => {
             let reached = repository.reach(context)?;
             let repository = reached.repository().await?;
-            let removal = repository.delete(&name, broken).await?;
-            if let Some(location) = &reached.catalog
-                && let Err(error) = note_removed(location, &repository, &removal).await
-            {
-                tracing::warn!(error = %error, "the removal could not be noted in the catalog");
-            }
+            let ledger = Ledger::strict(reached.catalog.as_ref()).await?;
+            let details = format!("from {}", repository.store().url());
+            let removal = ledger.around("snapshot.delete", &name, &details, repository.delete(&name, broken)).await?;
+            ledger.removed(repository.id(), &removal.snapshot_id).await;
             output.result(&removal, removal_text)
         }
         Command::Keep { name, release, repository } => {
@@ -251,14 +250,6 @@ pub async fn run(command: Command, context: &Context, output: Output, cancel: Ca
         Command::Export(args) => export(*args, context, output, cancel).await,
         Command::Verify(args) => verify::run(args, context, output, cancel).await,
     }
-}
-
-async fn note_removed(location: &Location, repository: &Repository, removal: &Removal) -> Result<()> {
-    let catalog = Catalog::open(location).await?;
-    let now_ms = catalog.now_unix_ms().await?;
-    catalog.mark_snapshot_removed(repository.id(), &removal.snapshot_id, now_ms).await?;
-    catalog.close().await;
-    Ok(())
 }
 
 async fn note_made(location: &Location, store: Arc<dyn Store>, manifest: &Manifest) -> Result<()> {

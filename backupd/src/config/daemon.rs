@@ -9,6 +9,7 @@ use toml::Spanned;
 
 use super::Password;
 use super::file::Text;
+use crate::catalog::Limits;
 use crate::error::Result;
 
 /// The shortest lease: below it a busy machine would lose jobs that it works on.
@@ -56,6 +57,12 @@ pub enum HookTarget {
     },
     /// By a program and its arguments.
     Command(Vec<String>),
+}
+
+impl From<&Daemon> for Limits {
+    fn from(daemon: &Daemon) -> Self {
+        Self { repository: daemon.jobs_per_repository, host: daemon.jobs_per_host }
+    }
 }
 
 impl Hook {

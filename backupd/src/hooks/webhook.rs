@@ -3,8 +3,9 @@
 use bytes::Bytes;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use http_body_util::Full;
-use hyper_rustls::HttpsConnectorBuilder;
-use hyper_util::client::legacy::Client;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client;
+use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use sha2::Sha256;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
@@ -14,7 +15,20 @@ use crate::clock;
 use crate::config::{Password, secret};
 use crate::error::{Class, Error, Result};
 
-pub(super) async fn tell(url: &str, key: &Password, event: &EventRow) -> Result<()> {
+/// Keeps its connections and the authorities of the system, for all hooks.
+pub(super) type Client = client::legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
+
+pub(super) fn client() -> Result<Client> {
+    let connector = HttpsConnectorBuilder::new()
+        .with_provider_and_native_roots(aws_lc_rs::default_provider())
+        .map_err(|error| Error::new(Class::Config, format!("the authorities of the system cannot be read: {error}")))?
+        .https_or_http()
+        .enable_http1()
+        .build();
+    Ok(client::legacy::Client::builder(TokioExecutor::new()).build(connector))
+}
+
+pub(super) async fn tell(client: &Client, url: &str, key: &Password, event: &EventRow) -> Result<()> {
     let failed = |why: String| Error::new(Class::Unforeseen, format!("{url}: {why}"));
     let body = serde_json::to_vec(event).map_err(|error| failed(error.to_string()))?;
     let sent_s = (clock::unix_ms(clock::now()) / 1000).to_string();
@@ -22,13 +36,6 @@ pub(super) async fn tell(url: &str, key: &Password, event: &EventRow) -> Result<
     let signature = sign(key.reveal().as_bytes(), &sent_s, &body)?;
     let request =
         hyper_util_request(url, &sent_s, &signature, event, body).map_err(|error| failed(error.to_string()))?;
-    let connector = HttpsConnectorBuilder::new()
-        .with_provider_and_native_roots(aws_lc_rs::default_provider())
-        .map_err(|error| failed(error.to_string()))?
-        .https_or_http()
-        .enable_http1()
-        .build();
-    let client: Client<_, Full<Bytes>> = Client::builder(TokioExecutor::new()).build(connector);
     let response = client.request(request).await.map_err(|error| failed(format!("it cannot be reached: {error}")))?;
     if response.status().is_success() { Ok(()) } else { Err(failed(format!("it answered {}", response.status()))) }
 }

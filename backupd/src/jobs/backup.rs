@@ -28,7 +28,8 @@ pub struct Parameters {
 
 pub(super) async fn run(held: &mut Held) -> Result<Vec<NewEvent>> {
     let (store, keys) = reach::store(&held.config, &held.row.repository).await?;
-    let manifest = capture(held, &store, &keys).await?;
+    let parameters = super::parameters(&held.row)?;
+    let manifest = capture(held, &store, &keys, parameters).await?;
     held.begin(Step::Record, &manifest.snapshot_id).await?;
     record::record(&held.catalog, Arc::clone(&store), &manifest).await?;
     let now_ms = held.catalog.now_unix_ms().await?;
@@ -40,11 +41,15 @@ pub(super) async fn run(held: &mut Held) -> Result<Vec<NewEvent>> {
 }
 
 /// The snapshot of this job: the one that an earlier attempt published, or a new one.
-pub(super) async fn capture(held: &mut Held, store: &Arc<dyn Store>, keys: &Keys) -> Result<Manifest> {
+pub(super) async fn capture(
+    held: &mut Held,
+    store: &Arc<dyn Store>,
+    keys: &Keys,
+    parameters: Parameters,
+) -> Result<Manifest> {
     if let Some(manifest) = left_before(held, store, keys).await? {
         return Ok(manifest);
     }
-    let parameters: Parameters = serde_json::from_str(&held.row.parameters).unwrap_or_default();
     let source = reach::source(&held.config, &held.row.cluster)?;
     let mut tags = source.tags;
     tags.extend(parameters.tags);

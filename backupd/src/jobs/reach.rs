@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use policies::replica::Wishes;
+use policies::retention;
 
+use crate::catalog::ScheduleRow;
 use crate::config::{Capture, Cluster, Config, Encryption, Password, secret};
 use crate::crypt::keyring::Keyring;
 use crate::error::{Class, Error, Result};
@@ -82,6 +84,22 @@ pub fn options(cluster: &Cluster, password: Option<&Password>) -> Result<SourceO
         options.password_file = Some(path.clone());
     }
     Ok(options)
+}
+
+/// What retention knows of the clusters of a repository: the rules of those whose automated backups are on, and which were
+/// removed. Of clusters that neither the configuration nor the catalog knows it knows nothing, and of those that are switched off neither.
+#[must_use]
+pub fn retained<'a>(
+    config: &'a Config,
+    schedules: &[ScheduleRow],
+    repository: &str,
+) -> BTreeMap<String, retention::Cluster<'a>> {
+    let here = config.clusters().filter(|cluster| cluster.repository == repository && cluster.automation.on);
+    let rules = |cluster: &'a Cluster| retention::Cluster::Registered(&cluster.automation.policy);
+    let mut known: BTreeMap<_, _> = here.map(|cluster| (cluster.name.clone(), rules(cluster))).collect();
+    let removed = schedules.iter().filter(|row| row.removed_ms.is_some());
+    known.extend(removed.map(|row| (row.cluster.clone(), retention::Cluster::Removed)));
+    known
 }
 
 /// What captures may cost, as the configuration says. Who shares it shares its limits.

@@ -42,11 +42,11 @@ pub(super) async fn delete(held: &mut Held) -> Result<Vec<NewEvent>> {
 }
 
 pub(super) async fn remove(held: &mut Held) -> Result<Vec<NewEvent>> {
-    let parameters: Parameters = serde_json::from_str(&held.row.parameters).unwrap_or_default();
+    let parameters: Parameters = super::parameters(&held.row)?;
     let mut with = "without a final snapshot".to_owned();
     if parameters.final_snapshot {
         let (store, keys) = reach::store(&held.config, &held.row.repository).await?;
-        let manifest = backup::capture(held, &store, &keys).await?;
+        let manifest = backup::capture(held, &store, &keys, backup::Parameters::default()).await?;
         let repository = Repository::open(store.clone()).await?;
         record::record(&held.catalog, store, &manifest).await?;
         verify::verified(held, &repository, &keys, None).await?;

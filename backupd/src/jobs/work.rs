@@ -195,11 +195,7 @@ async fn end(held: &Held, event: Event, why: &Why, done: &[NewEvent]) -> Result<
     // whether its end was asked for is known best by the row as it is now
     let row = JobRow { cancel_ms: held.catalog.job(&held.row.job_id).await?.cancel_ms, ..held.row.clone() };
     let events = |transition: &Transition| told(&row, event, transition, why, done);
-    let ended = held.catalog.end_job(&row, event, why, events, now_ms).await?;
-    if row.kind() == Kind::Backup && ended.state().is_final() && ended.state() != State::Succeeded {
-        held.catalog.note_outcome(&row.cluster, ended.state().as_str()).await?;
-    }
-    Ok(())
+    held.catalog.end_job(&row, event, why, events, now_ms).await.map(drop)
 }
 
 fn told(row: &JobRow, event: Event, transition: &Transition, why: &Why, done: &[NewEvent]) -> Vec<NewEvent> {

@@ -123,38 +123,29 @@ impl Repository {
         self.plan_retention(question).await
     }
 
-    /// Marks what nothing keeps, takes marks back, and removes those whose time has come.
+    /// Does what was judged of one snapshot: marks it, takes its mark back, or removes it. What only this snapshot is refused for,
+    /// now, is a problem of its line.
     ///
     /// # Errors
-    /// What the store says. What was done until then is done, and the next run goes on.
-    pub async fn carry_out(&self, plan: &mut Plan) -> Result<()> {
-        for line in &mut plan.lines {
-            let place = Place { cluster: line.cluster.clone(), snapshot_id: line.snapshot_id.clone() };
-            let done = match line.step {
-                Verdict::Keep | Verdict::Wait { .. } => Ok(()),
-                Verdict::Mark { expires_ms } => self.mark(&place, Some(expires_ms)).await,
-                Verdict::Unmark => self.mark(&place, None).await,
-                Verdict::Remove => self.delete_expired(&place).await.map(drop),
-            };
-            match done {
-                // somebody reads it or asked for it to be kept since we looked, or another run was faster
-                Err(error) if matches!(error.class(), Class::Busy | Class::Refused | Class::NotFound) => {
-                    line.problem = Some(error.message().to_owned());
-                }
-                done => done?,
+    /// What else the store says, which would say it of the next one, too. The next run goes on.
+    pub async fn carry_out(&self, line: &mut Line) -> Result<()> {
+        let place = Place { cluster: line.cluster.clone(), snapshot_id: line.snapshot_id.clone() };
+        let done = match line.step {
+            Verdict::Keep | Verdict::Wait { .. } => Ok(()),
+            Verdict::Mark { expires_ms } => self.mark(&place, Some(expires_ms)).await,
+            Verdict::Unmark => self.mark(&place, None).await,
+            Verdict::Remove => self.delete_expired(&place).await.map(drop),
+        };
+        match done {
+            // somebody reads it or asked for it to be kept since we looked, another run was faster, or the store has it locked
+            Err(error)
+                if matches!(error.class(), Class::Busy | Class::Refused | Class::NotFound | Class::StoreAuth) =>
+            {
+                line.problem = Some(error.message().to_owned());
+                Ok(())
             }
+            done => done,
         }
-        Ok(())
-    }
-
-    /// Judges the snapshots and carries that out.
-    ///
-    /// # Errors
-    /// As [`Self::plan_to_apply`] and [`Self::carry_out`].
-    pub async fn apply_retention(&self, question: Question<'_>) -> Result<Plan> {
-        let mut plan = self.plan_to_apply(question).await?;
-        self.carry_out(&mut plan).await?;
-        Ok(plan)
     }
 
     async fn mark(&self, place: &Place, expires_ms: Option<u64>) -> Result<()> {
@@ -184,10 +175,13 @@ impl Repository {
             false => None,
         };
         let verified = verdict.and_then(|fact| fact.says.get("ok").and_then(Value::as_bool));
-        let kept = match self.is_kept(place, false).await {
-            // a note that cannot be read may say so
-            Err(error) if error.class() == Class::Verification => true,
-            other => other?,
+        let kept = match has("fact-kept-") {
+            false => false,
+            true => match self.is_kept(place, false).await {
+                // a note that cannot be read may say so
+                Err(error) if error.class() == Class::Verification => true,
+                other => other?,
+            },
         };
         let claimed = entry.manifest.as_ref();
         let taken_at = claimed.and_then(|manifest| DateTime::parse_from_rfc3339(&manifest.begun_at).ok());

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use policies::job::{Event, Kind};
-use policies::window::decide::{Next, Question, SkipReason, decide};
+use policies::job::{Event, Kind, wait};
+use policies::window::decide::{NOBODY_RAN, Next, Question, decide};
 use policies::window::{Occurrence, Window};
 
-use crate::catalog::{Catalog, Code, Decision, NewEvent, NewJob, Outcome, ScheduleRow, Why};
+use crate::catalog::{Catalog, Code, Decision, Limits, NewEvent, NewJob, Outcome, ScheduleRow, Why};
 use crate::config::{Cluster, Config};
 use crate::error::{Class, Result};
 use crate::jobs::{about, submit};
@@ -73,6 +73,14 @@ async fn settle(
     now_ms: u64,
 ) -> Result<()> {
     let mut settled_ms = row.settled_ms.and_then(|ms| u64::try_from(ms).ok());
+    // only a clock that was put back meets what has fired already
+    let fired_ms = match settled_ms {
+        Some(settled_ms) if settled_ms > now_ms => {
+            let since_ms = window.containing(now_ms).map_or(now_ms, |open| open.start_ms);
+            catalog.fired_since(&cluster.name, since_ms).await?
+        }
+        _ => Vec::new(),
+    };
     for _ in 0..ROUNDS_MAX {
         let question = Question {
             cluster: &cluster.name,
@@ -80,22 +88,22 @@ async fn settle(
             missed: cluster.automation.missed,
             since_ms: row.since_ms,
             settled_ms,
-            fired_ms: &[],
-            held: None,
-            hold: None,
+            fired_ms: &fired_ms,
             now_ms,
         };
         let decision = decide(&question);
-        for (occurrence, why) in &decision.skipped {
-            missed(catalog, cluster, *occurrence, *why, now_ms).await?;
+        for occurrence in &decision.skipped {
+            missed(catalog, cluster, *occurrence, now_ms).await?;
             settled_ms = Some(occurrence.start_ms);
         }
         match decision.next {
             Next::Again => {}
-            Next::Start { occurrence, caught_up } => {
-                return fire(catalog, config, cluster, occurrence, caught_up, now_ms).await;
+            Next::Start { occurrence, caught_up, start_by_ms } => {
+                let mut job = submit::job(config, Kind::Backup, &cluster.name, "", now_ms)?;
+                job.start_by_ms = start_by_ms;
+                return fire(catalog, cluster, occurrence, caught_up, job, now_ms).await;
             }
-            Next::Held { .. } | Next::Wait { .. } | Next::Never => return Ok(()),
+            Next::Wait { .. } | Next::Never => return Ok(()),
         }
     }
     Ok(())
@@ -103,16 +111,15 @@ async fn settle(
 
 async fn fire(
     catalog: &Catalog,
-    config: &Config,
     cluster: &Cluster,
     occurrence: Occurrence,
     caught_up: bool,
+    mut job: NewJob,
     now_ms: u64,
 ) -> Result<()> {
     let name = automated_name(&cluster.name, occurrence.start_ms);
-    let mut job: NewJob = submit::job(config, Kind::Backup, &cluster.name, &name, now_ms)?;
+    job.snapshot_name.clone_from(&name);
     "automated".clone_into(&mut job.source);
-    job.start_by_ms = (!caught_up).then_some(occurrence.end_ms);
     let (outcome, code, reason) = if caught_up {
         (Outcome::CaughtUp, Code::WindowCaughtUp, "the last window was missed, and is made up for")
     } else {
@@ -131,21 +138,14 @@ async fn fire(
     catalog.decide_window(&decision, now_ms).await.map(drop)
 }
 
-async fn missed(
-    catalog: &Catalog,
-    cluster: &Cluster,
-    occurrence: Occurrence,
-    why: SkipReason,
-    now_ms: u64,
-) -> Result<()> {
-    let reason = why.to_string();
+async fn missed(catalog: &Catalog, cluster: &Cluster, occurrence: Occurrence, now_ms: u64) -> Result<()> {
     let at = crate::catalog::time_text(occurrence.start_ms);
-    let message = format!("the window of cluster {} at {at} passed without a backup: {reason}", cluster.name);
+    let message = format!("the window of cluster {} at {at} passed without a backup: {NOBODY_RAN}", cluster.name);
     let decision = Decision {
         cluster: &cluster.name,
         occurrence_ms: occurrence.start_ms,
         outcome: Outcome::Missed,
-        reason: &reason,
+        reason: NOBODY_RAN,
         job: None,
         event: NewEvent::new(Code::WindowMissed, message).of(&cluster.name),
     };
@@ -162,10 +162,12 @@ fn automated_name(cluster: &str, start_ms: u64) -> String {
     format!("{prefix}{cluster}-{minute}")
 }
 
-/// Jobs that could not begin in their window.
-pub(super) async fn late(catalog: &Catalog, now_ms: u64) -> Result<()> {
+/// Jobs that could not begin in their time, with what they wait for now that it is over.
+pub(super) async fn late(catalog: &Catalog, config: &Config, now_ms: u64) -> Result<()> {
+    let limits = Limits::from(&config.daemon);
     for row in catalog.late_jobs(now_ms).await? {
-        let why = Why { class: Class::Busy.code().to_owned(), reason: waited_for(&row.reason) };
+        let reason = wait(&catalog.beside_job(&row, limits).await?).to_string();
+        let why = Why { class: Class::Busy.code().to_owned(), reason };
         let events = |_: &policies::job::Transition| {
             let message = format!("backup {} could not begin in its window: {}", row.snapshot_name, why.reason);
             vec![about(&row, Code::WindowMissed, message)]
@@ -178,14 +180,6 @@ pub(super) async fn late(catalog: &Catalog, now_ms: u64) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn waited_for(reason: &str) -> String {
-    if reason.is_empty() {
-        "no worker had room for it".to_owned()
-    } else {
-        format!("after an attempt that ended with: {reason}")
-    }
 }
 
 #[cfg(test)]

@@ -60,8 +60,6 @@ fn failures_are_tried_again_with_growing_waits_up_to_a_limit() {
     assert_eq!(fail(3, true).not_before_unix_ms, 20_100);
     assert_eq!(fail(ATTEMPTS_MAX, true).to, State::Failed);
     assert_eq!(fail(1, false).to, State::Failed);
-    let windowed = Job { start_by_unix_ms: Some(5_000), ..JOB };
-    assert_eq!(next(&windowed, Event::Fail { retryable: true }, 100).unwrap().to, State::Failed);
     assert_eq!(wait_ms(u32::MAX), RETRY_MAX_MS);
 }
 

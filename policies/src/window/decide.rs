@@ -5,8 +5,6 @@
 //! its write into that table succeeded; so an occurrence fires once, however many schedulers ask. The one change that the table allows is from
 //! skipped to fired: a clock that was ahead has skipped what is still to come.
 
-use std::fmt;
-
 use serde::{Deserialize, Serialize};
 
 use super::{Occurrence, Window};
@@ -25,52 +23,9 @@ pub enum Missed {
     CatchUp,
 }
 
-/// Why a backup that is due cannot start at the moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Hold {
-    /// The cluster's backup before it is still running.
-    StillRunning,
-    /// As many backups write to its repository as may at one time.
-    RepositoryLimit,
-    /// As many captures run on one of its hosts as may at one time.
-    HostLimit,
-    /// As many jobs run in this daemon as may at one time.
-    DaemonLimit,
-    /// The daemon is ending.
-    ShuttingDown,
-}
-
-impl fmt::Display for Hold {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::StillRunning => "the backup before it was still running",
-            Self::RepositoryLimit => "its repository had as many backups as may run at one time",
-            Self::HostLimit => "one of its hosts had as many captures as may run at one time",
-            Self::DaemonLimit => "the daemon had as many jobs as may run at one time",
-            Self::ShuttingDown => "the daemon was ending",
-        })
-    }
-}
-
-/// Why an occurrence passed without a backup.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum SkipReason {
-    /// No scheduler looked at it while it could start.
-    NobodyRan,
-    /// It could not start until it ended.
-    Held(Hold),
-}
-
-impl fmt::Display for SkipReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NobodyRan => f.write_str("no daemon was running when it was due"),
-            Self::Held(hold) => hold.fmt(f),
-        }
-    }
-}
+/// Why an occurrence is skipped: the one reason there is. A backup that fires and then finds no turn is ended by its
+/// `start_by_ms`, with the reason that [`crate::job::Wait`] gives.
+pub const NOBODY_RAN: &str = "no daemon was running when it was due";
 
 /// What is known of one cluster and its window.
 #[derive(Debug, Clone, Copy)]
@@ -88,10 +43,6 @@ pub struct Question<'a> {
     /// The starts of occurrences that fired, ascending. Those that begin before `now_ms` less the length of the window may be left
     /// out, unless the clock was put back.
     pub fired_ms: &'a [u64],
-    /// The start of an occurrence that was due, and why it could not start when a scheduler last looked.
-    pub held: Option<(u64, Hold)>,
-    /// Why nothing could start now; `None` when it could.
-    pub hold: Option<Hold>,
     /// The time now.
     pub now_ms: u64,
 }
@@ -99,8 +50,8 @@ pub struct Question<'a> {
 /// What is to be done, in this order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
-    /// Occurrences to note as skipped, with an event each; at most [`SKIPS_MAX`], oldest first.
-    pub skipped: Vec<(Occurrence, SkipReason)>,
+    /// Occurrences to note as skipped because of [`NOBODY_RAN`], with an event each; at most [`SKIPS_MAX`], oldest first.
+    pub skipped: Vec<Occurrence>,
     /// Then this.
     pub next: Next,
 }
@@ -114,13 +65,9 @@ pub enum Next {
         occurrence: Occurrence,
         /// It is over and is caught up.
         caught_up: bool,
-    },
-    /// It is due but cannot start: note why as `held`, and ask again soon.
-    Held {
-        /// Which.
-        occurrence: Occurrence,
-        /// Why.
-        hold: Hold,
+        /// When it is too late to begin, ms since 1970: at the end of the occurrence, or, where what was missed is caught up, when
+        /// the next one begins; `None` when there is no next one.
+        start_by_ms: Option<u64>,
     },
     /// Nothing to do before `until_ms`.
     Wait {
@@ -163,7 +110,7 @@ pub fn decide(question: &Question<'_>) -> Decision {
         }
         if past.len() > SKIPS_MAX {
             past.truncate(SKIPS_MAX);
-            return Decision { skipped: question.reasons(past), next: Next::Again };
+            return Decision { skipped: past, next: Next::Again };
         }
         if at_ms == u64::MAX {
             break;
@@ -175,7 +122,7 @@ pub fn decide(question: &Question<'_>) -> Decision {
         (None, Some(occurrence)) => question.start(occurrence, true),
         (None, None) => comes.map_or(Next::Never, |comes| question.about(comes)),
     };
-    Decision { skipped: question.reasons(past), next }
+    Decision { skipped: past, next }
 }
 
 impl Question<'_> {
@@ -186,17 +133,10 @@ impl Question<'_> {
     }
 
     fn start(&self, occurrence: Occurrence, caught_up: bool) -> Next {
-        match self.hold {
-            Some(hold) => Next::Held { occurrence, hold },
-            None => Next::Start { occurrence, caught_up },
-        }
-    }
-
-    fn reasons(&self, past: Vec<Occurrence>) -> Vec<(Occurrence, SkipReason)> {
-        let reason = |occurrence: &Occurrence| match self.held {
-            Some((start_ms, hold)) if start_ms == occurrence.start_ms => SkipReason::Held(hold),
-            _ => SkipReason::NobodyRan,
+        let start_by_ms = match self.missed {
+            Missed::Skip => Some(occurrence.end_ms),
+            Missed::CatchUp => self.window.at_or_after(occurrence.start_ms.saturating_add(1)).map(|next| next.start_ms),
         };
-        past.into_iter().map(|occurrence| (occurrence, reason(&occurrence))).collect()
+        Next::Start { occurrence, caught_up, start_by_ms }
     }
 }

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Datelike, NaiveDateTime, TimeDelta, Timelike};
 use proptest::prelude::*;
 
-use super::decide::{Decision, Hold, Missed, Next, Question, SKIPS_MAX, SkipReason, decide};
+use super::decide::{Decision, Missed, Next, Question, SKIPS_MAX, decide};
 use super::*;
 
 fn at(text: &str) -> u64 {
@@ -155,8 +155,6 @@ fn question(window: &Window, now_ms: u64) -> Question<'_> {
         since_ms: at("2026-11-20T00:00:00Z"),
         settled_ms: Some(at("2026-11-24T03:00:00Z")),
         fired_ms: &[],
-        held: None,
-        hold: None,
         now_ms,
     }
 }
@@ -173,7 +171,7 @@ fn a_window_waits_for_its_start_then_fires_then_waits_for_the_next() {
         assert_eq!(next(now_ms, before), Decision { skipped: vec![], next: wait });
     }
     for now_ms in [start_ms, today.end_ms - 1] {
-        let start = Next::Start { occurrence: today, caught_up: false };
+        let start = Next::Start { occurrence: today, caught_up: false, start_by_ms: Some(today.end_ms) };
         assert_eq!(next(now_ms, before), Decision { skipped: vec![], next: start });
         assert!(matches!(next(now_ms, Some(today.start_ms)).next, Next::Wait { occurrence, .. } if occurrence > today));
     }
@@ -185,27 +183,25 @@ fn a_window_waits_for_its_start_then_fires_then_waits_for_the_next() {
 }
 
 #[test]
-fn what_was_missed_is_skipped_with_its_reason_or_caught_up_once() {
+fn what_was_missed_is_skipped_or_caught_up_once() {
     let window = window("03:00-05:00");
     let now_ms = at("2026-11-27T12:00:00Z");
     let days = ["2026-11-25", "2026-11-26", "2026-11-27"];
     let missed = days.map(|day| window.at_or_after(at(&format!("{day}T00:00:00Z"))).unwrap());
-    let held = Some((missed[1].start_ms, Hold::HostLimit));
-    let skip = decide(&Question { held, ..question(&window, now_ms) });
-    let reasons = [SkipReason::NobodyRan, SkipReason::Held(Hold::HostLimit), SkipReason::NobodyRan];
-    assert_eq!(skip.skipped, missed.into_iter().zip(reasons).collect::<Vec<_>>());
+    let skip = decide(&question(&window, now_ms));
+    assert_eq!(skip.skipped, missed);
     assert!(matches!(skip.next, Next::Wait { .. }));
 
-    let catch_up = Question { missed: Missed::CatchUp, held, ..question(&window, now_ms) };
+    let catch_up = Question { missed: Missed::CatchUp, ..question(&window, now_ms) };
     let newest = missed[2];
     assert_eq!(decide(&catch_up).skipped, skip.skipped[..2]);
-    assert_eq!(decide(&catch_up).next, Next::Start { occurrence: newest, caught_up: true });
-    let hold = Question { hold: Some(Hold::StillRunning), ..catch_up };
-    assert_eq!(decide(&hold).next, Next::Held { occurrence: newest, hold: Hold::StillRunning });
+    // whatever is caught up may wait for its turn until the next one begins
+    let start_by_ms = Some(at("2026-11-28T03:00:00Z"));
+    assert_eq!(decide(&catch_up).next, Next::Start { occurrence: newest, caught_up: true, start_by_ms });
     // one that is open comes in its place
     let now_ms = missed[2].end_ms - 1;
     let open = decide(&Question { now_ms, ..catch_up });
-    assert_eq!((open.skipped.len(), open.next), (2, Next::Start { occurrence: newest, caught_up: false }));
+    assert_eq!((open.skipped.len(), open.next), (2, Next::Start { occurrence: newest, caught_up: false, start_by_ms }));
     let settled_ms = Some(newest.start_ms);
     let after = decide(&Question { settled_ms, ..catch_up });
     assert!(after.skipped.is_empty() && matches!(after.next, Next::Wait { .. }));
@@ -219,7 +215,8 @@ fn a_clock_that_is_put_back_fires_nothing_twice_and_loses_nothing() {
     let now_ms = today.end_ms - 1;
     // the clock was ahead until the 30th: nothing was running then, so all until there was skipped
     let ahead = Question { settled_ms: Some(day("2026-11-30").start_ms), ..question(&window, now_ms) };
-    assert_eq!(decide(&ahead), Decision { skipped: vec![], next: Next::Start { occurrence: today, caught_up: false } });
+    let next = Next::Start { occurrence: today, caught_up: false, start_by_ms: Some(today.end_ms) };
+    assert_eq!(decide(&ahead), Decision { skipped: vec![], next });
     // and this one was fired
     let fired = Question { fired_ms: &[today.start_ms], ..ahead };
     let Decision { skipped, next: Next::Wait { occurrence, .. } } = decide(&fired) else { panic!() };
@@ -235,16 +232,13 @@ fn a_long_outage_is_told_in_pieces() {
         let decision = decide(&asked);
         assert!(decision.skipped.len() <= SKIPS_MAX);
         named.extend(decision.skipped);
-        asked.settled_ms = named.last().map(|(occurrence, _)| occurrence.start_ms);
+        asked.settled_ms = named.last().map(|occurrence: &Occurrence| occurrence.start_ms);
         if decision.next != Next::Again {
             break decision.next;
         }
     };
     assert_eq!(named.len(), 1440);
-    assert!(
-        named.is_sorted_by_key(|(occurrence, _)| *occurrence)
-            && matches!(last, Next::Start { caught_up: false, .. } | Next::Wait { .. })
-    );
+    assert!(named.is_sorted() && matches!(last, Next::Start { caught_up: false, .. } | Next::Wait { .. }));
 }
 
 /// The fields of a cron expression, as lists of values; `None` is `*`.

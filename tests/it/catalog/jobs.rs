@@ -1,18 +1,16 @@
-//! Jobs, windows, events and the audit chain.
+//! Jobs, events and the audit chain.
 
 use std::time::Duration;
 
-use backupd::catalog::{
-    Beat, Catalog, Code, Decision, JobFilter, Limits, NewEvent, NewJob, Outcome, Why, Worker, new_id,
-};
+use backupd::catalog::{Beat, Catalog, Code, JobFilter, Limits, NewEvent, NewJob, Why, Worker, new_id};
 use backupd::error::Class;
-use policies::job::{Event, Kind, State, Step};
+use policies::job::{Event, Kind, State, Step, Wait, wait};
 
 use super::Place;
 
 const WIDE: Limits = Limits { repository: 10, host: 10 };
 
-fn job(id: &str, cluster: &str) -> NewJob {
+pub(super) fn job(id: &str, cluster: &str) -> NewJob {
     NewJob {
         job_id: id.into(),
         kind: Kind::Backup,
@@ -150,31 +148,6 @@ pub(super) async fn cancel_ends_what_waits_and_tells_who_works(place: &Place) {
     assert_eq!(catalog.forget_jobs(230).await.unwrap(), 1);
 }
 
-pub(super) async fn an_occurrence_is_decided_once_by_however_many_schedulers(place: &Place) {
-    place.open().await.put_schedule("c", "main", ("* * * * * for 1m in UTC", false), 60, 1).await.unwrap();
-    let decide = |place: Place, n: u32| async move {
-        let catalog = place.open().await;
-        let new = job(&format!("j{n}"), "c");
-        let event = NewEvent::new(Code::WindowFired, "now").of("c");
-        let decision = Decision {
-            cluster: "c",
-            occurrence_ms: 3_600_000,
-            outcome: Outcome::Fired,
-            reason: "it is time",
-            job: Some(&new),
-            event,
-        };
-        catalog.decide_window(&decision, 3_600_001).await.unwrap()
-    };
-    let deciding: tokio::task::JoinSet<_> = (0..8).map(|n| decide(place.clone(), n)).collect();
-    assert_eq!(deciding.join_all().await.into_iter().filter(|decided| *decided).count(), 1);
-    let catalog = place.open().await;
-    assert_eq!(catalog.jobs(&JobFilter::default()).await.unwrap().len(), 1);
-    assert_eq!(catalog.events(Some("c"), 0).await.unwrap().len(), 1);
-    assert_eq!(catalog.known_schedule("c").await.unwrap().settled_ms, Some(3_600_000));
-    assert_eq!(catalog.forget_windows(u64::MAX).await.unwrap(), 0, "the newest stays");
-}
-
 pub(super) async fn hooks_are_told_until_they_heard(place: &Place) {
     let catalog = place.open().await;
     for n in 0..3 {
@@ -198,6 +171,115 @@ pub(super) async fn hooks_are_told_until_they_heard(place: &Place) {
     assert_eq!(catalog.forget_events(1002).await.unwrap(), 2);
 }
 
+pub(super) async fn a_worker_that_comes_back_under_its_name_is_another(place: &Place) {
+    let catalog = place.open().await;
+    add(&catalog, job("j", "c")).await;
+    let take = |now| {
+        let catalog = catalog.clone();
+        async move {
+            let row = catalog.job("j").await.unwrap();
+            let held = catalog.claim_job(&row, &worker("w"), WIDE, now).await.unwrap().unwrap();
+            catalog.begin_step(&held, Step::Capture, "s", now).await.unwrap()
+        }
+    };
+    let first = take(200).await;
+    let lost = catalog.lost_jobs(800).await.unwrap();
+    catalog.end_job(&lost[0], Event::LeaseLost, &Why::default(), |_| vec![], 800).await.unwrap();
+    let second = take(900).await;
+    assert_eq!((first.fencing, second.fencing, &first.worker), (1, 2, &second.worker));
+    // name and state are those of the first, its number is not
+    let beat = catalog.beat_job(&first, &worker("w"), &Beat::default(), 901).await.unwrap_err();
+    assert_eq!((beat.class(), beat.is_retryable()), (Class::Busy, false));
+    assert_eq!(catalog.begin_step(&first, Step::Record, "", 901).await.unwrap_err().class(), Class::Busy);
+    let end = catalog.end_job(&first, Event::Fail { retryable: false }, &Why::default(), |_| vec![], 901).await;
+    assert_eq!(end.unwrap_err().class(), Class::Busy);
+    assert_eq!(catalog.job("j").await.unwrap(), second);
+}
+
+pub(super) async fn what_the_limits_hold_back_hides_nothing_else(place: &Place) {
+    let catalog = place.open().await;
+    let limits = Limits { repository: 2, host: 2 };
+    let ready = |count| {
+        let catalog = catalog.clone();
+        async move {
+            let rows = catalog.ready_jobs(limits, 200, count).await.unwrap();
+            rows.into_iter().map(|row| row.job_id).collect::<Vec<_>>()
+        }
+    };
+    let new = |id: &str, cluster: &str, repository: &str, host: &str| NewJob {
+        repository: repository.into(),
+        host: host.into(),
+        ..job(id, cluster)
+    };
+    for (id, host) in [("r1", "h1"), ("r2", "h2")] {
+        add(&catalog, new(id, id, "full", host)).await;
+        let row = catalog.job(id).await.unwrap();
+        catalog.claim_job(&row, &worker("w"), limits, 150).await.unwrap().unwrap();
+    }
+    // these come first and cannot begin: their repository is full, or their cluster has one
+    for n in 0..5 {
+        add(&catalog, new(&format!("a{n}"), &format!("a{n}"), "full", "h9")).await;
+    }
+    add(&catalog, new("b", "r1", "free", "h9")).await;
+    let late = NewJob { start_by_ms: Some(199), ..new("c", "c", "free", "h9") };
+    add(&catalog, late).await;
+    add(&catalog, NewJob { not_before_ms: 201, ..new("d", "d", "free", "h9") }).await;
+    add(&catalog, new("e", "e", "free", "h1")).await;
+    add(&catalog, new("f", "f", "free", "")).await;
+    assert_eq!(ready(1).await, ["e"]);
+    assert_eq!(ready(9).await, ["e", "f"]);
+    let row = catalog.job("e").await.unwrap();
+    catalog.claim_job(&row, &worker("w"), limits, 150).await.unwrap().unwrap();
+    add(&catalog, new("g", "g", "free", "h1")).await;
+    assert_eq!(ready(9).await, ["f"], "its host has two");
+    let beside = |id: &'static str| {
+        let catalog = catalog.clone();
+        async move { wait(&catalog.beside_job(&catalog.job(id).await.unwrap(), limits).await.unwrap()) }
+    };
+    assert_eq!(
+        [beside("a0").await, beside("b").await, beside("g").await, beside("f").await],
+        [Wait::Repository, Wait::Same, Wait::Host, Wait::Worker]
+    );
+}
+
+pub(super) async fn the_outcome_of_a_backup_is_noted_however_it_ends(place: &Place) {
+    let catalog = place.open().await;
+    catalog.put_schedule("c", "main", ("", false), 0, 1).await.unwrap();
+    let outcome = || {
+        let catalog = catalog.clone();
+        async move { catalog.known_schedule("c").await.unwrap().last_outcome }
+    };
+    let end = |id: &'static str, claimed: bool, event: Event, now| {
+        let catalog = catalog.clone();
+        async move {
+            add(&catalog, job(id, "c")).await;
+            let mut row = catalog.job(id).await.unwrap();
+            if claimed {
+                let held = catalog.claim_job(&row, &worker("w"), WIDE, 200).await.unwrap().unwrap();
+                let held = catalog.begin_step(&held, Step::Capture, "s", 200).await.unwrap();
+                row = catalog.begin_step(&held, Step::Record, "", 200).await.unwrap();
+            }
+            catalog.end_job(&row, event, &Why::default(), |_| vec![], now).await.unwrap()
+        }
+    };
+    end("a", true, Event::Finish, 210).await;
+    assert_eq!(outcome().await, "succeeded");
+    end("b", false, Event::Cancel, 210).await;
+    assert_eq!(outcome().await, "canceled");
+    end("c", true, Event::Finish, 210).await;
+    end("d", false, Event::Late, 1001).await;
+    assert_eq!(outcome().await, "failed");
+    end("e", true, Event::Finish, 210).await;
+    end("f", true, Event::Fail { retryable: true }, 210).await;
+    assert_eq!(outcome().await, "succeeded", "it is tried again");
+    let mut row = catalog.job("f").await.unwrap();
+    for now in [20_000, 40_000, 80_000] {
+        let held = catalog.claim_job(&row, &worker("w"), WIDE, now).await.unwrap().unwrap();
+        row = catalog.end_job(&held, Event::LeaseLost, &Why::default(), |_| vec![], now + 600).await.unwrap();
+    }
+    assert_eq!((row.state(), outcome().await.as_str()), (State::Failed, "failed"));
+}
+
 pub(super) async fn a_changed_audit_line_is_noticed(place: &Place) {
     let catalog = place.open().await;
     let audit = |place: Place, n: u32| async move {
@@ -214,19 +296,4 @@ pub(super) async fn a_changed_audit_line_is_noticed(place: &Place) {
     sqlx::query("DELETE FROM audit WHERE number = 2").execute(&pool).await.unwrap();
     assert_eq!(catalog.audit_lines().await.unwrap().1, Some(2));
     assert_ne!(new_id(5).unwrap(), new_id(5).unwrap());
-}
-
-pub(super) async fn a_schedule_keeps_its_times_and_begins_anew_with_another_window(place: &Place) {
-    use backupd::catalog::Mark;
-    let catalog = place.open().await;
-    assert!(catalog.put_schedule("c", "main", ("03:00-05:00", false), 86_400, 10).await.unwrap());
-    catalog.mark_schedule("c", Mark::Success, 20).await.unwrap();
-    assert!(!catalog.put_schedule("c", "main", ("03:00-05:00", false), 86_400, 30).await.unwrap());
-    let row = catalog.known_schedule("c").await.unwrap();
-    assert_eq!((row.since_ms, row.last_success_ms, row.last_outcome.as_str()), (10, Some(20), "succeeded"));
-    catalog.put_schedule("c", "main", ("04:00-06:00", false), 86_400, 40).await.unwrap();
-    assert_eq!(catalog.known_schedule("c").await.unwrap().since_ms, 40);
-    catalog.mark_schedule("gone", Mark::Removed, 50).await.unwrap();
-    assert_eq!(catalog.schedules().await.unwrap().len(), 2);
-    assert_eq!(catalog.known_schedule("nobody").await.unwrap_err().class(), Class::NotFound);
 }

@@ -96,3 +96,22 @@ pub(super) async fn lists_are_newest_first_and_in_pages(place: &Place) {
     assert_eq!(list(SnapshotFilter { after: Some((30, "s3".into())), ..all() }).await, ["s2", "s4", "s1"]);
     assert_eq!(list(SnapshotFilter { after: Some((20, "s4".into())), ..all() }).await, ["s1"]);
 }
+
+pub(super) async fn the_newest_is_that_of_one_repository(place: &Place) {
+    let catalog = place.open().await;
+    let old = snapshot("s1", "c", 10);
+    let newer = SnapshotRow { repository_id: "other".into(), ..snapshot("s2", "c", 20) };
+    let copy = SnapshotRow { repository_id: "other".into(), name: "copy".into(), ..old.clone() };
+    for row in [&old, &newer, &copy, &snapshot("s3", "d", 30)] {
+        catalog.record_snapshot(row, &[shard(0)]).await.unwrap();
+    }
+    let newest = |cluster: &'static str, repository: &'static str| {
+        let catalog = catalog.clone();
+        async move { catalog.newest_snapshot(cluster, repository).await.unwrap() }
+    };
+    assert_eq!(newest("c", "r").await.as_deref(), Some("name-of-s1"));
+    assert_eq!(newest("c", "other").await.as_deref(), Some("name-of-s2"));
+    assert_eq!(newest("d", "other").await, None);
+    catalog.mark_snapshot_removed("r", "s1", 40).await.unwrap();
+    assert_eq!(newest("c", "r").await, None);
+}

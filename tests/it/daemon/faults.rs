@@ -1,8 +1,9 @@
 //! The catalog goes away, is cut off, or has no room: nothing is lost, and the messages say what happened.
 
-use std::process::Command;
+use std::path::Path;
 
 use super::{Fleet, LIMIT, get, postgres};
+use crate::harness::mount::Mount;
 use crate::harness::postgres::Postgres;
 use crate::harness::process::wait_for;
 
@@ -55,45 +56,27 @@ fn a_postgres_that_is_cut_and_stopped_delays_jobs_and_loses_none() {
     assert!(log.contains("the catalog does not answer") && log.contains("the catalog answers again"), "{log}");
 }
 
-/// A folder with a file system of its own.
-struct Small(tempfile::TempDir);
-
-impl Small {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let mount =
-            Command::new("mount").args(["-t", "tmpfs", "-o", "size=2m", "tmpfs"]).arg(folder.path()).output().unwrap();
-        assert!(mount.status.success(), "mount (as root): {}", String::from_utf8_lossy(&mount.stderr));
-        Self(folder)
-    }
-
-    /// Takes all the room that there is.
-    fn fill(&self) {
-        use std::io::Write as _;
-        let mut file = std::fs::File::create(self.0.path().join("filler")).unwrap();
-        for size in [64 << 10, 1024, 1] {
-            while file.write_all(&vec![1; size]).is_ok() {}
-        }
-    }
-}
-
-impl Drop for Small {
-    fn drop(&mut self) {
-        let _gone_with_the_machine = Command::new("umount").arg("-l").arg(self.0.path()).status();
+/// Takes all the room that there is in a folder.
+fn fill(folder: &Path) {
+    use std::io::Write as _;
+    let mut file = std::fs::File::create(folder.join("filler")).unwrap();
+    for size in [64 << 10, 1024, 1] {
+        while file.write_all(&vec![1; size]).is_ok() {}
     }
 }
 
 #[test]
 fn a_full_disk_under_sqlite_stops_nothing_for_good() {
-    let small = Small::new();
-    let catalog = format!("path = \"{}\"", small.0.path().join("catalog.sqlite").display());
+    let folder = tempfile::tempdir().unwrap();
+    let _small = Mount::small(folder.path(), "2m");
+    let catalog = format!("path = \"{}\"", folder.path().join("catalog.sqlite").display());
     let fleet = Fleet::new(1, &catalog, DAEMON, "snapshot_retention_limit = 0");
     let daemon = fleet.daemon();
     fleet.wait_job(&fleet.ask("c0", "before"), &["succeeded"]);
     fleet.servers[0].pause();
     let running = fleet.ask("c0", "during");
     fleet.wait_step(&running, "capture");
-    small.fill();
+    fill(folder.path());
     fleet.servers[0].resume();
     let refused = wait_for("the refusal", LIMIT, || {
         let asked = fleet.cli.run(&["snapshot", "create", "c0", "--name", "refused", "--no-wait"]);
@@ -102,7 +85,7 @@ fn a_full_disk_under_sqlite_stops_nothing_for_good() {
     assert!(refused.stderr.contains("disk is full"), "{refused}");
     // without the catalog a snapshot can still be made, and says what was not noted
     fleet.cli.run(&["snapshot", "create", "c0", "--name", "by-hand"]).ok().says("catalog");
-    std::fs::remove_file(small.0.path().join("filler")).unwrap();
+    std::fs::remove_file(folder.path().join("filler")).unwrap();
     fleet.wait_job(&running, &["succeeded"]);
     fleet.wait_job(&fleet.ask("c0", "after"), &["succeeded"]);
     daemon.running.signal("TERM");

@@ -106,3 +106,25 @@ fn hooks_are_told_of_events_until_they_heard() {
     let log = daemon.wait(LIMIT).ok().stderr;
     assert!(!log.contains("s3cret"), "secrets are in no log");
 }
+
+#[test]
+fn a_hook_that_never_answers_holds_up_no_other_and_no_end() {
+    // connections are taken, and nothing is ever said
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let fleet = Fleet::new(0, &sqlite(), "", "");
+    let (config, told) = (std::fs::read_to_string(fleet.path("backupd.toml")).unwrap(), fleet.path("told"));
+    let hooks = format!(
+        "[hooks.a]\nurl = \"http://{}/\"\nsecret_file = \"secret\"\n\
+         [hooks.b]\ncommand = [\"touch\", \"{}\"]\nevents = [\"daemon.started\"]\n",
+        silent.local_addr().unwrap(),
+        told.display()
+    );
+    std::fs::write(fleet.path("backupd.toml"), config + &hooks).unwrap();
+    std::fs::write(fleet.path("secret"), "s3cret\n").unwrap();
+    let daemon = fleet.daemon();
+    let (_connection, _) = silent.accept().unwrap();
+    wait_for("the other hook", LIMIT, || if told.exists() { Ok(()) } else { Err(String::new()) });
+    daemon.running.signal("TERM");
+    let ended = daemon.wait(LIMIT).ok();
+    assert!(!ended.stderr.contains("a hook was not told"), "the first was still being told: {ended}");
+}

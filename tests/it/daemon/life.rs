@@ -1,8 +1,13 @@
 //! The life of a daemon: jobs from the command line, cancelling, ending, reloading, what it answers over HTTP.
 
+use backupd::config::Config;
+use backupd::jobs::submit;
+use policies::job::Kind;
+
 use super::{Fleet, LIMIT, get, sqlite};
 use crate::harness::postgres::Postgres;
 use crate::harness::process::wait_for;
+use crate::harness::s3::block_on;
 
 const SHORT: &str = "lease = \"2s\"\nstop_wait = \"0s\"\njobs = 4\njobs_per_host = 8\n";
 
@@ -134,6 +139,58 @@ fn removal_takes_a_final_snapshot_first(fleet: &Fleet) {
     assert_eq!(fleet.json(&["cluster", "show", "c0"])["cluster"]["status"], "removed");
     fleet.cli.run(&["snapshot", "verify", "last"]).ok();
     fleet.cli.run(&["cluster", "remove", "nobody"]).exits(10);
+    // it may come back: with what it had, and new snapshots beside them
+    fleet.cli.run(&["cluster", "register", "nobody"]).exits(10);
+    fleet.cli.run(&["cluster", "register", "c0"]).ok();
+    fleet.cli.run(&["cluster", "register", "c0"]).exits(18);
+    assert_eq!(fleet.json(&["cluster", "show", "c0"])["cluster"]["status"], "registered");
+    fleet.wait_job(&fleet.ask("c0", "back"), &["succeeded"]);
+    let names = fleet.snapshots();
+    assert!(["one", "last", "back"].iter().all(|name| names.contains(&(*name).to_owned())), "{names:?}");
+}
+
+#[test]
+fn what_was_asked_for_and_is_not_understood_is_not_guessed_at() {
+    let fleet = Fleet::new(1, &sqlite(), SHORT, off());
+    let now_ms = block_on(fleet.catalog().now_unix_ms()).unwrap();
+    let config = Config::load(Some(&fleet.path("backupd.toml"))).unwrap();
+    let add = |kind, name: &str, parameters: &str| {
+        let mut new = submit::job(&config, kind, "c0", name, now_ms).unwrap();
+        parameters.clone_into(&mut new.parameters);
+        block_on(fleet.catalog().add_job(&new, &[], now_ms)).unwrap();
+        new.job_id
+    };
+    let removal = add(Kind::Remove, "last", r#"{"who":"me","final_snapshot":true,"of_a_later_version":1}"#);
+    let backup = add(Kind::Backup, "one", r#"{"of_a_later_version":1}"#);
+    let daemon = fleet.daemon();
+    for id in [removal, backup] {
+        let failed = fleet.wait_job(&id, &["succeeded", "failed"]);
+        assert_eq!((failed["state"].as_str(), failed["class"].as_str()), (Some("failed"), Some("version")), "{failed}");
+    }
+    assert_eq!(fleet.json(&["cluster", "show", "c0"])["cluster"]["status"], "registered");
+    assert!(fleet.snapshots().is_empty());
+    daemon.running.signal("TERM");
+    daemon.wait(LIMIT).ok();
+}
+
+#[test]
+fn a_daemon_that_ends_says_so_until_its_work_has_ended() {
+    let fleet = Fleet::new(1, &sqlite(), SHORT, off());
+    let daemon = format!("lease = \"2s\"\nstop_wait = \"5m\"\nlisten = \"127.0.0.1:{}\"\n", fleet.port.number);
+    fleet.configure(&sqlite(), &daemon, off());
+    let daemon = fleet.daemon();
+    fleet.servers[0].pause();
+    let running = fleet.ask("c0", "one");
+    fleet.wait_step(&running, "capture");
+    daemon.running.signal("TERM");
+    wait_for("readiness to end", LIMIT, || match get(fleet.port.number, "/readyz") {
+        Ok((503, text)) if text.contains("ending") => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    assert_eq!(get(fleet.port.number, "/healthz").unwrap().0, 200, "it lives as long as its work");
+    fleet.servers[0].resume();
+    daemon.wait(LIMIT * 2).ok();
+    assert_eq!(fleet.job(&running)["state"], "succeeded");
 }
 
 #[test]

@@ -1,0 +1,81 @@
+//! Schedules and windows.
+
+use backupd::catalog::{Catalog, Code, Decision, JobFilter, Mark, NewEvent, NewJob, Outcome};
+use backupd::error::Class;
+
+use super::Place;
+use super::jobs::job;
+
+pub(super) async fn an_occurrence_is_decided_once_by_however_many_schedulers(place: &Place) {
+    place.open().await.put_schedule("c", "main", ("* * * * * for 1m in UTC", false), 60, 1).await.unwrap();
+    let decide = |place: Place, n: u32| async move {
+        let catalog = place.open().await;
+        let new = job(&format!("j{n}"), "c");
+        let event = NewEvent::new(Code::WindowFired, "now").of("c");
+        let decision = Decision {
+            cluster: "c",
+            occurrence_ms: 3_600_000,
+            outcome: Outcome::Fired,
+            reason: "it is time",
+            job: Some(&new),
+            event,
+        };
+        catalog.decide_window(&decision, 3_600_001).await.unwrap()
+    };
+    let deciding: tokio::task::JoinSet<_> = (0..8).map(|n| decide(place.clone(), n)).collect();
+    assert_eq!(deciding.join_all().await.into_iter().filter(|decided| *decided).count(), 1);
+    let catalog = place.open().await;
+    assert_eq!(catalog.jobs(&JobFilter::default()).await.unwrap().len(), 1);
+    assert_eq!(catalog.events(Some("c"), 0).await.unwrap().len(), 1);
+    assert_eq!(catalog.known_schedule("c").await.unwrap().settled_ms, Some(3_600_000));
+    assert_eq!(catalog.forget_windows(u64::MAX).await.unwrap(), 0, "the newest stays");
+}
+
+pub(super) async fn a_schedule_keeps_its_times_and_begins_anew_with_another_window(place: &Place) {
+    let catalog = place.open().await;
+    assert!(catalog.put_schedule("c", "main", ("03:00-05:00", false), 86_400, 10).await.unwrap());
+    catalog.mark_schedule("c", Mark::Success, 20).await.unwrap();
+    assert!(!catalog.put_schedule("c", "main", ("03:00-05:00", false), 86_400, 30).await.unwrap());
+    let row = catalog.known_schedule("c").await.unwrap();
+    assert_eq!((row.since_ms, row.last_success_ms), (10, Some(20)));
+    catalog.put_schedule("c", "main", ("04:00-06:00", false), 86_400, 40).await.unwrap();
+    assert_eq!(catalog.known_schedule("c").await.unwrap().since_ms, 40);
+    catalog.mark_schedule("gone", Mark::Removed, 50).await.unwrap();
+    assert_eq!(catalog.schedules().await.unwrap().len(), 2);
+    assert_eq!(catalog.known_schedule("nobody").await.unwrap_err().class(), Class::NotFound);
+}
+
+/// Decides the occurrence at 3,600,000 of cluster `c`.
+async fn decides(catalog: &Catalog, outcome: Outcome, job: Option<&NewJob>) -> bool {
+    let event = NewEvent::new(Code::WindowMissed, "").of("c");
+    let decision = Decision { cluster: "c", occurrence_ms: 3_600_000, outcome, reason: "why", job, event };
+    catalog.decide_window(&decision, 3_600_001).await.unwrap()
+}
+
+pub(super) async fn what_a_clock_that_was_ahead_has_missed_still_fires_once(place: &Place) {
+    let catalog = place.open().await;
+    let (one, two) = (job("j1", "c"), job("j2", "c"));
+    assert!(decides(&catalog, Outcome::Missed, None).await);
+    assert!(catalog.fired_since("c", 0).await.unwrap().is_empty());
+    assert!(!decides(&catalog, Outcome::Missed, None).await);
+    assert!(decides(&catalog, Outcome::Fired, Some(&one)).await);
+    assert!(!decides(&catalog, Outcome::Fired, Some(&two)).await);
+    assert!(!decides(&catalog, Outcome::Missed, None).await);
+    assert_eq!(catalog.jobs(&JobFilter::default()).await.unwrap().len(), 1);
+    assert_eq!(catalog.fired_since("c", 3_600_000).await.unwrap(), [3_600_000]);
+    assert!(catalog.fired_since("c", 3_600_001).await.unwrap().is_empty());
+    assert!(catalog.fired_since("d", 0).await.unwrap().is_empty());
+}
+
+pub(super) async fn a_removed_cluster_is_taken_up_again(place: &Place) {
+    let catalog = place.open().await;
+    catalog.put_schedule("c", "main", ("03:00-05:00", false), 86_400, 10).await.unwrap();
+    let event = || NewEvent::new(Code::ClusterRegistered, "again").of("c");
+    assert!(!catalog.register_again("c", &event(), 20).await.unwrap(), "it was not removed");
+    catalog.mark_schedule("c", Mark::Removed, 30).await.unwrap();
+    assert!(catalog.register_again("c", &event(), 40).await.unwrap());
+    assert!(!catalog.register_again("c", &event(), 50).await.unwrap());
+    let row = catalog.known_schedule("c").await.unwrap();
+    assert_eq!((row.removed_ms, row.since_ms), (None, 40), "what was due meanwhile is not missed");
+    assert_eq!(catalog.events(Some("c"), 0).await.unwrap().len(), 1);
+}
