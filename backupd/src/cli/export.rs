@@ -8,6 +8,7 @@ use rdbtools::convert::{Loss, LossKind, Target as ConvertTarget};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
+use super::ledger::Ledger;
 use super::output::{Output, table};
 use super::reach::{Context, RepositoryArgs};
 use super::restore::{SelectArgs, files_target, parse_loss};
@@ -129,7 +130,10 @@ pub async fn export(args: ExportArgs, context: &Context, output: Output, cancel:
     output.progress(&format!("warning: {WARNING}"));
     let progress = Arc::new(Progress::default());
     let job = Box::pin(restore::run(options, plan, Arc::clone(&progress), cancel));
-    let outcome: Outcome = watched(&progress, output, job).await?;
+    let ledger = Ledger::lenient(reached.catalog.as_ref()).await;
+    let details = format!("--to {}", args.to);
+    let job = ledger.around("snapshot.export", &args.name, &details, watched(&progress, output, job));
+    let outcome: Outcome = Box::pin(job).await?;
     let file = |node: restore::target::NodeReport| ExportedFile {
         file: node.file.unwrap_or_default(),
         slots: node.slots,

@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use super::ledger::Ledger;
 use super::output::{Output, table};
 use super::reach::{Context, RepositoryArgs};
+use crate::catalog::Location;
 use crate::config::Encryption;
 use crate::crypt::keyring::{Keyring, MasterKey};
 use crate::error::{Class, Error, Result};
@@ -72,6 +74,12 @@ impl Where {
         Ok(repositories)
     }
 
+    /// The catalog that tells what was done to the keys; none where all repositories are named by URLs.
+    fn catalog(&self, context: &Context) -> Option<Location> {
+        let only_urls = !self.repositories.is_empty() && self.repositories.iter().all(|name| name.contains("://"));
+        if only_urls { None } else { configured(context) }
+    }
+
     async fn open_some(&self, context: &Context) -> Result<Vec<Repository>> {
         let repositories = self.open(context).await?;
         if !repositories.is_empty() {
@@ -82,6 +90,11 @@ impl Where {
     }
 }
 
+/// The catalog of the configuration, where there is one.
+fn configured(context: &Context) -> Option<Location> {
+    context.load().ok().filter(|config| config.file.is_some()).map(|config| config.catalog)
+}
+
 /// Runs a key command.
 ///
 /// # Errors
@@ -90,7 +103,9 @@ impl Where {
 pub async fn run(command: Command, context: &Context, output: Output) -> Result<()> {
     match command {
         Command::Generate { file } => {
-            let ring = Keyring::generate(&file)?;
+            let ledger = Ledger::lenient(configured(context).as_ref()).await;
+            let subject = file.display().to_string();
+            let ring = ledger.around("key.generate", &subject, "", async { Keyring::generate(&file) }).await?;
             let document = json!({"file": file.display().to_string(), "key_id": ring.active_id()});
             output.result(&document, |_| {
                 format!(
@@ -147,14 +162,21 @@ async fn rotate(place: &Where, resume: bool, context: &Context, output: Output) 
     // whatever can be refused is refused before there is a new key
     Keyring::read(&place.key_file)?;
     let repositories = place.open_some(context).await?;
-    let ring = if resume { Keyring::read(&place.key_file)? } else { Keyring::add_active(&place.key_file)? };
-    let mut done = Vec::new();
-    for repository in &repositories {
-        let rewrapped = repository.rewrap(&ring).await.map_err(|error| {
-            error.hint(format!("the key {} is in the file: `backupd key rotate --resume` goes on", ring.active_id()))
-        })?;
-        done.push(rewrapped);
-    }
+    let ledger = Ledger::lenient(place.catalog(context).as_ref()).await;
+    let (subject, details) = (place.key_file.display().to_string(), if resume { "--resume" } else { "" });
+    let rotated = async {
+        let ring = if resume { Keyring::read(&place.key_file)? } else { Keyring::add_active(&place.key_file)? };
+        let mut done = Vec::new();
+        for repository in &repositories {
+            let rewrapped = repository.rewrap(&ring).await.map_err(|error| {
+                error
+                    .hint(format!("the key {} is in the file: `backupd key rotate --resume` goes on", ring.active_id()))
+            })?;
+            done.push(rewrapped);
+        }
+        Ok((ring, done))
+    };
+    let (ring, done) = ledger.around("key.rotate", &subject, details, rotated).await?;
     let document = json!({"key_id": ring.active_id(), "new": !resume, "repositories": done});
     output.result(&document, |_| {
         let lines = done.iter().map(|rewrapped| {
@@ -187,11 +209,16 @@ async fn remove(id: &str, place: &Where, context: &Context, output: Output) -> R
     for repository in &repositories {
         repository.check_unneeded(&ring, id).await?;
     }
-    let mut wraps = 0;
-    for repository in &repositories {
-        wraps += repository.remove_wraps(&ring, id).await?;
-    }
-    Keyring::remove(&place.key_file, id)?;
+    let ledger = Ledger::strict(place.catalog(context).as_ref()).await?;
+    let removed = async {
+        let mut wraps = 0;
+        for repository in &repositories {
+            wraps += repository.remove_wraps(&ring, id).await?;
+        }
+        Keyring::remove(&place.key_file, id).map(|_| wraps)
+    };
+    let details = format!("from {}", place.key_file.display());
+    let wraps = ledger.around("key.remove", id, &details, removed).await?;
     let urls: Vec<String> = repositories.iter().map(|repository| repository.store().url()).collect();
     let document = json!({"key_id": id, "removed": true, "wraps": wraps, "repositories": urls});
     output.result(&document, |_| format!("removed key {id} and {wraps} wraps; looked at {}", urls.join(", ")))

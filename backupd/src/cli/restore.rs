@@ -13,6 +13,7 @@ use rdbtools::convert::LossKind;
 use rdbtools::select::{Family, Glob, Selection};
 use tokio_util::sync::CancellationToken;
 
+use super::ledger::Ledger;
 use super::output::Output;
 use super::reach::{Context, RepositoryArgs};
 use super::watch::watched;
@@ -188,6 +189,11 @@ fn parse_family(text: &str) -> Result<Family, String> {
 /// Every class; see [`Class`].
 pub async fn run(args: Args, context: &Context, output: Output, cancel: CancellationToken) -> Result<()> {
     let only_plan = args.plan;
+    let (subject, details) = (args.name.clone().unwrap_or_else(|| args.rdb.join(", ")), place(&args));
+    let catalog = match args.name {
+        Some(_) => args.repository.reach(context)?.catalog,
+        None => None,
+    };
     let options = options(args, context).await?;
     let plan = restore::plan(&options).await?;
     if only_plan {
@@ -196,8 +202,20 @@ pub async fn run(args: Args, context: &Context, output: Output, cancel: Cancella
     output.progress_of("plan", &plan, plan_text);
     let progress = Arc::new(Progress::default());
     let job = Box::pin(restore::run(options, plan, Arc::clone(&progress), cancel));
-    let outcome = watched(&progress, output, job).await?;
+    let ledger = Ledger::lenient(catalog.as_ref()).await;
+    let job = ledger.around("snapshot.restore", &subject, &details, watched(&progress, output, job));
+    let outcome = Box::pin(job).await?;
     output.result(&outcome, outcome_text)
+}
+
+/// Where to, as it was typed.
+fn place(args: &Args) -> String {
+    let folder = |flag: &str, dir: &Option<PathBuf>| dir.as_ref().map(|dir| format!("{flag} {}", dir.display()));
+    let bucket = || args.to.as_ref().map(|url| format!("--to {url}"));
+    let place = folder("--launch", &args.launch).or_else(|| folder("--out", &args.out)).or_else(bucket);
+    // a URL of a node may hold a password
+    let nodes: Vec<&str> = args.nodes.iter().filter_map(|node| node.rsplit('@').next()).collect();
+    place.unwrap_or_else(|| format!("--nodes {}", nodes.join(",")))
 }
 
 async fn options(args: Args, context: &Context) -> Result<Options> {
