@@ -131,10 +131,34 @@ fn library(file: &Path) -> Result<(), Failure> {
 /// Peak memory on long inputs, which come through a pipe while they are made.
 fn memory(name: &str, shape: Shape, size: u64) -> Result<(), Failure> {
     out(&format!("\n{name}: through a pipe, once"))?;
-    for args in [&["verify", "-"][..], &["info", "-"], &["split", "-", "--shards", "1", "--out", "-"]] {
+    // five shards go to the disk: they are as large as the input
+    let disk = tempfile::tempdir()?;
+    let shards = disk.path().join("shards");
+    let shards = shards.to_string_lossy();
+    let commands = [
+        &["verify", "-"][..],
+        &["verify", "--deep", "-"],
+        &["info", "-"],
+        &["split", "-", "--shards", "1", "--out", "-"],
+        &["split", "-", "--shards", "5", "--out", &shards],
+        &["merge", "-", "--out", "-"],
+        &["convert", "-", "--to", "redis-6.2", "--out", "-"],
+        &["dump", "-", "--format", "json"],
+        &["dump", "-", "--format", "resp"],
+        &["dump", "-", "--format", "plain"],
+    ];
+    for args in commands {
+        // plain text is refused there: it holds values whole
+        if matches!(shape, Shape::Giant) && args.contains(&"plain") {
+            continue;
+        }
         let taken = run_on(Command::new(TOOL).args(args).stderr(std::process::Stdio::null()), shape, size)?;
         let rate = size as f64 / 1e6 / taken.seconds;
-        out(&format!("  rdbtools {:<34}{rate:>6.0} MB/s{:>8.1} MiB", args.join(" "), taken.peak_mib))?;
+        let shown = args.join(" ").replace(&*shards, "DIR");
+        out(&format!("  rdbtools {shown:<42}{rate:>6.0} MB/s{:>8.1} MiB", taken.peak_mib))?;
+        if Path::new(&*shards).exists() {
+            fs::remove_dir_all(&*shards)?;
+        }
     }
     Ok(())
 }

@@ -330,6 +330,16 @@ fn plain_text_has_a_line_per_value_and_says_what_it_cannot_show() {
     let output = dump(&path, &["--format", "plain"]);
     assert_eq!(output.status.code(), Some(18));
     assert!(stderr(&output).contains("plain text cannot show key \"doc\", a module_2"), "{}", stderr(&output));
+    // what the crate would hold whole, whether it is there or claimed to be
+    let claimed = [&b"\x81"[..], &(1_u64 << 40).to_be_bytes(), b"\x01a"].concat();
+    for (value_type, value) in [(0, string(&vec![b'v'; 4 << 20])), (1, claimed)] {
+        let path = file(dir.path(), &[(0, "text", &string(&vec![b'v'; 4 << 19])), (value_type, "large", &value)]);
+        let output = dump(&path, &["--format", "plain"]);
+        assert_eq!(output.status.code(), Some(18));
+        let words = "key \"large\", whose value would take more than 4 MiB";
+        assert!(stderr(&output).contains(words), "{}", stderr(&output));
+        assert!(output.stdout.len() < 5 << 20);
+    }
 }
 
 #[derive(Default)]

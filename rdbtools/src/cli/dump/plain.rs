@@ -18,11 +18,20 @@ use super::{Out, written};
 
 /// The newest version that the crate reads.
 const CRATE_VERSION_MAX: u16 = 13;
+/// The most bytes of one value, because the crate holds values whole.
+const VALUE_LEN_MAX: u64 = 4 << 20;
+/// What it takes to hold a string, besides its bytes.
+const STRING_COST: u64 = 64;
+/// As much of a name as is shown.
+const NAME_SHOWN_MAX: usize = 64;
 
 /// Notices what the crate does not show.
 #[derive(Debug, Default)]
 struct Watch {
     found: Option<String>,
+    /// The key whose value passes, and what that takes so far.
+    name: Vec<u8>,
+    held: u64,
 }
 
 impl Watch {
@@ -51,6 +60,9 @@ impl Sink for Watch {
     }
 
     fn key(&mut self, key: &Key<'_>) {
+        self.held = 0;
+        self.name.clear();
+        self.name.extend(key.name.iter().take(NAME_SHOWN_MAX));
         let name = key.value_type.name();
         // streams, modules, and hashes whose fields expire
         if matches!(key.value_type.code(), 6 | 7 | 15 | 19 | 21..) {
@@ -60,7 +72,21 @@ impl Sink for Watch {
 }
 
 impl Values for Watch {
-    fn part(&mut self, _offset: u64, _part: Part<'_>) -> Result<(), ScanError> {
+    fn part(&mut self, _offset: u64, part: Part<'_>) -> Result<(), ScanError> {
+        // what a value claims to hold counts as well: the crate believes it
+        let more = match part {
+            Part::Begin { length, .. } => length.saturating_add(STRING_COST),
+            Part::Count { count, .. } => count.saturating_mul(STRING_COST),
+            _ => 0,
+        };
+        self.held = self.held.saturating_add(more);
+        if self.held > VALUE_LEN_MAX {
+            self.find(format!(
+                "key \"{}\", whose value would take more than {} MiB of memory",
+                self.name.escape_ascii(),
+                VALUE_LEN_MAX >> 20
+            ));
+        }
         Ok(())
     }
 }
