@@ -29,7 +29,7 @@ pub use self::clusters::{ClusterRow, NodeCapabilityRow};
 pub use self::events::{Code, EVENTS_MAX, EventRow, NewEvent, TELL_FOR_MS};
 pub use self::jobs::{Beat, JOBS_MAX, JobFilter, JobRow, Limits, NewJob, StepRow, Why, Worker};
 pub use self::leases::Lease;
-pub use self::location::{Location, Password, Postgres};
+pub use self::location::{Location, Postgres};
 pub use self::schedules::{Decision, Mark, Outcome, ScheduleRow};
 pub use self::snapshots::{ROWS_MAX, ShardRow, SnapshotFilter, SnapshotRow};
 use crate::crypt::random;

@@ -7,7 +7,6 @@ pub mod automation;
 mod capture;
 pub mod daemon;
 mod file;
-pub mod secret;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -24,9 +23,10 @@ pub use self::capture::Capture;
 pub use self::daemon::{Daemon, Hook, HookTarget};
 pub use self::file::DEFAULT_TOML;
 use self::file::Text;
-use crate::catalog::{self, Location, Postgres};
+use crate::catalog::{Location, Postgres};
 use crate::error::{Class, Error, Result};
 use crate::redis::{AddressMap, SourceUrl, Tls};
+pub use crate::secret::{self, Password};
 use crate::store::RepositoryUrl;
 
 /// Where it is looked for when neither flag nor variable names it, in this order.
@@ -77,15 +77,6 @@ pub enum Encryption {
     KeyFile(PathBuf),
     /// Not at all, which was asked for by name.
     None,
-}
-
-/// Where a password is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Password {
-    /// In this file.
-    File(PathBuf),
-    /// In this variable of the environment.
-    Variable(String),
 }
 
 /// `[clusters.NAME]`
@@ -285,8 +276,8 @@ fn compared<T: std::fmt::Debug>(what: &str, now: &BTreeMap<String, T>, before: &
 fn catalog(text: Text<'_>, folder: &Path, section: &file::Catalog) -> Result<Option<Location>> {
     let password = match (&section.password_file, &section.password_env) {
         (None, None) => None,
-        (Some(path), None) => Some(catalog::Password::File(folder.join(path.get_ref()))),
-        (None, Some(name)) => Some(catalog::Password::Variable(name.clone())),
+        (Some(path), None) => Some(Password::File(folder.join(path.get_ref()))),
+        (None, Some(name)) => Some(Password::Variable(name.clone())),
         (Some(path), Some(_)) => {
             return Err(text.error(path.span().start, "[catalog] has both password_file and password_env"));
         }

@@ -24,6 +24,7 @@ pub mod redis;
 pub mod repository;
 pub mod restore;
 pub mod scheduler;
+pub mod secret;
 pub mod serve;
 pub mod snapshot;
 pub mod store;

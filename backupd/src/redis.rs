@@ -51,7 +51,7 @@ pub(crate) use node::{Seen, connect, load, observe};
 pub use probe::{Capability, Probed, probe};
 pub(crate) use refusal::refusal;
 pub use replication::{Framing, MARK_LEN, Payload, Replication, Started};
-pub use source::{Address, Credentials, Secret, SourceOptions, SourceUrl};
+pub use source::{Address, Credentials, SourceOptions, SourceUrl};
 pub use tls::Tls;
 pub use topology::{Mode, Shard, Topology, discover};
 pub use wire::certificate_ends;

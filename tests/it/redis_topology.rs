@@ -1,7 +1,8 @@
 //! Finding the nodes and shards of real servers.
 
 use backupd::error::{Class, Error};
-use backupd::redis::{Mode, Role, Secret, Topology, discover};
+use backupd::redis::{Mode, Role, Topology, discover};
+use backupd::secret::Secret;
 use policies::replica::{PrimaryUse, Wishes, choose};
 
 use crate::harness::cluster::Cluster;

@@ -1,19 +1,16 @@
 //! Where a catalog is: a SQLite file on this machine, or a PostgreSQL database that several share.
 
 use std::fmt;
-use std::io::Read as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use url::Url;
 
 use crate::error::{Class, Error, Result};
+use crate::secret::{self, Password};
 
 /// What stays as it is in the path of a URL.
 const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'.').remove(b'-').remove(b'_');
-
-/// The largest password file, bytes.
-const PASSWORD_BYTES_MAX: u64 = 4096;
 
 /// Where a catalog is. It is printed without secrets.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,15 +27,6 @@ pub struct Postgres {
     /// `postgres://user@host:port/database?options`, without a password.
     url: Url,
     password: Option<Password>,
-}
-
-/// Where a password is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Password {
-    /// On one line of this file.
-    File(PathBuf),
-    /// In this variable of the environment.
-    Variable(String),
 }
 
 impl Postgres {
@@ -70,17 +58,12 @@ impl Postgres {
 
     fn with_password(&self) -> Result<Url> {
         let mut url = self.url.clone();
-        let password = match &self.password {
-            None => return Ok(url),
-            Some(Password::File(path)) => read_password(path)?,
-            Some(Password::Variable(name)) => std::env::var(name).map_err(|_| {
-                Error::new(
-                    Class::Config,
-                    format!("the variable {name} is not set, and password_env of [catalog] names it"),
-                )
-            })?,
+        let Some(password) =
+            secret::read(self.password.as_ref()).map_err(|error| error.at("the password of the catalog"))?
+        else {
+            return Ok(url);
         };
-        url.set_password(Some(&password))
+        url.set_password(Some(password.reveal()))
             .map_err(|()| Error::new(Class::Config, format!("the URL {} can hold no password", self.url)))?;
         Ok(url)
     }
@@ -91,17 +74,6 @@ fn is_local(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default();
     let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
     host.is_empty() || host == "localhost" || host.starts_with("%2F") || address.is_ok_and(|it| it.is_loopback())
-}
-
-fn read_password(path: &Path) -> Result<String> {
-    let failed = |error: std::io::Error| {
-        let what = format!("{}: the password file of the catalog cannot be read: {error}", path.display());
-        Error::new(Class::Config, what)
-    };
-    let mut text = String::new();
-    std::fs::File::open(path).map_err(failed)?.take(PASSWORD_BYTES_MAX).read_to_string(&mut text).map_err(failed)?;
-    text.truncate(text.trim_end_matches(['\r', '\n']).len());
-    Ok(text)
 }
 
 impl Location {

@@ -8,12 +8,13 @@ use clap::Args;
 use policies::replica::PrimaryUse;
 
 use crate::catalog::Location;
-use crate::config::{Config, Encryption, Password, secret};
+use crate::config::{Config, Encryption};
 use crate::crypt::keyring::Keyring;
 use crate::error::{Class, Error, Result};
 use crate::jobs::reach;
 use crate::redis::{AddressMap, SourceOptions, SourceUrl, Tls};
 use crate::repository::{Keys, Repository};
+use crate::secret::{self, Password};
 use crate::store::{self, RepositoryUrl, Store};
 
 /// The variable with the password of a source that is not in the configuration.

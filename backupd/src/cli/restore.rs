@@ -17,14 +17,14 @@ use super::ledger::Ledger;
 use super::output::Output;
 use super::reach::{Context, RepositoryArgs};
 use super::watch::watched;
-use crate::config::secret;
 use crate::error::{Class, Error, Result};
 use crate::launch::{Access, LaunchTls};
 use crate::nodes::{Method, Unfinished};
 use crate::progress::Progress;
-use crate::redis::{Secret, SourceOptions, SourceUrl, Tls, discover};
+use crate::redis::{SourceOptions, SourceUrl, Tls, discover};
 use crate::restore::input::{Foreign, Input};
 use crate::restore::{self, Mode, Names, Options, Shape, Target, Ttl};
+use crate::secret::{self, Secret};
 use crate::store::{ObjectSettings, RepositoryUrl, S3Store};
 use view::{outcome_text, plan_text};
 

@@ -7,10 +7,10 @@ use std::time::Duration;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::Password;
 use super::file::Text;
 use crate::catalog::Limits;
 use crate::error::Result;
+use crate::secret::Password;
 
 /// The shortest lease: below it a busy machine would lose jobs that it works on.
 const LEASE_MIN: Duration = Duration::from_secs(2);

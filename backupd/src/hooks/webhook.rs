@@ -12,8 +12,8 @@ use tokio_rustls::rustls::crypto::aws_lc_rs;
 
 use crate::catalog::EventRow;
 use crate::clock;
-use crate::config::{Password, secret};
 use crate::error::{Class, Error, Result};
+use crate::secret::{self, Password};
 
 /// Keeps its connections and the authorities of the system, for all hooks.
 pub(super) type Client = client::legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>;

@@ -7,7 +7,7 @@ use policies::replica::Wishes;
 use policies::retention;
 
 use crate::catalog::ScheduleRow;
-use crate::config::{Capture, Cluster, Config, Encryption, Password, secret};
+use crate::config::{Capture, Cluster, Config, Encryption};
 use crate::crypt::keyring::Keyring;
 use crate::error::{Class, Error, Result};
 use crate::pipeline::Flow;
@@ -15,6 +15,7 @@ use crate::pipeline::rate::Rate;
 use crate::pipeline::spill::Spill;
 use crate::redis::{AddressMap, SourceOptions};
 use crate::repository::{Keys, Repository};
+use crate::secret::{self, Password};
 use crate::snapshot::care::Care;
 use crate::store::{self, Store};
 

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use super::folder::quoted;
 use crate::error::{Class, Error, Result};
-use crate::redis::{Address, Secret, SourceOptions, SourceUrl, Tls};
+use crate::redis::{Address, SourceOptions, SourceUrl, Tls};
+use crate::secret::Secret;
 
 /// A password and certificates for the nodes of a launch; none by default.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -2,64 +2,21 @@
 
 use std::fmt;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
 use url::Url;
-use zeroize::Zeroizing;
 
 use super::address::AddressMap;
 use super::tls::Tls;
 use super::topology::Topology;
 use crate::error::{Class, Error, Result};
+use crate::secret::Secret;
 
 /// The port of a source URL that names none.
 const PORT_DEFAULT: u16 = 6379;
-
-/// The largest password file, bytes.
-const PASSWORD_BYTES_MAX: u64 = 4096;
-
-/// A password: never shown, wiped when dropped.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(Zeroizing<String>);
-
-impl Secret {
-    /// Keeps `text` as a secret.
-    #[must_use]
-    pub fn new(text: String) -> Self {
-        Self(Zeroizing::new(text))
-    }
-
-    /// Reads a password from a file; a line end at its end is not part of it.
-    ///
-    /// # Errors
-    /// `Config` when it cannot be read or is too long to be a password.
-    pub fn read(path: &Path) -> Result<Self> {
-        let fail = |why: String| {
-            Error::new(Class::Config, format!("{}: the password file cannot be used: {why}", path.display()))
-        };
-        let size = std::fs::metadata(path).map_err(|error| fail(error.to_string()))?.len();
-        if size > PASSWORD_BYTES_MAX {
-            return Err(fail(format!("it has {size} bytes, more than a password can have")));
-        }
-        let mut text = std::fs::read_to_string(path).map_err(|error| fail(error.to_string()))?;
-        text.truncate(text.trim_end_matches(['\r', '\n']).len());
-        Ok(Self::new(text))
-    }
-
-    /// The password itself, for the one command that needs it.
-    pub(crate) fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(…)")
-    }
-}
 
 /// Where one server listens. Its text form is `host:port`, `[v6]:port` or `unix:///path`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
