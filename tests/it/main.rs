@@ -8,6 +8,7 @@ mod care;
 mod catalog;
 mod chaos;
 mod check;
+mod claims;
 mod configured;
 mod connections;
 mod daemon;
