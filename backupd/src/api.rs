@@ -1,4 +1,123 @@
-//! What the daemon answers to programs.
+//! The API of the daemon: REST under `/v1`, its description, and a page that explores it.
+//!
+//! A request passes, from the outside in: the limits (`limits`: size, time, how many at once), who asks and whether the role may do that at all
+//! (`auth`, by the rule that each route has in its description), the route, which asks whether the caller may do it to this very thing, and
+//! the services (`crate::service`). Everything that goes wrong is a problem of RFC 9457 (`problem`).
+//!
+//! The rule of a route is its `x-action`, a name of [`policies::access::Action`]. A route without one is refused to everybody.
 
+pub mod auth;
+mod clusters;
+mod events;
+mod explorer;
+mod extract;
+mod jobs;
+pub mod limits;
+pub mod listen;
+mod openapi;
+pub mod problem;
+mod progress;
 pub mod query;
+mod restores;
+mod retention;
 pub mod sigv4;
+mod snapshots;
+mod tls;
+mod work;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::Method;
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::routing::get;
+use policies::access::{Action, Resource};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::api::Limits;
+use crate::error::{Error, Result};
+use crate::service::Services;
+use auth::Caller;
+use limits::Rates;
+pub use openapi::document;
+use problem::Problem;
+
+/// What answers are made from.
+#[derive(Debug, Clone)]
+pub struct Api {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    services: Services,
+    limits: Limits,
+    rates: Rates,
+    working: Semaphore,
+    streams: Arc<Semaphore>,
+    rules: BTreeMap<String, Vec<(Method, Action)>>,
+    /// The daemon is ending.
+    stop: CancellationToken,
+}
+
+impl Api {
+    /// An API of these services.
+    #[must_use]
+    pub fn new(services: Services, limits: &Limits, stop: CancellationToken) -> Self {
+        let inner = Inner {
+            services,
+            rates: Rates::new(limits.requests_per_second),
+            working: Semaphore::new(limits.concurrency),
+            streams: Arc::new(Semaphore::new(limits.concurrency)),
+            limits: limits.clone(),
+            rules: openapi::rules(&document()),
+            stop,
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// What the daemon can be asked for.
+    #[must_use]
+    pub fn services(&self) -> &Services {
+        &self.inner.services
+    }
+
+    /// Whether the caller may do what its route does to this very thing. Who must not know that it is there is told what `unknown` says.
+    ///
+    /// # Errors
+    /// 403 for the role, 404 for the scope; those of the catalog.
+    pub async fn may(
+        &self,
+        caller: &Caller,
+        resource: Resource<'_>,
+        subject: &str,
+        unknown: impl FnOnce() -> Error,
+    ) -> Result<(), Problem> {
+        let decision = self.services().decide(&caller.principal, caller.action, resource, subject).await?;
+        match decision.is_allowed() {
+            true => Ok(()),
+            false if decision.hides() => Err(unknown().into()),
+            false => Err(Problem::denied(decision)),
+        }
+    }
+}
+
+/// All routes.
+pub fn router(api: &Api) -> Router {
+    let (rest, _) = openapi::routes().split_for_parts();
+    let rest = rest
+        .method_not_allowed_fallback(|| async { Problem::method() })
+        .route_layer(from_fn_with_state(api.clone(), auth::layer));
+    // what describes the API holds no secrets, and a page cannot show who loads it
+    let open = Router::new()
+        .route("/v1/openapi.json", get(openapi::answer))
+        .route("/explorer", get(explorer::page))
+        .route("/explorer.js", get(explorer::script));
+    rest.merge(open)
+        .fallback(|| async { Problem::no_route() })
+        .layer(from_fn_with_state(api.clone(), limits::layer))
+        .layer(from_fn(explorer::harden))
+        .with_state(api.clone())
+}

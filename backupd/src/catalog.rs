@@ -17,6 +17,7 @@ mod leases;
 mod location;
 mod schedules;
 mod snapshots;
+mod taken;
 
 use std::time::Duration;
 
@@ -26,12 +27,12 @@ use sqlx::{AnyConnection, AnyPool, ConnectOptions as _, Connection as _, Executo
 
 pub use self::audit::AuditRow;
 pub use self::clusters::{ClusterRow, NodeCapabilityRow};
-pub use self::events::{Code, EVENTS_MAX, EventRow, NewEvent, TELL_FOR_MS};
-pub use self::jobs::{Beat, JOBS_MAX, JobFilter, JobRow, Limits, NewJob, StepRow, Why, Worker};
+pub use self::events::{Code, EVENTS_MAX, EventFilter, EventRow, NewEvent, TELL_FOR_MS};
+pub use self::jobs::{Added, Asked, Beat, JOBS_MAX, JobFilter, JobRow, Limits, NewJob, StepRow, Why, Worker};
 pub use self::leases::Lease;
 pub use self::location::{Location, Postgres};
 pub use self::schedules::{Decision, Mark, Outcome, ScheduleRow};
-pub use self::snapshots::{ROWS_MAX, ShardRow, SnapshotFilter, SnapshotRow};
+pub use self::snapshots::{ListedRow, ROWS_MAX, ShardRow, SnapshotFilter, SnapshotRow};
 use crate::crypt::random;
 use crate::error::{Class, Error, Result};
 use error::{REBUILD_HINT, error_of};

@@ -19,7 +19,7 @@ pub mod retention;
 pub mod serve;
 pub mod snapshot;
 pub mod verify;
-pub mod view;
+mod view;
 pub mod watch;
 
 use std::path::PathBuf;

@@ -3,10 +3,13 @@
 //! Everything that the commands do also works without it; then it names nothing and the defaults hold.
 //! `file` holds the keys as they are written, this module what they mean once every name, URL and path is checked.
 
+pub mod api;
 pub mod automation;
 mod capture;
 pub mod daemon;
 mod file;
+mod sections;
+pub mod target;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -16,16 +19,18 @@ use std::path::{Path, PathBuf};
 
 use policies::cost::Money;
 use policies::replica::PrimaryUse;
-use toml::Spanned;
 
+use self::api::Api;
 use self::automation::Automation;
 pub use self::capture::Capture;
 pub use self::daemon::{Daemon, Hook, HookTarget};
 pub use self::file::DEFAULT_TOML;
 use self::file::Text;
-use crate::catalog::{Location, Postgres};
+use self::sections::{catalog, cluster, price, repository};
+use self::target::{Export, Target};
+use crate::catalog::Location;
 use crate::error::{Class, Error, Result};
-use crate::redis::{AddressMap, SourceUrl, Tls};
+use crate::redis::{SourceUrl, Tls};
 pub use crate::secret::{self, Password};
 use crate::store::RepositoryUrl;
 
@@ -49,8 +54,12 @@ pub struct Config {
     pub capture: Capture,
     /// How the daemon runs.
     pub daemon: Daemon,
+    /// Where the API is served, and who may use it.
+    pub api: Api,
     /// Who is told of events.
     pub hooks: Vec<Hook>,
+    targets: BTreeMap<String, Target>,
+    exports: BTreeMap<String, Export>,
     repositories: BTreeMap<String, Repository>,
     clusters: BTreeMap<String, Cluster>,
     /// What a gigabyte costs that is stored for a month.
@@ -144,7 +153,10 @@ impl Config {
             catalog: folder.join(file.catalog.path.unwrap_or_default()).into(),
             capture: Capture::default().with(text, folder, &file.capture)?,
             daemon: file.daemon.read(text, None)?,
+            api: file.api.read(text, folder, None)?,
             hooks: Vec::new(),
+            targets: BTreeMap::new(),
+            exports: BTreeMap::new(),
             repositories: BTreeMap::new(),
             clusters: BTreeMap::new(),
             price_per_gb_month: None,
@@ -166,8 +178,15 @@ impl Config {
         }
         config.capture = config.capture.with(text, folder, &file.capture)?;
         config.daemon = file.daemon.read(text, Some(&config.daemon))?;
+        config.api = file.api.read(text, folder, Some(&config.api))?;
         for (name, section) in &file.hooks {
             config.hooks.push(section.read(text, folder, name)?);
+        }
+        for (name, section) in &file.targets {
+            config.targets.insert(name.get_ref().clone(), section.read(text, folder, name)?);
+        }
+        for (name, section) in &file.exports {
+            config.exports.insert(name.get_ref().clone(), section.read(text, name)?);
         }
         for (name, section) in &file.repositories {
             let repository = repository(text, folder, name, section)?;
@@ -212,6 +231,32 @@ impl Config {
         self.clusters.get(name).ok_or_else(|| self.unknown("cluster", name, self.clusters.keys()))
     }
 
+    /// Where restores of the API may go to, by name.
+    pub fn targets(&self) -> impl Iterator<Item = &Target> {
+        self.targets.values()
+    }
+
+    /// Where exports of the API may go to, by name.
+    pub fn exports(&self) -> impl Iterator<Item = &Export> {
+        self.exports.values()
+    }
+
+    /// The target of a name.
+    ///
+    /// # Errors
+    /// `NotFound`, with the names that there are.
+    pub fn target(&self, name: &str) -> Result<&Target> {
+        self.targets.get(name).ok_or_else(|| self.unknown("target", name, self.targets.keys()))
+    }
+
+    /// The place for exports of a name.
+    ///
+    /// # Errors
+    /// `NotFound`, with the names that there are.
+    pub fn export(&self, name: &str) -> Result<&Export> {
+        self.exports.get(name).ok_or_else(|| self.unknown("export", name, self.exports.keys()))
+    }
+
     /// What is different from another configuration, in words and without secrets, which it does not hold.
     #[must_use]
     pub fn differences(&self, before: &Self) -> Vec<String> {
@@ -233,6 +278,9 @@ impl Config {
         );
         let cost = |config: &Self| (config.price_per_gb_month, config.first_snapshot_free);
         add(cost(self) != cost(before), "[cost] changed");
+        add(self.api != before.api, "[api] changed (where it listens and its limits hold after a restart)");
+        found.extend(compared("target", &self.targets, &before.targets));
+        found.extend(compared("export", &self.exports, &before.exports));
         found.extend(compared("repository", &self.repositories, &before.repositories));
         found.extend(compared("cluster", &self.clusters, &before.clusters));
         found
@@ -270,116 +318,6 @@ fn compared<T: std::fmt::Debug>(what: &str, now: &BTreeMap<String, T>, before: &
         .filter(|(_, names)| !names.is_empty())
         .map(|(how, names)| format!("{how} {what}: {names}"))
         .collect()
-}
-
-/// Where `[catalog]` says that it is.
-fn catalog(text: Text<'_>, folder: &Path, section: &file::Catalog) -> Result<Option<Location>> {
-    let password = match (&section.password_file, &section.password_env) {
-        (None, None) => None,
-        (Some(path), None) => Some(Password::File(folder.join(path.get_ref()))),
-        (None, Some(name)) => Some(Password::Variable(name.clone())),
-        (Some(path), Some(_)) => {
-            return Err(text.error(path.span().start, "[catalog] has both password_file and password_env"));
-        }
-    };
-    match (&section.path, &section.url) {
-        (Some(_), Some(url)) => Err(text.error(url.span().start, "[catalog] has both path and url")),
-        (None, Some(url)) => {
-            let at = |e: Error| match e.advice() {
-                Some(hint) => text.error(url.span().start, e.message()).hint(hint),
-                None => text.error(url.span().start, e.message()),
-            };
-            Postgres::new(url.get_ref(), password).map(|it| Some(Location::Postgres(it))).map_err(at)
-        }
-        (path, None) => Ok(path.as_ref().map(|path| folder.join(path).into())),
-    }
-}
-
-fn repository(text: Text<'_>, folder: &Path, name: &Spanned<String>, section: &file::Repository) -> Result<Repository> {
-    let checked = checked_name(text, "repository", name)?;
-    let url = section.url.get_ref().parse().map_err(|e: Error| text.error(section.url.span().start, e.message()))?;
-    let encryption = match (&section.key_file, section.no_encryption) {
-        (Some(path), false) => Encryption::KeyFile(folder.join(path)),
-        (None, true) => Encryption::None,
-        (Some(_), true) => {
-            let reason = format!("[repositories.{checked}] has both key_file and no_encryption");
-            return Err(text.error(name.span().start, &reason));
-        }
-        (None, false) => {
-            let reason = format!("[repositories.{checked}] has no key_file");
-            return Err(text.error(name.span().start, &reason).hint(
-                "make a key with `backupd key generate FILE`, or ask for snapshots in the clear by no_encryption = true",
-            ));
-        }
-    };
-    Ok(Repository { name: checked, url, encryption })
-}
-
-fn cluster(text: Text<'_>, folder: &Path, name: &Spanned<String>, section: &file::Cluster) -> Result<Cluster> {
-    let checked = checked_name(text, "cluster", name)?;
-    let mut sources = Vec::new();
-    for source in section.sources.get_ref() {
-        let at = |reason: &str| text.error(source.span().start, reason);
-        let url: SourceUrl = source.get_ref().parse().map_err(|e: Error| at(e.message()))?;
-        if url.password.is_some() {
-            return Err(at("a source holds a password").hint("put it into a file and name that as password_file"));
-        }
-        sources.push(url);
-    }
-    if sources.is_empty() {
-        let reason = format!("[clusters.{checked}] has no source");
-        return Err(text.error(section.sources.span().start, &reason));
-    }
-    let wrong = |reason: &str| Err(text.error(name.span().start, &format!("[clusters.{checked}] {reason}")));
-    let password = match (&section.password_file, &section.password_env) {
-        (Some(_), Some(_)) => return wrong("has both password_file and password_env"),
-        (Some(path), None) => Some(Password::File(folder.join(path))),
-        (None, Some(variable)) => Some(Password::Variable(variable.clone())),
-        (None, None) => None,
-    };
-    let path = |path: &Option<PathBuf>| path.as_ref().map(|path| folder.join(path));
-    let identity = path(&section.tls_cert).zip(path(&section.tls_key));
-    if identity.is_none() && (section.tls_cert.is_some() || section.tls_key.is_some()) {
-        return wrong("has only one of tls_cert and tls_key");
-    }
-    let tls = Tls { ca: path(&section.tls_ca), identity, server_name: section.tls_server_name.clone() };
-    if tls != Tls::default() && !sources.iter().any(|source| source.tls) {
-        return wrong("has files for TLS, but no source that begins with rediss://");
-    }
-    let mut addresses = BTreeMap::new();
-    for (announced, reached) in &section.addresses {
-        AddressMap::check(announced, reached.get_ref()).map_err(|why| text.error(reached.span().start, &why))?;
-        addresses.insert(announced.clone(), reached.get_ref().clone());
-    }
-    Ok(Cluster {
-        name: checked,
-        sources,
-        username: section.username.clone(),
-        password,
-        tls,
-        sentinel_master: section.sentinel_master.clone(),
-        repository: section.repository.get_ref().clone(),
-        tags: section.tags.clone(),
-        primary_use: section.primary,
-        zone: section.zone.clone(),
-        automation: Automation::checked(text, section)?,
-        data_dirs: section.data_dirs.iter().map(|(node, path)| (node.clone(), folder.join(path))).collect(),
-        addresses,
-    })
-}
-
-/// The price of `[cost]`.
-fn price(text: Text<'_>, section: &file::Cost) -> Result<Option<Money>> {
-    let Some(price) = &section.price_per_gb_month else { return Ok(None) };
-    let wrong = |error: policies::cost::NotMoney| text.error(price.span().start, &error.to_string());
-    price.get_ref().parse().map(Some).map_err(wrong)
-}
-
-fn checked_name(text: Text<'_>, what: &'static str, name: &Spanned<String>) -> Result<String> {
-    match policies::names::check(what, name.get_ref()) {
-        Ok(()) => Ok(name.get_ref().clone()),
-        Err(e) => Err(text.error(name.span().start, &e.to_string())),
-    }
 }
 
 fn unreadable(path: &Path, reason: &str) -> Error {

@@ -4,9 +4,14 @@
 //! that died finds there what that one had begun, and either goes on behind it or undoes it and begins anew.
 
 mod backup;
+mod copy;
+mod export;
+mod keep;
 pub mod reach;
 mod removal;
+pub mod restore;
 pub mod submit;
+pub mod target;
 mod verify;
 mod work;
 
@@ -163,5 +168,9 @@ pub(crate) fn failed_code(row: &JobRow) -> Code {
         job::Kind::Verify => Code::VerifyFailed,
         job::Kind::Delete => Code::DeleteFailed,
         job::Kind::Remove => Code::RemoveFailed,
+        job::Kind::Copy => Code::CopyFailed,
+        job::Kind::Export => Code::ExportFailed,
+        job::Kind::Keep => Code::KeepFailed,
+        job::Kind::Restore => Code::RestoreFailed,
     }
 }

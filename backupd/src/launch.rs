@@ -23,7 +23,7 @@ pub use access::{Access, LaunchTls};
 pub use engine::{check_format, default_program, probe_engine, rdb_format};
 pub use folder::{UNFINISHED, claim_dir};
 pub use nodes_conf::{PlannedNode, new_node_id, nodes_conf};
-pub use ports::BUS_OFFSET;
+pub use ports::{BUS_OFFSET, are_free};
 pub use started::Started;
 
 use crate::error::{Class, Error, Result};

@@ -26,6 +26,7 @@ pub mod restore;
 pub mod scheduler;
 pub mod secret;
 pub mod serve;
+pub mod service;
 pub mod snapshot;
 pub mod store;
 pub mod telemetry;

@@ -114,6 +114,15 @@ impl Target {
     }
 }
 
+/// Whether the node that `options` name could be taken by a restore: it is empty, follows nobody, and belongs to no cluster. The inner
+/// answer is whether it is in cluster mode, or why it cannot be taken.
+///
+/// # Errors
+/// `SourceUnavailable` and `SourceAuth` as for a source.
+pub async fn look(options: &SourceOptions) -> Result<Result<bool, String>> {
+    inspect::look(options).await
+}
+
 /// What one node is to hold.
 #[derive(Debug, Clone)]
 pub struct ShardFile {

@@ -27,7 +27,7 @@ use crate::launch::Access;
 use crate::nodes::{Method, Unfinished};
 use crate::progress::Progress;
 use crate::redis::SourceOptions;
-use crate::store::Store;
+use crate::store::{ObjectSettings, RepositoryUrl, S3Store, Store};
 use input::Input;
 use plan::Plan;
 use target::NodeReport;
@@ -154,6 +154,22 @@ pub enum Target {
         /// How a standalone server is filled.
         method: Method,
     },
+}
+
+impl Target {
+    /// RDB files in a bucket, or in the folder that a `file://` URL names.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn files(url: &RepositoryUrl, scratch: Option<PathBuf>, settings: ObjectSettings) -> Result<Self> {
+        match url {
+            RepositoryUrl::Folder(dir) => Ok(Self::Out(dir.clone())),
+            RepositoryUrl::Bucket(url) => {
+                let store = S3Store::open(url, None).await?.with_settings(settings);
+                Ok(Self::Store { store: Arc::new(store), scratch })
+            }
+        }
+    }
 }
 
 /// What a restore did.

@@ -9,6 +9,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::api::listen::Listener;
+use crate::api::{self, Api};
 use crate::catalog::{Catalog, Code, NewEvent, new_id};
 use crate::clock;
 use crate::config::Config;
@@ -18,6 +20,7 @@ use crate::host;
 use crate::http::{self, Served};
 use crate::jobs::{Crew, reach};
 use crate::scheduler::Scheduler;
+use crate::service::Services;
 use crate::telemetry::Telemetry;
 
 /// From this difference on the clocks of this machine and of the database are said to disagree, ms.
@@ -29,6 +32,8 @@ const LAST_ANSWERS_WAIT: Duration = Duration::from_secs(5);
 /// What this daemon does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Roles {
+    /// Serves the API, where the configuration says so.
+    pub api: bool,
     /// Decides what is to be done.
     pub scheduler: bool,
     /// Does it.
@@ -47,6 +52,10 @@ pub async fn serve(flag: Option<PathBuf>, roles: Roles, stop: CancellationToken)
         Some(address) => Some(http::listen(address).await?),
         None => None,
     };
+    let api = match config.api.listen.filter(|_| roles.api) {
+        Some(address) => Some(Listener::bind(address, config.api.tls.as_ref()).await?),
+        None => None,
+    };
     let catalog = Catalog::open(&config.catalog).await?;
     let name = worker_name(catalog.now_unix_ms().await?)?;
     let telemetry = Arc::new(Telemetry::default());
@@ -56,6 +65,11 @@ pub async fn serve(flag: Option<PathBuf>, roles: Roles, stop: CancellationToken)
     if let Some(listener) = listener {
         let served = Served { catalog: catalog.clone(), telemetry: Arc::clone(&telemetry), stop: stop.clone() };
         answering.spawn(http::serve(listener, served, ended.clone()));
+    }
+    if let Some(listener) = api {
+        let limits = config.api.limits.clone();
+        let api = Api::new(Services::new(catalog.clone(), live.clone()), &limits, stop.clone());
+        tasks.spawn(listener.serve(api::router(&api), limits, stop.clone()));
     }
     if roles.scheduler {
         let scheduler = Scheduler {
@@ -99,11 +113,8 @@ pub async fn serve(flag: Option<PathBuf>, roles: Roles, stop: CancellationToken)
 
 async fn begin(catalog: &Catalog, config: &Config, name: &str, roles: Roles) -> Result<()> {
     let apart_ms = catalog.now_unix_ms().await?.abs_diff(clock::unix_ms(clock::now()));
-    let what = match (roles.scheduler, roles.worker) {
-        (true, true) => "scheduler and worker",
-        (true, false) => "scheduler",
-        (false, _) => "worker",
-    };
+    let named = [(roles.api, "api"), (roles.scheduler, "scheduler"), (roles.worker, "worker")];
+    let what = named.iter().filter(|(has, _)| *has).map(|(_, name)| *name).collect::<Vec<_>>().join(", ");
     let file = config.file.as_ref().map_or_else(|| "no configuration".to_owned(), |file| file.display().to_string());
     let clusters = config.clusters().count();
     let message = format!("daemon {name} began as {what} with {clusters} clusters of {file}");

@@ -176,7 +176,7 @@ impl Telemetry {
             }
             Kind::Verify => _ = self.verify.get_or_create(&Outcome { result }).inc(),
             Kind::Delete if error.is_none() => _ = self.retention_deleted.inc(),
-            Kind::Delete | Kind::Remove => {}
+            Kind::Delete | Kind::Remove | Kind::Copy | Kind::Export | Kind::Keep | Kind::Restore => {}
         }
     }
 

@@ -33,11 +33,20 @@ pub enum Kind {
     Delete,
     /// Remove a cluster, after a last snapshot where one was asked for.
     Remove,
+    /// Copy a snapshot into another repository.
+    Copy,
+    /// Write a snapshot as plain RDB files.
+    Export,
+    /// Keep a snapshot, or let it go.
+    Keep,
+    /// Restore a snapshot into a new cluster.
+    Restore,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Backup, Self::Verify, Self::Delete, Self::Remove];
+    pub const ALL: [Self; 8] =
+        [Self::Backup, Self::Verify, Self::Delete, Self::Remove, Self::Copy, Self::Export, Self::Keep, Self::Restore];
 
     /// As it is stored and shown.
     #[must_use]
@@ -47,6 +56,10 @@ impl Kind {
             Self::Verify => "verify",
             Self::Delete => "delete",
             Self::Remove => "remove",
+            Self::Copy => "copy",
+            Self::Export => "export",
+            Self::Keep => "keep",
+            Self::Restore => "restore",
         }
     }
 
@@ -58,6 +71,10 @@ impl Kind {
             Self::Verify => &[Step::Verify, Step::Record],
             Self::Delete => &[Step::Delete, Step::Record],
             Self::Remove => &[Step::Capture, Step::Verify, Step::Remove],
+            Self::Copy => &[Step::Copy, Step::Record],
+            Self::Export => &[Step::Export, Step::Record],
+            Self::Keep => &[Step::Keep, Step::Record],
+            Self::Restore => &[Step::Restore, Step::Record],
         }
     }
 
@@ -80,11 +97,32 @@ pub enum Step {
     Delete,
     /// The cluster is noted as removed.
     Remove,
+    /// Objects and manifest are written into another repository.
+    Copy,
+    /// Files are written in the clear.
+    Export,
+    /// The note that it is kept, or not any more, is written.
+    Keep,
+    /// Nodes are filled and verified.
+    Restore,
     /// The catalog is told what is true.
     Record,
 }
 
 impl Step {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::Capture,
+        Self::Verify,
+        Self::Delete,
+        Self::Remove,
+        Self::Copy,
+        Self::Export,
+        Self::Keep,
+        Self::Restore,
+        Self::Record,
+    ];
+
     /// As it is stored and shown.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -93,6 +131,10 @@ impl Step {
             Self::Verify => "verify",
             Self::Delete => "delete",
             Self::Remove => "remove",
+            Self::Copy => "copy",
+            Self::Export => "export",
+            Self::Keep => "keep",
+            Self::Restore => "restore",
             Self::Record => "record",
         }
     }
@@ -261,8 +303,10 @@ pub fn next(job: &Job, event: Event, now_unix_ms: u64) -> Result<Transition, For
         (State::Running, Event::Cancel) => match job.step {
             // what is half deleted is no snapshot any more
             Some(Step::Delete | Step::Remove) => forbidden("it has begun what cannot be undone, and ends by itself"),
-            Some(Step::Record) => forbidden("it is done but for its note"),
-            Some(Step::Capture | Step::Verify) | None => to(State::Running, "its worker is told to stop"),
+            Some(Step::Keep | Step::Record) => forbidden("it is done but for its note"),
+            Some(Step::Capture | Step::Verify | Step::Copy | Step::Export | Step::Restore) | None => {
+                to(State::Running, "its worker is told to stop")
+            }
         },
         (State::Running, Event::Stopped) if job.is_cancel_wanted => {
             to(State::Canceled, "it was stopped as was asked for")

@@ -11,6 +11,7 @@
 //! | [`shards`] | which slots each target shard gets, and whether a set of shards covers every slot once |
 //! | [`names`] | which names of snapshots and clusters are acceptable |
 //! | [`replica`] | which node of a shard serves a capture, with a reason for every candidate |
+//! | [`access`] | who may do what through the API: roles, scopes, actions |
 //! | [`budget`] | when a capture costs its server too much |
 //! | [`certificates`] | when somebody should be told that a certificate ends |
 //! | [`waves`] | which shards are captured together |
@@ -26,6 +27,7 @@
 //! | [`retention`] | which snapshots are kept and which go, with reasons |
 //! | [`duration`] | lengths of time as people write them |
 
+pub mod access;
 pub mod budget;
 pub mod certificates;
 pub mod claim;

@@ -1,5 +1,7 @@
 //! Events: one line of history each, with a stable code; and which hooks were told of them.
 
+use std::fmt::Write as _;
+
 use serde::Serialize;
 use sqlx::AnyConnection;
 
@@ -39,6 +41,26 @@ pub enum Code {
     RetentionApplied,
     /// A retention pass was refused.
     RetentionRefused,
+    /// A snapshot was copied into another repository.
+    SnapshotCopied,
+    /// A copy failed.
+    CopyFailed,
+    /// A snapshot was exported in the clear.
+    SnapshotExported,
+    /// An export failed.
+    ExportFailed,
+    /// A snapshot is kept.
+    SnapshotKept,
+    /// A snapshot that was kept may be deleted again.
+    SnapshotReleased,
+    /// It could not be noted that a snapshot is kept, or not any more.
+    KeepFailed,
+    /// A snapshot was restored.
+    RestoreSucceeded,
+    /// A restore failed.
+    RestoreFailed,
+    /// Somebody wanted what they may not.
+    AccessDenied,
     /// A cluster was seen for the first time.
     ClusterRegistered,
     /// A cluster was removed.
@@ -82,6 +104,16 @@ impl Code {
             Self::DeleteFailed => ("delete.failed", "error"),
             Self::RetentionApplied => ("retention.applied", "info"),
             Self::RetentionRefused => ("retention.refused", "error"),
+            Self::SnapshotCopied => ("snapshot.copied", "info"),
+            Self::CopyFailed => ("copy.failed", "error"),
+            Self::SnapshotExported => ("snapshot.exported", "info"),
+            Self::ExportFailed => ("export.failed", "error"),
+            Self::SnapshotKept => ("snapshot.kept", "info"),
+            Self::SnapshotReleased => ("snapshot.released", "info"),
+            Self::KeepFailed => ("keep.failed", "error"),
+            Self::RestoreSucceeded => ("restore.succeeded", "info"),
+            Self::RestoreFailed => ("restore.failed", "error"),
+            Self::AccessDenied => ("access.denied", "warning"),
             Self::ClusterRegistered => ("cluster.registered", "info"),
             Self::ClusterRemoved => ("cluster.removed", "info"),
             Self::RemoveFailed => ("remove.failed", "error"),
@@ -96,6 +128,21 @@ impl Code {
             Self::ClockSkew => ("clock.skew", "warning"),
         }
     }
+}
+
+/// Which events to list, oldest first.
+#[derive(Debug, Clone, Default)]
+pub struct EventFilter {
+    /// Only of this cluster.
+    pub cluster: Option<String>,
+    /// Only of this snapshot.
+    pub snapshot_name: Option<String>,
+    /// Not before, ms since 1970.
+    pub since_ms: u64,
+    /// Before, ms since 1970.
+    pub until_ms: Option<u64>,
+    /// Only those after this one in the order of the list: its `at_ms` and `event_id`.
+    pub after: Option<(u64, String)>,
 }
 
 /// An event that is to be written.
@@ -225,6 +272,35 @@ impl Catalog {
             query.fetch_all(&self.pool).await.map_err(|e| self.error("list the events of", &e))?;
         rows.reverse();
         Ok(rows)
+    }
+
+    /// At most [`EVENTS_MAX`] events, oldest first.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn events_page(&self, filter: &EventFilter) -> Result<Vec<EventRow>> {
+        let mut text =
+            "SELECT * FROM events WHERE at_ms >= $1 AND at_ms < $2 AND (at_ms, event_id) > ($3, $4)".to_owned();
+        let (mut texts, mut count) = (Vec::new(), 4);
+        for (column, value) in [("cluster", &filter.cluster), ("snapshot_name", &filter.snapshot_name)] {
+            if let Some(value) = value {
+                count += 1;
+                // writing to a String cannot fail
+                let _infallible = write!(text, " AND {column} = ${count}");
+                texts.push(value.clone());
+            }
+        }
+        let _infallible = write!(text, " ORDER BY at_ms, event_id LIMIT {EVENTS_MAX}");
+        let (after_ms, after_id) = filter.after.clone().unwrap_or_default();
+        let mut query = sqlx::query_as(sqlx::AssertSqlSafe(text))
+            .bind(signed(filter.since_ms))
+            .bind(filter.until_ms.map_or(i64::MAX, signed))
+            .bind(signed(after_ms))
+            .bind(after_id);
+        for value in texts {
+            query = query.bind(value);
+        }
+        query.fetch_all(&self.pool).await.map_err(|e| self.error("list the events of", &e))
     }
 
     /// Forgets events before a time. Tells how many.

@@ -1,6 +1,8 @@
 //! Jobs and the log of their steps. What may follow what is decided by [`policies::job`]; each change is written together with
 //! its line of the log, and only while the job is still as it was read.
 
+mod asked;
+mod list;
 mod queue;
 mod row;
 
@@ -9,8 +11,10 @@ use std::time::Duration;
 use policies::job::{self, Event, Kind, State, Step, Transition};
 use sqlx::AnyConnection;
 
+pub use self::asked::Added;
+pub use self::list::JobFilter;
+pub use self::row::{Asked, JobRow, NewJob, StepRow};
 use self::row::{COLUMNS, insert_job, insert_step, update_job};
-pub use self::row::{JobRow, NewJob, StepRow};
 use super::events::insert_event;
 use super::schedules::note_outcome;
 use super::{Catalog, NewEvent, later, signed};
@@ -48,15 +52,6 @@ pub struct Beat {
     pub total_bytes: u64,
     /// Keys so far.
     pub done_keys: u64,
-}
-
-/// Which jobs to list: newest first.
-#[derive(Debug, Clone, Default)]
-pub struct JobFilter {
-    /// Only of this cluster.
-    pub cluster: Option<String>,
-    /// Only those that have not ended.
-    pub only_open: bool,
 }
 
 /// How a job ended, for its row.
@@ -100,26 +95,6 @@ impl Catalog {
             Error::new(Class::NotFound, format!("there is no job `{id}`"))
                 .hint("`backupd job list` shows what there is")
         })
-    }
-
-    /// At most [`JOBS_MAX`] jobs, newest first.
-    ///
-    /// # Errors
-    /// Those of the database.
-    pub async fn jobs(&self, filter: &JobFilter) -> Result<Vec<JobRow>> {
-        let mut text = format!("SELECT {COLUMNS} FROM jobs WHERE 1 = 1");
-        if filter.cluster.is_some() {
-            text.push_str(" AND cluster = $1");
-        }
-        if filter.only_open {
-            text.push_str(" AND state IN ('queued', 'running')");
-        }
-        text.push_str(" ORDER BY created_ms DESC, job_id DESC LIMIT 1000");
-        let mut query = sqlx::query_as(const_format(&[&text]));
-        if let Some(cluster) = &filter.cluster {
-            query = query.bind(cluster);
-        }
-        query.fetch_all(&self.pool).await.map_err(|e| self.error("list the jobs of", &e))
     }
 
     /// The steps of a job, in order.

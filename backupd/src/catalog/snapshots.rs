@@ -102,14 +102,33 @@ pub struct SnapshotFilter {
     pub cluster: Option<String>,
     /// Also those that were removed.
     pub with_removed: bool,
+    /// Only those of this name.
+    pub name: Option<String>,
+    /// Only those of this source: `manual`, `automated` or `final`.
+    pub source: Option<String>,
+    /// The oldest first, instead of the newest.
+    pub oldest_first: bool,
+    /// At most so many; [`ROWS_MAX`] when 0.
+    pub limit: u32,
     /// Only those after this one in the order of the list: its `begun_ms` and `snapshot_id`.
     pub after: Option<(u64, String)>,
 }
 
+/// A snapshot of a list, with how many shards it has.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub struct ListedRow {
+    /// The snapshot.
+    #[sqlx(flatten)]
+    pub snapshot: SnapshotRow,
+    /// Its shards.
+    #[sqlx(try_from = "i64")]
+    pub shard_count: u32,
+}
+
 impl SnapshotFilter {
     /// Only conditions that are asked for are in the text, so that the databases use the index for them.
-    fn query(&self) -> (String, AnyArguments) {
-        let mut text = format!("SELECT {COLUMNS} FROM snapshots WHERE 1 = 1");
+    fn query(&self, more: &str) -> (String, AnyArguments) {
+        let mut text = format!("SELECT {COLUMNS}{more} FROM snapshots WHERE 1 = 1");
         let mut arguments = AnyArguments::default();
         let mut count = 0;
         let mut add = |condition: &str, value: Value<'_>| {
@@ -127,15 +146,23 @@ impl SnapshotFilter {
         if let Some(cluster) = &self.cluster {
             add("AND cluster =", Value::Text(cluster));
         }
+        if let Some(name) = &self.name {
+            add("AND name =", Value::Text(name));
+        }
+        if let Some(source) = &self.source {
+            add("AND source =", Value::Text(source));
+        }
+        let limit = if self.limit == 0 { ROWS_MAX } else { self.limit.min(ROWS_MAX) };
+        let (order, behind) = if self.oldest_first { ("ASC", ">") } else { ("DESC", "<") };
         if let Some((ms, id)) = &self.after {
-            add("AND (begun_ms, snapshot_id) < (", Value::Number(*ms));
+            add(&format!("AND (begun_ms, snapshot_id) {behind} ("), Value::Number(*ms));
             add(",", Value::Text(id));
             text.push(')');
         }
         if !self.with_removed {
             text.push_str(" AND removed_ms IS NULL");
         }
-        let _infallible = write!(text, " ORDER BY begun_ms DESC, snapshot_id DESC LIMIT {ROWS_MAX}");
+        let _infallible = write!(text, " ORDER BY begun_ms {order}, snapshot_id {order} LIMIT {limit}");
         (text, arguments)
     }
 }
@@ -149,6 +176,10 @@ enum Value<'a> {
 /// The columns of a [`SnapshotRow`].
 const COLUMNS: &str = "repository_id, snapshot_id, name, cluster, source, mode, engine, engine_version, method, begun_ms, \
     ended_ms, skew_ms, cipher, key_ids, keys, plain_bytes, stored_bytes, tags";
+
+/// One more column, for a [`ListedRow`].
+const SHARD_COUNT: &str = ", (SELECT COUNT(*) FROM shards WHERE shards.repository_id = snapshots.repository_id
+    AND shards.snapshot_id = snapshots.snapshot_id) AS shard_count";
 
 impl Catalog {
     /// Records a snapshot with its shards, in place of what was recorded of it before. That it was removed stays.
@@ -245,12 +276,24 @@ impl Catalog {
     /// # Errors
     /// Those of the database.
     pub async fn snapshots(&self, filter: &SnapshotFilter) -> Result<Vec<SnapshotRow>> {
-        let query = filter.query();
+        let query = filter.query("");
         let rows: Vec<SnapshotRow> = sqlx::query_as_with(AssertSqlSafe(query.0), query.1)
             .fetch_all(&self.pool)
             .await
             .map_err(|e| self.error("list the snapshots of", &e))?;
         Ok(rows.into_iter().map(|row| SnapshotRow { key_ids: key_ids(row.key_ids), ..row }).collect())
+    }
+
+    /// At most [`ROWS_MAX`] snapshots with how many shards each has.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn listed_snapshots(&self, filter: &SnapshotFilter) -> Result<Vec<ListedRow>> {
+        let query = filter.query(SHARD_COUNT);
+        sqlx::query_as_with(AssertSqlSafe(query.0), query.1)
+            .fetch_all(&self.pool)
+            .await
+            .map_err(|e| self.error("list the snapshots of", &e))
     }
 
     /// The shards of a snapshot, by index; none when it is not known.

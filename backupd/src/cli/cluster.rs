@@ -1,20 +1,18 @@
 //! `backupd cluster …`
 
-use std::collections::BTreeMap;
-
 use clap::Subcommand;
 use policies::job::State;
-use serde::Serialize;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::ledger::who;
 use super::output::{Output, table};
 use super::reach::Context;
-use crate::catalog::{Catalog, ClusterRow, Code, JobFilter, JobRow, NewEvent, ScheduleRow, time_text};
+use crate::catalog::{Catalog, Code, JobFilter, JobRow, NewEvent, time_text};
 use crate::config::Config;
 use crate::error::{Class, Error, Result};
 use crate::jobs::submit;
+use crate::service::clusters::{self, ClusterView};
 
 /// Clusters: those of the configuration, and those that snapshots are known of.
 #[derive(Debug, Subcommand)]
@@ -47,25 +45,6 @@ pub enum Command {
 /// How often it is looked whether the daemon has done it.
 const LOOK_EVERY: std::time::Duration = std::time::Duration::from_millis(500);
 
-/// A cluster, from all that is known.
-#[derive(Debug, Serialize)]
-struct View {
-    name: String,
-    status: &'static str,
-    configured: bool,
-    repository: String,
-    window: String,
-    window_chosen: bool,
-    mode: String,
-    engine: String,
-    engine_version: String,
-    expected_interval_s: u64,
-    last_success_ms: Option<i64>,
-    last_verified_ms: Option<i64>,
-    last_outcome: String,
-    removed_ms: Option<i64>,
-}
-
 /// Runs a cluster command.
 ///
 /// # Errors
@@ -75,15 +54,13 @@ pub async fn run(command: Command, context: &Context, output: Output, cancel: Ca
     let catalog = Catalog::open(&config.catalog).await?;
     match command {
         Command::List => {
-            let views: Vec<View> = views(&config, &catalog).await?.into_values().collect();
+            let views: Vec<ClusterView> = clusters::all(&config, &catalog).await?.into_values().collect();
             output.result(&json!({"clusters": views}), |_| list_text(&views))
         }
         Command::Show { name } => {
-            let view = views(&config, &catalog).await?.remove(&name).ok_or_else(|| {
-                Error::new(Class::NotFound, format!("there is no cluster `{name}`"))
-                    .hint("`backupd cluster list` shows what there is")
-            })?;
-            let jobs = catalog.jobs(&JobFilter { cluster: Some(name), only_open: true }).await?;
+            let view = clusters::one(&config, &catalog, &name).await?;
+            let jobs =
+                catalog.jobs(&JobFilter { cluster: Some(name), only_open: true, ..JobFilter::default() }).await?;
             let document = json!({"cluster": view, "open_jobs": jobs});
             output.result(&document, |_| show_text(&view, &jobs))
         }
@@ -141,51 +118,11 @@ pub(super) async fn ended(catalog: &Catalog, id: &str, cancel: &CancellationToke
     }
 }
 
-async fn views(config: &Config, catalog: &Catalog) -> Result<BTreeMap<String, View>> {
-    let seen: BTreeMap<String, ClusterRow> =
-        catalog.clusters().await?.into_iter().map(|row| (row.name.clone(), row)).collect();
-    let schedules: BTreeMap<String, ScheduleRow> =
-        catalog.schedules().await?.into_iter().map(|row| (row.cluster.clone(), row)).collect();
-    let names = config.clusters().map(|cluster| &cluster.name).chain(seen.keys()).chain(schedules.keys());
-    let views = names.map(|name| (name.clone(), view(name, config, seen.get(name), schedules.get(name))));
-    Ok(views.collect())
-}
-
-fn view(name: &str, config: &Config, seen: Option<&ClusterRow>, schedule: Option<&ScheduleRow>) -> View {
-    let configured = config.cluster(name).ok();
-    let removed_ms = schedule.and_then(|row| row.removed_ms);
-    let status = match (removed_ms, configured) {
-        (Some(_), _) => "removed",
-        (None, Some(_)) => "registered",
-        (None, None) => "unknown",
-    };
-    let text = |pick: fn(&ClusterRow) -> &String| seen.map(|row| pick(row).clone()).unwrap_or_default();
-    View {
-        name: name.to_owned(),
-        status,
-        configured: configured.is_some(),
-        repository: configured
-            .map(|cluster| cluster.repository.clone())
-            .or_else(|| seen.map(|row| row.repository_url.clone()))
-            .unwrap_or_default(),
-        window: schedule.map(|row| row.window_text.clone()).unwrap_or_default(),
-        window_chosen: schedule.is_some_and(|row| row.window_chosen != 0),
-        mode: text(|row| &row.mode),
-        engine: text(|row| &row.engine),
-        engine_version: text(|row| &row.engine_version),
-        expected_interval_s: schedule.map_or(0, |row| row.expected_interval_s),
-        last_success_ms: schedule.and_then(|row| row.last_success_ms),
-        last_verified_ms: schedule.and_then(|row| row.last_verified_ms),
-        last_outcome: schedule.map(|row| row.last_outcome.clone()).unwrap_or_default(),
-        removed_ms,
-    }
-}
-
 fn at(ms: Option<i64>) -> String {
     ms.and_then(|ms| u64::try_from(ms).ok()).map(time_text).unwrap_or_default()
 }
 
-fn list_text(views: &[View]) -> String {
+fn list_text(views: &[ClusterView]) -> String {
     let rows = views.iter().map(|view| {
         let chosen = if view.window_chosen { " (chosen)" } else { "" };
         vec![
@@ -200,7 +137,7 @@ fn list_text(views: &[View]) -> String {
     table(&["cluster", "status", "window", "repository", "last success", "last backup"], rows)
 }
 
-fn show_text(view: &View, jobs: &[JobRow]) -> String {
+fn show_text(view: &ClusterView, jobs: &[JobRow]) -> String {
     let line = |label: &str, text: String| format!("{label}: {text}");
     let mut lines = vec![
         format!("cluster {} is {}", view.name, view.status),

@@ -9,12 +9,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::output::{Output, bytes};
 use super::reach::{Context, Reached, RepositoryArgs};
-use super::view::SnapshotView;
 use super::watch::watched;
 use crate::catalog::{Catalog, Location};
 use crate::error::{Class, Error, Result};
 use crate::progress::Progress;
 use crate::repository::{Keys, Repository};
+use crate::service::view::SnapshotView;
 use crate::snapshot::copy::{self, Copied, Moved, Options, Transfer};
 use crate::snapshot::record;
 use crate::snapshot::verify::{Examination, examine};

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::ledger::Ledger;
 use super::output::{Output, table};
 use super::reach::{Context, RepositoryArgs};
-use super::restore::{SelectArgs, files_target, parse_loss};
+use super::restore::{SelectArgs, parse_loss};
 use super::watch::watched;
 use crate::error::{Class, Error, Result};
 use crate::nodes::Unfinished;
@@ -103,7 +103,7 @@ pub async fn export(args: ExportArgs, context: &Context, output: Output, cancel:
     };
     let target = match args.to.parse() {
         Ok(RepositoryUrl::Folder(_)) if settings != ObjectSettings::default() => return Err(only_buckets()),
-        Ok(url) => files_target(&url, args.scratch, settings).await?,
+        Ok(url) => Target::files(&url, args.scratch, settings).await?,
         Err(error) if args.to.contains("://") => return Err(error),
         Err(_) if settings != ObjectSettings::default() => return Err(only_buckets()),
         Err(_) => Target::Out(PathBuf::from(&args.to)),

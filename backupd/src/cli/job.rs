@@ -41,7 +41,7 @@ pub async fn run(command: Command, context: &Context, output: Output) -> Result<
     let catalog = Catalog::open(&context.load()?.catalog).await?;
     match command {
         Command::List { cluster, open } => {
-            let rows = catalog.jobs(&JobFilter { cluster, only_open: open }).await?;
+            let rows = catalog.jobs(&JobFilter { cluster, only_open: open, ..JobFilter::default() }).await?;
             output.result(&json!({"jobs": rows}), |_| list_text(&rows))
         }
         Command::Show { id } => {

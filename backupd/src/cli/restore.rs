@@ -25,7 +25,7 @@ use crate::redis::{SourceOptions, SourceUrl, Tls, discover};
 use crate::restore::input::{Foreign, Input};
 use crate::restore::{self, Mode, Names, Options, Shape, Target, Ttl};
 use crate::secret::{self, Secret};
-use crate::store::{ObjectSettings, RepositoryUrl, S3Store};
+use crate::store::{ObjectSettings, RepositoryUrl};
 use view::{outcome_text, plan_text};
 
 /// What is restored, into which shape, and where to.
@@ -274,21 +274,6 @@ async fn options(args: Args, context: &Context) -> Result<Options> {
     })
 }
 
-/// A bucket, or the folder that a `file://` URL names.
-pub(super) async fn files_target(
-    url: &RepositoryUrl,
-    scratch: Option<PathBuf>,
-    settings: ObjectSettings,
-) -> Result<Target> {
-    match url {
-        RepositoryUrl::Folder(dir) => Ok(Target::Out(dir.clone())),
-        RepositoryUrl::Bucket(url) => {
-            let store = S3Store::open(url, None).await?.with_settings(settings);
-            Ok(Target::Store { store: Arc::new(store), scratch })
-        }
-    }
-}
-
 async fn target(args: &Args) -> Result<Target> {
     if let Some(dir) = &args.launch {
         let (dir, engine) = (dir.clone(), args.engine.clone());
@@ -306,7 +291,7 @@ async fn target(args: &Args) -> Result<Target> {
         return Ok(Target::Out(dir.clone()));
     }
     if let Some(url) = &args.to {
-        return files_target(url, args.scratch.clone(), ObjectSettings::default()).await;
+        return Target::files(url, args.scratch.clone(), ObjectSettings::default()).await;
     }
     let nodes = reached_nodes(args, &args.nodes)?;
     Ok(Target::Nodes { options: Box::new(nodes), scratch: args.scratch.clone(), method: args.method })

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use clap::Subcommand;
 use policies::retention::{Cluster, GRACE_MS, LIMIT_DAYS_MAX, Policy, SHARE_MAX_PERCENT};
-use serde::Serialize;
 
 use super::ledger::Ledger;
 use super::output::{Output, table};
@@ -14,7 +13,8 @@ use crate::config::Config;
 use crate::error::{Class, Error, Result};
 use crate::jobs::reach;
 use crate::repository::Repository;
-use crate::repository::retention::{Line, Plan, Question};
+use crate::repository::retention::{Plan, Question};
+use crate::service::retention::{Placed, Report};
 
 /// Which automated snapshots are kept, with a reason for each, and which go.
 #[derive(Debug, Subcommand)]
@@ -83,31 +83,6 @@ impl Rules {
     }
 }
 
-/// What is printed.
-#[derive(Debug, Default, Serialize)]
-struct Report {
-    /// Whether it was carried out.
-    applied: bool,
-    /// Every snapshot with its verdict.
-    snapshots: Vec<Placed>,
-    /// Clusters whose plan was refused.
-    refused: Vec<Refused>,
-}
-
-#[derive(Debug, Serialize)]
-struct Placed {
-    repository: String,
-    #[serde(flatten)]
-    line: Line,
-}
-
-#[derive(Debug, Serialize)]
-struct Refused {
-    repository: String,
-    cluster: String,
-    reason: String,
-}
-
 /// Runs a retention command.
 ///
 /// # Errors
@@ -143,10 +118,7 @@ pub async fn run(command: Command, context: &Context, output: Output) -> Result<
         } else {
             repository.plan_retention(question).await?
         };
-        let url = repository.store().url();
-        let refused = |(cluster, reason)| Refused { repository: url.clone(), cluster, reason };
-        report.refused.extend(plan.refused.into_iter().map(refused));
-        report.snapshots.extend(plan.lines.into_iter().map(|line| Placed { repository: url.clone(), line }));
+        report.add(&repository.store().url(), plan);
         if failed.is_some() {
             break;
         }

@@ -10,8 +10,8 @@ use crate::serve::{self, Roles};
 /// How the daemon runs.
 #[derive(Debug, ClapArgs)]
 pub struct Args {
-    /// What this daemon does: decide what is due, do it, or both.
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "scheduler,worker", value_name = "ROLES")]
+    /// What this daemon does: serve the API, decide what is due, do it.
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "api,scheduler,worker", value_name = "ROLES")]
     roles: Vec<Role>,
     /// The form of the log on standard error.
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
@@ -21,6 +21,8 @@ pub struct Args {
 /// A part of the work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Role {
+    /// The API, where the configuration says so.
+    Api,
     /// Windows, retention, verification.
     Scheduler,
     /// Jobs.
@@ -42,6 +44,6 @@ pub enum LogFormat {
 /// As [`serve::serve`].
 pub async fn run(args: Args, context: &Context, stop: CancellationToken) -> Result<()> {
     let has = |role| args.roles.contains(&role);
-    let roles = Roles { scheduler: has(Role::Scheduler), worker: has(Role::Worker) };
+    let roles = Roles { api: has(Role::Api), scheduler: has(Role::Scheduler), worker: has(Role::Worker) };
     Box::pin(serve::serve(context.config.clone(), roles, stop)).await
 }

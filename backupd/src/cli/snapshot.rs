@@ -17,15 +17,17 @@ use super::ledger::Ledger;
 use super::output::Output;
 use super::reach::{Context, RepositoryArgs, SourceArgs};
 use super::verify::{self, VerifyArgs};
-use super::view::{List, SnapshotView};
 use super::watch::watched;
 use crate::catalog::{Catalog, Location};
+use crate::clock;
 use crate::error::{Class, Error, Result};
 use crate::jobs::{reach, submit};
 use crate::manifest::Manifest;
 use crate::progress::Progress;
 use crate::repository::removal::Removal;
 use crate::repository::{Keys, Repository};
+use crate::service::snapshots;
+use crate::service::view::{List, SnapshotView};
 use crate::snapshot::{create, method, record};
 use crate::store::Store;
 
@@ -218,19 +220,8 @@ pub async fn run(command: Command, context: &Context, output: Output, cancel: Ca
         Command::Show { name, repository } => {
             let reached = repository.reach(context)?;
             let repository = reached.repository().await?;
-            // with a key manifest and facts are proven; without one they are shown as they claim to be
-            let (place, manifest, data_key) = match &reached.keys {
-                keys @ Keys::Keyring(_) => {
-                    let opened = repository.open_snapshot(&name, keys).await?;
-                    (opened.place, opened.manifest, opened.data_key)
-                }
-                _ => {
-                    let (place, unproven) = repository.find(&name).await?;
-                    (place, unproven.claimed().clone(), None)
-                }
-            };
-            let facts = repository.facts(&place, data_key.as_ref()).await?;
-            output.result(&SnapshotView { facts, ..SnapshotView::from(&manifest) }, SnapshotView::text)
+            let view = snapshots::show(&repository, &reached.keys, &name).await?;
+            output.result(&view, SnapshotView::text)
         }
         Command::Delete { name, broken, repository } => {
             let reached = repository.reach(context)?;
@@ -268,13 +259,7 @@ fn removal_text(removal: &Removal) -> String {
 }
 
 async fn keep(repository: &Repository, name: &str, kept: bool, keys: &Keys, output: Output) -> Result<()> {
-    let (place, data_key) = match keys {
-        Keys::Keyring(_) => {
-            let opened = repository.open_snapshot(name, keys).await?;
-            (opened.place, opened.data_key)
-        }
-        _ => (repository.find(name).await?.0, None),
-    };
+    let (place, data_key) = repository.place_of(name, keys).await?;
     let fact = repository.keep(&place, kept, data_key.as_ref()).await?;
     let document = json!({"name": name, "kept": kept, "at": fact.at});
     let said = if kept { "is kept: it cannot be deleted" } else { "can be deleted again" };
@@ -296,16 +281,12 @@ async fn turns(location: &Location) -> Option<Catalog> {
 async fn submit_create(args: CreateArgs, context: &Context, output: Output) -> Result<()> {
     let config = context.load()?;
     let cluster = args.cluster_name.unwrap_or(args.cluster);
-    let name = args.name.unwrap_or_else(|| default_name(&cluster));
+    let name = args.name.unwrap_or_else(|| snapshots::default_name(&cluster, clock::now()));
     let catalog = Catalog::open(&config.catalog).await?;
     let parameters = submit::BackupParameters { tags: args.tags.into_iter().collect(), level: args.level };
     let id = submit::backup(&catalog, &config, &cluster, &name, &parameters).await?;
     let document = json!({"job_id": id, "name": name, "cluster": cluster, "status": "queued"});
     output.result(&document, |_| format!("job {id} makes snapshot {name}; `backupd job show {id}` says how far it is"))
-}
-
-fn default_name(cluster: &str) -> String {
-    format!("{cluster}-{}", crate::clock::now().format("%Y-%m-%d-%H-%M-%S"))
 }
 
 async fn run_create(args: CreateArgs, context: &Context, output: Output, cancel: CancellationToken) -> Result<()> {
@@ -314,7 +295,7 @@ async fn run_create(args: CreateArgs, context: &Context, output: Output, cancel:
     }
     let reached = args.source.reach(context, args.cluster_name.as_deref(), &args.repository)?;
     let cluster = args.cluster_name.unwrap_or(args.cluster);
-    let name = args.name.unwrap_or_else(|| default_name(&cluster));
+    let name = args.name.unwrap_or_else(|| snapshots::default_name(&cluster, clock::now()));
     let method = match args.method {
         Method::Stream if !args.data_dir.is_empty() => {
             return Err(Error::new(Class::Usage, "--data-dir is for --method bgsave"));

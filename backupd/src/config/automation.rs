@@ -74,6 +74,15 @@ impl Automation {
     }
 }
 
+impl Automation {
+    /// The window that holds for `cluster`, and whether it was chosen; none when automated backups are off.
+    #[must_use]
+    pub fn window_of(&self, cluster: &str) -> Option<(Window, bool)> {
+        let chosen = || (Window::chosen_for(cluster), true);
+        self.on.then(|| self.window.clone().map_or_else(chosen, |window| (window, false)))
+    }
+}
+
 impl Verify {
     fn parse(text: &str) -> Result<Self, String> {
         let wrong = || {

@@ -9,7 +9,9 @@ use policies::window::decide::Missed;
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::api::ApiSection;
 use super::daemon::{DaemonSection, HookSection};
+use super::target::{ExportSection, TargetSection};
 use crate::error::{Class, Error, Result};
 
 /// The defaults, with all keys explained: the reference of the configuration.
@@ -25,6 +27,12 @@ pub(super) struct File {
     pub(super) capture: Capture,
     #[serde(default)]
     pub(super) daemon: DaemonSection,
+    #[serde(default)]
+    pub(super) api: ApiSection,
+    #[serde(default)]
+    pub(super) targets: BTreeMap<Spanned<String>, TargetSection>,
+    #[serde(default)]
+    pub(super) exports: BTreeMap<Spanned<String>, ExportSection>,
     #[serde(default)]
     pub(super) hooks: BTreeMap<Spanned<String>, HookSection>,
     #[serde(default)]

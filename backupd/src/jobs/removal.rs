@@ -24,10 +24,11 @@ pub(super) async fn delete(held: &mut Held) -> Result<Vec<NewEvent>> {
     let (repository, _) = reach::repository(&held.config, &held.row.repository).await?;
     let was_begun = held.row.attempts > 1;
     held.begin(Step::Delete, "").await?;
-    let (name, who) = (held.row.snapshot_name.clone(), held.row.worker.clone());
+    let name = held.row.snapshot_name.clone();
+    let who = if held.row.requested_by.is_empty() { &held.row.worker } else { &held.row.requested_by };
     // the audit line first: what was begun is never without one
     let now_ms = held.catalog.now_unix_ms().await?;
-    held.catalog.audit(&who, "snapshot.delete", &name, &held.row.parameters, now_ms).await?;
+    held.catalog.audit(who, "snapshot.delete", &name, &held.row.parameters, now_ms).await?;
     match repository.delete(&name, false).await {
         Ok(removal) => {
             held.begin(Step::Record, &removal.snapshot_id).await?;

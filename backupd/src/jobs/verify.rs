@@ -1,6 +1,7 @@
 //! Reads a snapshot again, as a job; the verdict is noted beside its manifest.
 
 use policies::job::Step;
+use serde::{Deserialize, Serialize};
 
 use super::work::Held;
 use super::{about, reach};
@@ -11,10 +12,20 @@ use crate::repository::{Keys, Repository};
 use crate::snapshot::boot;
 use crate::snapshot::verify::{Examination, examine};
 
+/// What was asked for besides the snapshot.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Parameters {
+    /// Whether servers are started with it; as the configuration says when not said.
+    pub boot: Option<bool>,
+}
+
 pub(super) async fn run(held: &mut Held) -> Result<Vec<NewEvent>> {
     let (repository, keys) = reach::repository(&held.config, &held.row.repository).await?;
     let boots = |section: &Cluster| section.automation.verify.is_some_and(|verify| verify.boot);
-    let boot = held.config.cluster(&held.row.cluster).is_ok_and(boots).then(boot::Options::default);
+    let parameters: Parameters = super::parameters(&held.row)?;
+    let wanted = parameters.boot.unwrap_or_else(|| held.config.cluster(&held.row.cluster).is_ok_and(boots));
+    let boot = wanted.then(boot::Options::default);
     verified(held, &repository, &keys, boot).await?;
     held.begin(Step::Record, "").await?;
     let now_ms = held.catalog.now_unix_ms().await?;

@@ -7,7 +7,7 @@ use policies::job::{Event, Kind, State, Step, Transition};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Crew, about, backup, failed_code, removal, verify};
+use super::{Crew, about, backup, copy, export, failed_code, keep, removal, restore, verify};
 use crate::catalog::{Beat, Catalog, Code, JobRow, NewEvent, Why, Worker};
 use crate::config::Config;
 use crate::error::{Class, Error, Result};
@@ -56,6 +56,11 @@ impl Held {
         self.row = self.catalog.begin_step(&self.row, step, snapshot_id, now_ms).await?;
         Ok(())
     }
+
+    /// Notes what the job made, for whoever asked for it.
+    pub(super) async fn note(&self, result: &serde_json::Value) -> Result<()> {
+        self.catalog.note_result(&self.row, &result.to_string()).await
+    }
 }
 
 /// Does a job that was claimed, and writes how it ended.
@@ -93,6 +98,10 @@ pub(super) async fn work(crew: Crew, row: JobRow, hand_back: CancellationToken) 
         Kind::Verify => Box::pin(verify::run(&mut held)).await,
         Kind::Delete => Box::pin(removal::delete(&mut held)).await,
         Kind::Remove => Box::pin(removal::remove(&mut held)).await,
+        Kind::Copy => Box::pin(copy::run(&mut held)).await,
+        Kind::Export => Box::pin(export::run(&mut held)).await,
+        Kind::Keep => Box::pin(keep::run(&mut held)).await,
+        Kind::Restore => Box::pin(restore::run(&mut held)).await,
     };
     let stopped = *stop.lock().unwrap_or_else(PoisonError::into_inner);
     held.telemetry.job_ended(&held.row, outcome.as_ref().err(), stopped.is_some(), began.elapsed());

@@ -44,6 +44,12 @@ pub(super) fn reserve(first: Option<u16>, count: usize, with_bus: bool) -> Resul
     Err(refused(Some(last), with_bus))
 }
 
+/// Whether `count` consecutive ports from `first` can be had now.
+#[must_use]
+pub fn are_free(first: u16, count: usize, with_bus: bool) -> bool {
+    hold(first, count, with_bus).is_ok()
+}
+
 fn refused(port: Option<u16>, with_bus: bool) -> Error {
     let bus = if with_bus { format!("; a node also needs its port + {BUS_OFFSET}") } else { String::new() };
     let message = match port {

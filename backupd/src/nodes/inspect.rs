@@ -42,6 +42,20 @@ pub(super) async fn inspect(options: &SourceOptions, restore: String, unfinished
     Ok(target)
 }
 
+/// Whether a node can be taken by a restore, and then whether it is in cluster mode; the inner error is why it cannot.
+pub(super) async fn look(options: &SourceOptions) -> Result<Result<bool, String>> {
+    let Some(seed) = options.seeds.first() else { return Ok(Err("is not named".to_owned())) };
+    let seen = observe(&seed.address, options).await?;
+    let node = Node::seen(seed.address.to_string(), seed.address.clone(), &seen.info, None);
+    let is_cluster = seen.info.is_cluster();
+    Ok(match (node.keys, node.role, is_cluster && !knows_nobody(&seen)) {
+        (0, Role::Primary, false) => Ok(is_cluster),
+        (0, Role::Primary, true) => Err("belongs to a cluster".to_owned()),
+        (0, Role::Replica, _) => Err("is a replica".to_owned()),
+        (keys, ..) => Err(format!("holds {keys} keys")),
+    })
+}
+
 fn of(form: Form, nodes: Vec<Node>, slots: Option<Vec<SlotSet>>) -> Result<Target> {
     let (engines, marks) = (engines(&nodes)?, vec![None; nodes.len()]);
     Ok(Target {

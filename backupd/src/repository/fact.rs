@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{Place, Repository, SMALL_BYTES_MAX, new_snapshot_id};
+use super::{Keys, Place, Repository, SMALL_BYTES_MAX, new_snapshot_id};
 use crate::canonical::{self, Proof, damaged};
 use crate::clock;
 use crate::crypt::DataKey;
@@ -115,6 +115,18 @@ impl Repository {
     /// As [`Self::facts`].
     pub async fn facts_of(&self, kind: Kind, place: &Place, data_key: Option<&DataKey>) -> Result<Vec<Fact>> {
         self.facts_below(place, &format!("fact-{}-", kind.as_str()), data_key, true).await
+    }
+
+    /// Where a snapshot is, for a note about it: proven where there is a key for the note's MAC.
+    ///
+    /// # Errors
+    /// `NotFound`, `Key`, `Verification`; what the store says.
+    pub async fn place_of(&self, name: &str, keys: &Keys) -> Result<(Place, Option<DataKey>)> {
+        if let Keys::Keyring(_) = keys {
+            let opened = self.open_snapshot(name, keys).await?;
+            return Ok((opened.place, opened.data_key));
+        }
+        Ok((self.find(name).await?.0, None))
     }
 
     /// Notes that a snapshot is kept, or not any more. A kept one is not deleted, and never expires.

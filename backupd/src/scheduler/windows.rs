@@ -19,7 +19,7 @@ pub(super) async fn pass(catalog: &Catalog, config: &Config, now_ms: u64) -> Res
     let mut known: BTreeMap<String, ScheduleRow> =
         catalog.schedules().await?.into_iter().map(|row| (row.cluster.clone(), row)).collect();
     for cluster in config.clusters() {
-        let window = effective_window(cluster);
+        let window = cluster.automation.window_of(&cluster.name);
         let row = known.remove(&cluster.name);
         if row.as_ref().is_some_and(|row| row.removed_ms.is_some()) {
             continue;
@@ -34,13 +34,6 @@ pub(super) async fn pass(catalog: &Catalog, config: &Config, now_ms: u64) -> Res
         }
     }
     Ok(())
-}
-
-/// The window that holds, and whether it was chosen; none when automated backups are off.
-fn effective_window(cluster: &Cluster) -> Option<(Window, bool)> {
-    let automation = &cluster.automation;
-    let chosen = || (Window::chosen_for(&cluster.name), true);
-    automation.on.then(|| automation.window.clone().map_or_else(chosen, |window| (window, false)))
 }
 
 async fn register(

@@ -46,6 +46,21 @@ pub struct BucketUrl {
     pub style: Option<Style>,
 }
 
+impl RepositoryUrl {
+    /// The same place, deeper by these folders, which have `/` between them only.
+    #[must_use]
+    pub fn below(&self, folders: &str) -> Self {
+        match self {
+            Self::Folder(dir) => Self::Folder(dir.join(folders)),
+            Self::Bucket(url) => {
+                let prefix =
+                    if url.prefix.is_empty() { folders.to_owned() } else { format!("{}/{folders}", url.prefix) };
+                Self::Bucket(BucketUrl { prefix, ..url.clone() })
+            }
+        }
+    }
+}
+
 /// How requests name the bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Style {

@@ -10,11 +10,10 @@ const JOB: Job = Job {
 };
 
 fn events() -> Vec<Event> {
-    let steps = [Step::Capture, Step::Verify, Step::Delete, Step::Remove, Step::Record];
     let fails = [true, false].map(|retryable| Event::Fail { retryable });
     let rest =
         [Event::Claim, Event::Finish, Event::HandBack, Event::LeaseLost, Event::Cancel, Event::Stopped, Event::Late];
-    steps.map(|step| Event::Begin { step }).into_iter().chain(fails).chain(rest).collect()
+    Step::ALL.map(|step| Event::Begin { step }).into_iter().chain(fails).chain(rest).collect()
 }
 
 #[test]
@@ -83,6 +82,10 @@ fn cancel_works_until_something_cannot_be_undone() {
         (Kind::Delete, Some(Step::Delete), false),
         (Kind::Remove, Some(Step::Capture), true),
         (Kind::Remove, Some(Step::Remove), false),
+        (Kind::Copy, Some(Step::Copy), true),
+        (Kind::Export, Some(Step::Export), true),
+        (Kind::Restore, Some(Step::Restore), true),
+        (Kind::Keep, Some(Step::Keep), false),
     ] {
         assert_eq!(next(&Job { kind, step, ..JOB }, Event::Cancel, 0).is_ok(), may, "{kind:?} {step:?}");
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use backupd::catalog::{Beat, Catalog, Code, JobFilter, Limits, NewEvent, NewJob, Why, Worker, new_id};
+use backupd::catalog::{Asked, Beat, Catalog, Code, JobFilter, Limits, NewEvent, NewJob, Why, Worker, new_id};
 use backupd::error::Class;
 use policies::job::{Event, Kind, State, Step, Wait, wait};
 
@@ -22,6 +22,7 @@ pub(super) fn job(id: &str, cluster: &str) -> NewJob {
         parameters: "{}".into(),
         not_before_ms: 100,
         start_by_ms: Some(1000),
+        asked: Asked::default(),
     }
 }
 

@@ -9,7 +9,18 @@ use super::super::{signed, unsigned};
 /// The columns of a [`JobRow`].
 pub(super) const COLUMNS: &str = "job_id, kind, cluster, repository, host, snapshot_name, source, parameters, state, created_ms, \
     not_before_ms, start_by_ms, attempts, worker, fencing, lease_ms, cancel_ms, step, snapshot_id, phase, done_bytes, \
-    total_bytes, done_keys, started_ms, ended_ms, class, reason";
+    total_bytes, done_keys, started_ms, ended_ms, class, reason, requested_by, idempotency_key, request_sha256, result";
+
+/// Who asked for a job, and how asking twice is known.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// Who; empty for the scheduler and the command line.
+    pub by: String,
+    /// The caller's own key for the request; empty without one.
+    pub key: String,
+    /// SHA-256 of what was asked, hexadecimal; empty without a key.
+    pub sha256: String,
+}
 
 /// A job that is to be added.
 #[derive(Debug, Clone)]
@@ -34,6 +45,8 @@ pub struct NewJob {
     pub not_before_ms: u64,
     /// It is not begun after, ms since 1970.
     pub start_by_ms: Option<u64>,
+    /// Who asked.
+    pub asked: Asked,
 }
 
 /// A job. Times are ms since 1970.
@@ -101,6 +114,16 @@ pub struct JobRow {
     pub class: String,
     /// Why it is where it is.
     pub reason: String,
+    /// Who asked for it; empty for the scheduler and the command line.
+    pub requested_by: String,
+    /// The caller's own key for the request.
+    #[serde(skip)]
+    pub idempotency_key: String,
+    /// SHA-256 of what was asked.
+    #[serde(skip)]
+    pub request_sha256: String,
+    /// A JSON object with what it made.
+    pub result: String,
 }
 
 /// One line of the log of a job.
@@ -141,11 +164,10 @@ impl JobRow {
     /// What a decision about it needs.
     #[must_use]
     pub fn facts(&self) -> Job {
-        let steps = [Step::Capture, Step::Verify, Step::Delete, Step::Remove, Step::Record];
         Job {
             kind: self.kind(),
             state: self.state(),
-            step: steps.into_iter().find(|step| step.as_str() == self.step),
+            step: Step::ALL.into_iter().find(|step| step.as_str() == self.step),
             attempts: self.attempts,
             is_cancel_wanted: self.cancel_ms.is_some(),
             // one that has begun in its time may go on, and begin again, after it
@@ -158,16 +180,18 @@ impl JobRow {
     }
 }
 
+/// False when the caller has asked for a job under the same key before.
 pub(in super::super) async fn insert_job(
     connection: &mut AnyConnection,
     job: &NewJob,
     now_unix_ms: u64,
-) -> sqlx::Result<()> {
+) -> sqlx::Result<bool> {
     sqlx::query(
         "INSERT INTO jobs (job_id, kind, cluster, repository, host, snapshot_name, source, parameters, state, created_ms,
              not_before_ms, start_by_ms, attempts, worker, fencing, lease_ms, step, snapshot_id, phase, done_bytes, total_bytes,
-             done_keys, class, reason)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 'queued', $9, $10, $11, 0, '', 0, 0, '', '', '', 0, 0, 0, '', '')",
+             done_keys, class, reason, requested_by, idempotency_key, request_sha256, result)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 'queued', $9, $10, $11, 0, '', 0, 0, '', '', '', 0, 0, 0, '', '', $12, $13, $14, '{}')
+         ON CONFLICT (requested_by, idempotency_key) WHERE idempotency_key <> '' DO NOTHING",
     )
     .bind(&job.job_id)
     .bind(job.kind.as_str())
@@ -180,9 +204,12 @@ pub(in super::super) async fn insert_job(
     .bind(signed(now_unix_ms))
     .bind(signed(job.not_before_ms))
     .bind(job.start_by_ms.map(signed))
+    .bind(&job.asked.by)
+    .bind(&job.asked.key)
+    .bind(&job.asked.sha256)
     .execute(connection)
     .await
-    .map(drop)
+    .map(|done| done.rows_affected() > 0)
 }
 
 /// Writes what changed, when the job still is as `from`; with `expired_by` only when its lease is over by then.

@@ -1,0 +1,190 @@
+//! Restores a snapshot into a target of the configuration, as a job.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use policies::job::Step;
+use policies::slot::SlotSet;
+use rdbtools::select::{Family, Glob, Selection};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::work::Held;
+use super::{about, export, reach, target};
+use crate::catalog::{Code, NewEvent};
+use crate::error::{Class, Error, Result};
+use crate::nodes::Unfinished;
+use crate::repository::{Opened, Repository};
+use crate::restore::input::Input;
+use crate::restore::{self, Mode, Names, Options, Shape, Target, Ttl};
+
+/// The most shards of a new cluster.
+const SHARDS_MAX: usize = policies::shards::SHARDS_MAX;
+
+/// What was asked for besides the snapshot.
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Parameters {
+    /// The name of a section `[targets.NAME]`.
+    pub target: String,
+    /// What the new cluster is called.
+    pub name: String,
+    /// How many shards.
+    pub shards: Option<usize>,
+    /// Or the slots of each.
+    pub slots: Vec<String>,
+    /// `standalone` or `cluster`; cluster when there are several shards.
+    pub mode: Option<String>,
+    /// `keep`, `shift` or `drop`: what happens to expiries.
+    pub ttl: String,
+    /// Replicas per shard, where servers are started.
+    pub replicas: usize,
+    /// Only this database.
+    pub db: Option<u64>,
+    /// Only keys that fit one of these patterns.
+    pub filter: Vec<String>,
+    /// No keys that fit one of these.
+    pub exclude: Vec<String>,
+    /// Only keys of these types.
+    pub types: Vec<String>,
+    /// What may be left out where the engine of the target cannot hold it.
+    pub drop: Vec<String>,
+}
+
+impl Parameters {
+    fn shape(&self) -> Result<Shape> {
+        let wrong = |error: policies::slot::SlotError| Error::new(Class::Usage, error.to_string());
+        match (self.shards, self.slots.as_slice()) {
+            (Some(_), [_, ..]) => Err(Error::new(Class::Usage, "give shards or slots, not both")),
+            (Some(count), []) if (1..=SHARDS_MAX).contains(&count) => Ok(Shape::Shards(count)),
+            (Some(_), []) => Err(Error::new(Class::Usage, format!("shards are from 1 to {SHARDS_MAX}"))),
+            (None, []) => Ok(Shape::AsBefore),
+            (None, slots) if slots.len() <= SHARDS_MAX => Ok(Shape::Slots(
+                slots.iter().map(|text| text.parse::<SlotSet>().map_err(wrong)).collect::<Result<_>>()?,
+            )),
+            (None, _) => Err(Error::new(Class::Usage, format!("there can be at most {SHARDS_MAX} shards"))),
+        }
+    }
+
+    fn mode(&self) -> Result<Option<Mode>> {
+        match self.mode.as_deref() {
+            None => Ok(None),
+            Some("cluster") => Ok(Some(Mode::Cluster)),
+            Some("standalone") => Ok(Some(Mode::Standalone)),
+            Some(other) => Err(Error::new(Class::Usage, format!("`{other}` is no mode: cluster or standalone"))),
+        }
+    }
+
+    fn ttl(&self) -> Result<Ttl> {
+        match self.ttl.as_str() {
+            "" | "keep" => Ok(Ttl::Keep),
+            "shift" => Ok(Ttl::Shift),
+            "drop" => Ok(Ttl::Drop),
+            other => Err(Error::new(Class::Usage, format!("`{other}` is no rule for expiries: keep, shift or drop"))),
+        }
+    }
+
+    fn selection(&self) -> Result<Selection> {
+        let globs = |patterns: &[String]| patterns.iter().map(|glob| Glob::new(glob.as_bytes())).collect();
+        let family = |name: &String| {
+            Family::from_name(name).ok_or_else(|| {
+                let known = Family::ALL.map(|family| family.name()).join(", ");
+                Error::new(Class::Usage, format!("`{name}` is no type")).hint(format!("one of {known}"))
+            })
+        };
+        let families = self.types.iter().map(family).collect::<Result<_>>()?;
+        Ok(Selection { include: globs(&self.filter), exclude: globs(&self.exclude), families, slots: None })
+    }
+
+    /// Whether all of it means something.
+    ///
+    /// # Errors
+    /// `Usage`, and `NotFound` for a target that the configuration does not name.
+    pub fn check(&self, config: &crate::config::Config) -> Result<()> {
+        config.target(&self.target)?;
+        policies::names::check("cluster", &self.name).map_err(|error| Error::new(Class::Usage, error.to_string()))?;
+        self.shape()?;
+        self.mode()?;
+        self.ttl()?;
+        self.selection()?;
+        export::losses(&self.drop).map(drop)
+    }
+
+    /// How many nodes are needed, and whether they are to be in cluster mode.
+    ///
+    /// # Errors
+    /// As [`Self::check`].
+    pub fn need(&self, opened: &Opened) -> Result<target::Need> {
+        let shards = match self.shape()? {
+            Shape::AsBefore => opened.manifest.shards.len(),
+            Shape::Shards(count) => count,
+            Shape::Slots(slots) => slots.len(),
+        };
+        let cluster = match self.mode()? {
+            Some(mode) => Some(mode == Mode::Cluster),
+            None if shards > 1 => Some(true),
+            None => None,
+        };
+        Ok(target::Need { shards, replicas: self.replicas, cluster })
+    }
+
+    /// All that a restore of `opened` into `target` needs to know.
+    ///
+    /// # Errors
+    /// As [`Self::check`].
+    pub fn options(
+        &self,
+        repository: Repository,
+        opened: Opened,
+        target: Target,
+        unfinished: Unfinished,
+    ) -> Result<Options> {
+        Ok(Options {
+            input: Input::Snapshot { repository, opened: Box::new(opened) },
+            shape: self.shape()?,
+            mode: self.mode()?,
+            target,
+            ttl: self.ttl()?,
+            db: self.db,
+            select: self.selection()?,
+            names: Names::Shards,
+            unfinished,
+            ignore_memory: false,
+            verify: true,
+            drop: export::losses(&self.drop)?,
+            convert_to: None,
+        })
+    }
+}
+
+pub(super) async fn run(held: &mut Held) -> Result<Vec<NewEvent>> {
+    let parameters: Parameters = super::parameters(&held.row)?;
+    let (repository, keys) = reach::repository(&held.config, &held.row.repository).await?;
+    let opened = repository.open_snapshot(&held.row.snapshot_name, &keys).await?;
+    // what the attempt before this one began in is emptied and used again
+    let unfinished = if held.row.attempts > 1 { Unfinished::Replace } else { Unfinished::Refuse };
+    held.begin(Step::Restore, "").await?;
+    held.progress.phase("looking for nodes");
+    let need = parameters.need(&opened)?;
+    let section = held.config.target(&parameters.target)?.clone();
+    let wanted = target::Wanted { section: &section, need, name: &parameters.name, engine: &opened.manifest.engine };
+    let target = target::take(&held.catalog, &held.row.job_id, wanted).await?;
+    let folder: Option<PathBuf> = if let Target::Launch { dir, .. } = &target { Some(dir.clone()) } else { None };
+    let options = parameters.options(repository, opened, target, unfinished)?;
+    let plan = restore::plan(&options).await?;
+    let outcome = restore::run(options, plan, Arc::clone(&held.progress), held.cancel.clone()).await?;
+    held.note(&json!({
+        "name": parameters.name, "mode": outcome.plan.mode, "nodes": outcome.nodes, "keys": outcome.keys,
+        "expired": outcome.expired, "losses": outcome.losses, "verified": outcome.verified, "folder": folder,
+    }))
+    .await?;
+    held.begin(Step::Record, "").await?;
+    let message = format!(
+        "snapshot {} was restored into {} ({} nodes, {} keys)",
+        held.row.snapshot_name,
+        parameters.name,
+        outcome.nodes.len(),
+        outcome.keys
+    );
+    Ok(vec![about(&held.row, Code::RestoreSucceeded, message)])
+}
