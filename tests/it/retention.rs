@@ -290,8 +290,8 @@ fn a_restore_in_progress_and_a_keep_win_against_retention() {
         let dying = Dying::after(LocalStore::new(&repo.root()), writes);
         let applied = block_on(apply(dying, question));
         if !repo.list().contains(&("a1".to_owned(), "available".to_owned())) {
-            // the clock object twice, the tombstone, the manifest; the claim of the living process that made it is left
-            assert_eq!(writes, 4);
+            // the clock object twice, the tombstone, the note on the claim, the manifest
+            assert_eq!(writes, 5);
             break;
         }
         assert_eq!(applied.unwrap_err().class(), Class::Unforeseen, "write {writes}");
