@@ -16,6 +16,7 @@
 //!
 //! Neither depends on the size of the keyspace or of a value. This module knows neither catalog nor HTTP.
 
+pub mod ahead;
 pub mod rate;
 pub mod read;
 mod relay;

@@ -8,6 +8,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::ahead::Ahead;
 use super::{FRAMES_IN_FLIGHT, Meter};
 use crate::bkd::{FOOTER_LEN, FRAME_HEAD_LEN, FrameEntry, FrameHead, HEADER_LEN, Header, Index, Kind, Opener, index};
 use crate::canonical::damaged;
@@ -114,9 +115,7 @@ struct Reader<'a> {
     source: &'a Source,
     plain: mpsc::Sender<Vec<u8>>,
     meter: Arc<Meter>,
-    blocks: VecDeque<JoinHandle<Result<Bytes>>>,
-    /// Where the next read begins.
-    next_offset: u64,
+    blocks: Ahead,
     /// Bytes taken out of blocks so far, and their digest.
     taken: u64,
     sha256: Sha256,
@@ -128,12 +127,13 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn new(source: &'a Source, plain: mpsc::Sender<Vec<u8>>, meter: Arc<Meter>) -> Self {
+        let (store, key) = (Arc::clone(&source.store), source.key.clone());
+        let blocks = Ahead::new(store, key, source.object.stored_bytes, BLOCK_BYTES, BLOCKS_AHEAD);
         Self {
             source,
             plain,
             meter,
-            blocks: VecDeque::new(),
-            next_offset: 0,
+            blocks,
             taken: 0,
             sha256: Sha256::new(),
             block: Bytes::new(),
@@ -238,11 +238,9 @@ impl<'a> Reader<'a> {
 
     /// The next block of the object, which is digested.
     async fn next_block(&mut self) -> Result<Bytes> {
-        self.fetch_ahead();
-        let Some(block) = self.blocks.pop_front() else {
+        let Some(block) = self.blocks.next().await? else {
             return Err(damaged(&self.source.key, "it ends too early"));
         };
-        let block = block.await.map_err(task_failed)??;
         let mut sha256 = std::mem::take(&mut self.sha256);
         let hashed = block.clone();
         let digest = tokio::task::spawn_blocking(move || {
@@ -252,22 +250,11 @@ impl<'a> Reader<'a> {
         self.sha256 = digest.await.map_err(task_failed)?;
         Ok(block)
     }
-
-    fn fetch_ahead(&mut self) {
-        let end = self.source.object.stored_bytes;
-        while self.blocks.len() < BLOCKS_AHEAD && self.next_offset < end {
-            let (offset, length) = (self.next_offset, BLOCK_BYTES.min(end - self.next_offset));
-            let (store, key) = (Arc::clone(&self.source.store), self.source.key.clone());
-            self.blocks.push_back(tokio::spawn(async move { store.read_range(&key, offset, length).await }));
-            self.next_offset += length;
-        }
-    }
 }
 
 impl Drop for Reader<'_> {
-    /// Reads that nobody waits for any more are stopped.
+    /// What nobody waits for any more is stopped.
     fn drop(&mut self) {
-        self.blocks.iter().for_each(JoinHandle::abort);
         self.openings.iter().for_each(JoinHandle::abort);
     }
 }

@@ -34,16 +34,7 @@ pub async fn shard(
         framing = payload.framing() => framing?,
         () = cancel.cancelled() => return Err(interrupted()),
     };
-    let (tail_bytes, end_check) = end_of(framing);
-    let (chunks, receiver) = mpsc::channel(CHUNKS_QUEUED);
-    let rate = target.flow.source_rate.clone();
-    let store = write::shard(target, receiver, tail_bytes, end_check, meter);
-    let (pumped, written) = tokio::join!(pump(payload, chunks, rate, cancel), store);
-    match (pumped, written) {
-        (_, Ok(written)) => Ok(written),
-        // the scanner only noticed that the bytes stopped; the connection knows why
-        (Err(error), Err(_)) | (Ok(()), Err(error)) => Err(error),
-    }
+    store(Coming::Stream(payload), framing, target, meter, cancel).await
 }
 
 /// Stores the file of a save.
@@ -51,39 +42,56 @@ pub async fn shard(
 /// # Errors
 /// `SourceUnavailable` when it cannot be read to its end, what the pipeline says otherwise.
 pub async fn file(saved: &Saved, target: Target, meter: Arc<Meter>, cancel: &CancellationToken) -> Result<Written> {
-    let unreadable = |error: std::io::Error| Error::new(Class::SourceUnavailable, format!("the RDB file: {error}"));
-    let mut file = tokio::fs::File::from_std(saved.file.try_clone().map_err(unreadable)?);
-    let (tail_bytes, end_check) = end_of(Framing::Length(saved.bytes));
+    let file = tokio::fs::File::from_std(saved.file.try_clone().map_err(unreadable)?);
+    store(Coming::File(file), Framing::Length(saved.bytes), target, meter, cancel).await
+}
+
+fn unreadable(error: std::io::Error) -> Error {
+    Error::new(Class::SourceUnavailable, format!("the RDB file: {error}"))
+}
+
+/// Where the bytes of an RDB come from.
+enum Coming {
+    Stream(Payload),
+    File(tokio::fs::File),
+}
+
+impl Coming {
+    /// Appends the next bytes to `buffer`, and returns how many; 0: no more come.
+    async fn next(&mut self, buffer: &mut BytesMut) -> Result<usize> {
+        match self {
+            Self::Stream(payload) => payload.next(buffer).await,
+            Self::File(file) => {
+                buffer.reserve(FILE_READ_LEN);
+                file.read_buf(buffer).await.map_err(unreadable)
+            }
+        }
+    }
+}
+
+/// Stores what comes.
+async fn store(
+    coming: Coming,
+    framing: Framing,
+    target: Target,
+    meter: Arc<Meter>,
+    cancel: &CancellationToken,
+) -> Result<Written> {
+    let (tail_bytes, end_check) = end_of(framing);
     let (chunks, receiver) = mpsc::channel(CHUNKS_QUEUED);
     let rate = target.flow.source_rate.clone();
     let store = write::shard(target, receiver, tail_bytes, end_check, meter);
-    let read = async {
-        loop {
-            let mut buffer = BytesMut::with_capacity(FILE_READ_LEN);
-            let count = tokio::select! {
-                count = file.read_buf(&mut buffer) => count.map_err(unreadable)?,
-                () = cancel.cancelled() => return Err(interrupted()),
-                () = chunks.closed() => return Ok(()),
-            };
-            if let Some(rate) = &rate {
-                rate.pass(count).await;
-            }
-            if count == 0 || chunks.send(buffer.freeze()).await.is_err() {
-                // the scanner ends when nothing more can come
-                drop(chunks);
-                return Ok(());
-            }
-        }
-    };
-    match tokio::join!(read, store) {
+    let (pumped, written) = tokio::join!(pump(coming, chunks, rate, cancel), store);
+    match (pumped, written) {
         (_, Ok(written)) => Ok(written),
+        // the scanner only noticed that the bytes stopped; who reads them knows why
         (Err(error), Err(_)) | (Ok(()), Err(error)) => Err(error),
     }
 }
 
-/// Moves bytes from the connection to the scanner until it has enough.
+/// Moves bytes to the scanner until it has enough.
 async fn pump(
-    mut payload: Payload,
+    mut coming: Coming,
     chunks: mpsc::Sender<Bytes>,
     rate: Option<Arc<Rate>>,
     cancel: &CancellationToken,
@@ -91,7 +99,7 @@ async fn pump(
     let mut buffer = BytesMut::new();
     loop {
         let count = tokio::select! {
-            count = payload.next(&mut buffer) => count?,
+            count = coming.next(&mut buffer) => count?,
             () = cancel.cancelled() => return Err(interrupted()),
             // the scanner has all it needs, or the store failed
             () = chunks.closed() => return Ok(()),

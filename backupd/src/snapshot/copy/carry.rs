@@ -2,18 +2,16 @@
 //!
 //! Memory: [`BLOCKS_AHEAD`] + 1 blocks of [`BLOCK_BYTES`], and the parts of the upload.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::AbortOnDropHandle;
 
 use crate::canonical::damaged;
 use crate::error::{Class, Error, Result};
 use crate::manifest::Object;
 use crate::pipeline::Meter;
+use crate::pipeline::ahead::Ahead;
 use crate::store::{Store, Upload};
 use crate::task_failed;
 
@@ -79,7 +77,8 @@ async fn pump(
     cancel: &CancellationToken,
     mut upload: Option<&mut dyn Upload>,
 ) -> Result<String> {
-    let mut ahead = Ahead::new(from, object.stored_bytes);
+    let (store, key) = (Arc::clone(from.store), from.key.to_owned());
+    let mut ahead = Ahead::new(store, key, object.stored_bytes, BLOCK_BYTES, BLOCKS_AHEAD);
     let (mut sum, mut moved) = (Sha256::new(), 0);
     while let Some(block) = ahead.next().await? {
         if cancel.is_cancelled() {
@@ -100,33 +99,4 @@ async fn pump(
         meter.passed(moved, 0);
     }
     Ok(hex::encode(sum.finalize()))
-}
-
-/// Reads blocks in their order, the next ones while one is used.
-struct Ahead<'a> {
-    from: At<'a>,
-    size_bytes: u64,
-    next_offset: u64,
-    reading: VecDeque<AbortOnDropHandle<Result<Bytes>>>,
-}
-
-impl<'a> Ahead<'a> {
-    fn new(from: At<'a>, size_bytes: u64) -> Self {
-        Self { from, size_bytes, next_offset: 0, reading: VecDeque::new() }
-    }
-
-    async fn next(&mut self) -> Result<Option<Bytes>> {
-        while self.reading.len() < BLOCKS_AHEAD && self.next_offset < self.size_bytes {
-            let (offset, length) =
-                (self.next_offset, BLOCK_BYTES.min(self.size_bytes.saturating_sub(self.next_offset)));
-            self.next_offset = offset.saturating_add(length);
-            let (store, key) = (Arc::clone(self.from.store), self.from.key.to_owned());
-            let read = tokio::spawn(async move { store.read_range(&key, offset, length).await });
-            self.reading.push_back(AbortOnDropHandle::new(read));
-        }
-        match self.reading.pop_front() {
-            Some(read) => read.await.map_err(task_failed)?.map(Some),
-            None => Ok(None),
-        }
-    }
 }
