@@ -12,6 +12,7 @@ pub mod gc;
 pub mod job;
 pub mod key;
 pub mod ledger;
+mod note;
 pub mod output;
 pub mod reach;
 pub mod restore;

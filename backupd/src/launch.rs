@@ -16,7 +16,6 @@ mod started;
 
 use std::path::{Path, PathBuf};
 
-use policies::engine::Engine;
 use policies::slot::SlotSet;
 
 pub use access::{Access, LaunchTls};
@@ -113,18 +112,6 @@ pub struct LaunchedNode {
     pub pid: u32,
 }
 
-/// Checks, before anything is made, whether a launch could work: the folder, the engine, and the ports.
-///
-/// # Errors
-/// As [`launch()`].
-pub async fn preflight(plan: &LaunchPlan) -> Result<Engine> {
-    folder::check_empty(&plan.dir, true)?;
-    check_shape(plan)?;
-    let engine = probe_engine(&plan.engine).await?;
-    ports::reserve(plan.first_port, node_count(plan), is_cluster(plan))?;
-    Ok(engine)
-}
-
 /// Every reason why a launch could not work; nothing is made.
 pub async fn refusals(plan: &LaunchPlan) -> Vec<Error> {
     let shape = check_shape(plan);
@@ -155,12 +142,14 @@ pub async fn launch(plan: LaunchPlan, progress: &(dyn Fn(LaunchProgress) + Sync)
 /// # Errors
 /// As [`launch()`].
 pub async fn start(plan: LaunchPlan, progress: &(dyn Fn(LaunchProgress) + Sync)) -> Result<Started> {
-    let engine = preflight(&plan).await?;
+    folder::check_empty(&plan.dir, true)?;
+    check_shape(&plan)?;
+    let engine = probe_engine(&plan.engine).await?;
+    let ports = ports::reserve(plan.first_port, node_count(&plan), is_cluster(&plan))?;
     for shard in &plan.shards {
         let format = rdb_format(&shard.rdb).await?;
         check_format(&engine, format).map_err(|error| error.at(shard.rdb.display()))?;
     }
-    let ports = ports::reserve(plan.first_port, node_count(&plan), is_cluster(&plan))?;
     let nodes = planned_nodes(&plan, &ports)?;
     let dir = folder::make(&plan.dir)?;
     let folders = write_folders(&plan, &dir, &nodes)?;

@@ -6,10 +6,11 @@ use clap::Args as ClapArgs;
 use policies::replica::{PrimaryUse, Wishes};
 use serde::Serialize;
 
+use super::note::noted;
 use super::output::Output;
 use super::reach::{Context, RepositoryArgs, SourceArgs};
 use super::snapshot::Primary;
-use crate::catalog::{Catalog, Location};
+use crate::catalog::Catalog;
 use crate::error::{Class, Error, Result};
 use crate::repository::probe::{Mode, Probe, probe};
 use crate::snapshot::check::{self, Report, Severity};
@@ -67,12 +68,10 @@ pub async fn run(args: Args, context: &Context, output: Output) -> Result<()> {
         let (store, keys) = (reached.repository.store().await, &reached.repository.keys);
         let cluster = name.unwrap_or_else(|| "default".to_owned());
         let report = Box::pin(check::check(&cluster, &reached.source, &wishes, store, keys)).await;
-        if let Some(location) = &reached.catalog
-            && let Err(error) = note(location, &reached.repository.url.to_string(), &report).await
-        {
-            // a check does not need the catalog, and must also work where that cannot be written
-            tracing::warn!(error = %error, "what the nodes can do could not be noted in the catalog");
-        }
+        // a check does not need the catalog, and must also work where that cannot be written
+        let url = reached.repository.url.to_string();
+        let note = async |catalog: &Catalog| record::checked(catalog, &url, &report).await;
+        noted(reached.catalog.as_ref(), "what the nodes can do", note).await;
         clusters.push(report);
     }
     let reports = Reports { ok: clusters.iter().all(|report| report.ok), clusters, repositories: Vec::new() };
@@ -89,13 +88,6 @@ pub async fn run(args: Args, context: &Context, output: Output) -> Result<()> {
             })
         }
     }
-}
-
-async fn note(location: &Location, repository_url: &str, report: &Report) -> Result<()> {
-    let catalog = Catalog::open(location).await?;
-    record::checked(&catalog, repository_url, report).await?;
-    catalog.close().await;
-    Ok(())
 }
 
 /// Probes a repository alone.

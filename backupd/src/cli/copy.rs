@@ -7,10 +7,11 @@ use clap::Args;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
+use super::note::noted;
 use super::output::{Output, bytes};
 use super::reach::{Context, Reached, RepositoryArgs};
 use super::watch::watched;
-use crate::catalog::{Catalog, Location};
+use crate::catalog::Catalog;
 use crate::error::{Class, Error, Result};
 use crate::progress::Progress;
 use crate::repository::{Keys, Repository};
@@ -18,7 +19,7 @@ use crate::service::view::SnapshotView;
 use crate::snapshot::copy::{self, Copied, Moved, Options, Transfer};
 use crate::snapshot::record;
 use crate::snapshot::verify::{Examination, examine};
-use crate::store::{COPY_BYTES_MAX, Store};
+use crate::store::COPY_BYTES_MAX;
 
 /// What is copied, and where to.
 #[derive(Debug, Args)]
@@ -88,11 +89,8 @@ pub async fn run(args: CopyArgs, context: &Context, output: Output, cancel: Canc
     let store = to.store().await?;
     let job = copy::copy(&source, Arc::clone(&store), options, &progress, &cancel);
     let copied = watched(&progress, output, Box::pin(job)).await?;
-    if let Some(location) = &to.catalog
-        && let Err(error) = noted(location, store, &copied).await
-    {
-        tracing::warn!(error = %error, "the copy could not be noted in the catalog");
-    }
+    let note = async |catalog: &Catalog| record::record_copy(catalog, store, &copied.manifest).await;
+    noted(to.catalog.as_ref(), "the copy", note).await;
     if args.verify {
         verified(&to, &copied, &progress, output, &cancel).await?;
     }
@@ -104,13 +102,6 @@ pub async fn run(args: CopyArgs, context: &Context, output: Output, cancel: Canc
         verified: args.verify,
     };
     output.result(&view, text)
-}
-
-async fn noted(location: &Location, store: Arc<dyn Store>, copied: &Copied) -> Result<()> {
-    let catalog = Catalog::open(location).await?;
-    record::record_copy(&catalog, store, &copied.manifest).await?;
-    catalog.close().await;
-    Ok(())
 }
 
 async fn verified(

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::copy::{self, CopyArgs};
 use super::export::{ExportArgs, export};
 use super::ledger::Ledger;
+use super::note::noted;
 use super::output::Output;
 use super::reach::{Context, RepositoryArgs, SourceArgs};
 use super::verify::{self, VerifyArgs};
@@ -22,14 +23,12 @@ use crate::catalog::{Catalog, Location};
 use crate::clock;
 use crate::error::{Class, Error, Result};
 use crate::jobs::{reach, submit};
-use crate::manifest::Manifest;
 use crate::progress::Progress;
 use crate::repository::removal::Removal;
 use crate::repository::{Keys, Repository};
 use crate::service::snapshots;
 use crate::service::view::{List, SnapshotView};
 use crate::snapshot::{create, method, record};
-use crate::store::Store;
 
 /// Snapshots.
 #[derive(Debug, Subcommand)]
@@ -243,13 +242,6 @@ pub async fn run(command: Command, context: &Context, output: Output, cancel: Ca
     }
 }
 
-async fn note_made(location: &Location, store: Arc<dyn Store>, manifest: &Manifest) -> Result<()> {
-    let catalog = Catalog::open(location).await?;
-    record::record(&catalog, store, manifest).await?;
-    catalog.close().await;
-    Ok(())
-}
-
 fn removal_text(removal: &Removal) -> String {
     let left = match removal.left.as_slice() {
         [] => String::new(),
@@ -328,11 +320,7 @@ async fn run_create(args: CreateArgs, context: &Context, output: Output, cancel:
     let store = reached.repository.store().await?;
     let job = create::create(Arc::clone(&store), options, Arc::clone(&progress), cancel);
     let manifest = watched(&progress, output, Box::pin(job)).await?;
-    if let Some(location) = &reached.catalog
-        && let Err(error) = note_made(location, store, &manifest).await
-    {
-        // the snapshot is there all the same: the catalog is only an index of the repository
-        tracing::warn!(error = %error, "the snapshot could not be noted in the catalog");
-    }
+    let note = async |catalog: &Catalog| record::record(catalog, store, &manifest).await;
+    noted(reached.catalog.as_ref(), "the snapshot", note).await;
     output.result(&SnapshotView::from(&manifest), SnapshotView::text)
 }
