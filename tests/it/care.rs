@@ -42,11 +42,8 @@ fn stalls_until(released: &Arc<AtomicBool>) -> impl Script + 'static {
 }
 
 fn create_through(repo: &Repo, server: &Server, proxy: &Faulty) -> Spawned {
-    let endpoint = &repo.bucket.as_ref().unwrap().endpoint;
-    let mut words = repo.args(&["snapshot", "create", "--source", &server.url(), "--name", "one"]);
-    let through = repo.url.replace(endpoint, &proxy.endpoint);
-    words.iter_mut().filter(|word| **word == repo.url).for_each(|word| word.clone_from(&through));
-    repo.cli.spawn(&words)
+    let words = repo.args(&["snapshot", "create", "--source", &server.url(), "--name", "one"]);
+    repo.cli.spawn(&repo.through(words, &proxy.endpoint))
 }
 
 fn is_saving(server: &Server) -> bool {

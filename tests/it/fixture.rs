@@ -63,6 +63,17 @@ impl Repo {
         words.iter().chain(&flags).map(ToString::to_string).collect()
     }
 
+    /// Its URL with another endpoint: that of a proxy in front of its server.
+    pub(crate) fn url_through(&self, endpoint: &str) -> String {
+        self.url.replace(&self.bucket.as_ref().unwrap().endpoint, endpoint)
+    }
+
+    /// `words`, which then reach the repository through this endpoint.
+    pub(crate) fn through(&self, words: Vec<String>, endpoint: &str) -> Vec<String> {
+        let through = self.url_through(endpoint);
+        words.into_iter().map(|word| if word == self.url { through.clone() } else { word }).collect()
+    }
+
     /// Runs a command on this repository.
     pub(crate) fn run(&self, words: &[&str]) -> Outcome {
         self.cli.run(&self.args(words))

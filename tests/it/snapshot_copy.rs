@@ -101,8 +101,7 @@ fn within_one_server_no_byte_of_the_data_passes_through_here() {
             log.lock().unwrap().push(operation);
             None
         });
-        let mut words = words(&from, &to, more);
-        words.iter_mut().for_each(|word| *word = word.replace(endpoint, &proxy.endpoint));
+        let words = to.through(from.through(words(&from, &to, more), &proxy.endpoint), &proxy.endpoint);
         let copied = from.cli.run(&words).ok().json();
         assert_eq!(
             (&copied["server_bytes"], &copied["streamed_bytes"]),
@@ -266,10 +265,7 @@ fn while_it_is_copied_a_snapshot_cannot_be_deleted_nor_its_copy_collected() {
     from.create(&server.url(), "one");
     let endpoint = &to.bucket.as_ref().unwrap().endpoint;
     let proxy = Faulty::start(endpoint, first(1, |operation| operation == Operation::Part(2), Fault::Stall));
-    let through = to.url.replace(endpoint, &proxy.endpoint);
-    let mut words = words(&from, &to, &["--transfer", "stream"]);
-    words.iter_mut().filter(|word| **word == to.url).for_each(|word| word.clone_from(&through));
-    let job = from.cli.spawn(&words);
+    let job = from.cli.spawn(&to.through(words(&from, &to, &["--transfer", "stream"]), &proxy.endpoint));
     wait_for("the second part", Duration::from_secs(60), || match proxy.struck().len() {
         0 => Err("not yet".to_owned()),
         _ => Ok(()),

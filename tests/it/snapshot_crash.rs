@@ -136,11 +136,8 @@ fn a_bucket_that_goes_away_in_the_middle_leaves_nothing_that_looks_finished() {
     let repo = Repo::bucket("outage");
     let bucket = repo.bucket.as_ref().unwrap();
     let proxy = Proxy::start(&bucket.endpoint);
-    let through_proxy = repo.url.replace(&bucket.endpoint, &proxy.url());
-    let mut words = repo.args(&["snapshot", "create", "--source", &server.url(), "--name", "one"]);
-    let direct = words.clone();
-    words.iter_mut().filter(|word| **word == repo.url).for_each(|word| word.clone_from(&through_proxy));
-    let job = repo.cli.spawn(&words);
+    let direct = repo.args(&["snapshot", "create", "--source", &server.url(), "--name", "one"]);
+    let job = repo.cli.spawn(&repo.through(direct.clone(), &proxy.url()));
     crate::harness::process::wait_for("the capture", Duration::from_secs(20), || {
         let saving = server.info("rdb_bgsave_in_progress");
         if saving.as_deref() == Some("1") { Ok(()) } else { Err(format!("{saving:?}")) }

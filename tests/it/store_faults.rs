@@ -33,10 +33,8 @@ pub(crate) fn incompressible(megabytes: u32) -> Server {
 fn create(repo: &Repo, server: &Server, name: &str, script: impl Script + 'static) -> (Outcome, Faulty) {
     let bucket = repo.bucket.as_ref().unwrap();
     let proxy = Faulty::start(&bucket.endpoint, script);
-    let mut words = repo.args(&["snapshot", "create", "--source", &server.url(), "--name", name]);
-    let through = repo.url.replace(&bucket.endpoint, &proxy.endpoint);
-    words.iter_mut().filter(|word| **word == repo.url).for_each(|word| word.clone_from(&through));
-    (repo.cli.run(&words), proxy)
+    let words = repo.args(&["snapshot", "create", "--source", &server.url(), "--name", name]);
+    (repo.cli.run(&repo.through(words, &proxy.endpoint)), proxy)
 }
 
 /// A program that waits less: every failure takes its full time otherwise.

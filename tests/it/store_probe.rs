@@ -23,7 +23,7 @@ use crate::harness::server::{Options, Server};
 fn through(repo: &Repo, script: impl Script + 'static) -> (Repo, Faulty) {
     let bucket = repo.bucket.clone().unwrap();
     let proxy = Faulty::start(&bucket.endpoint, script);
-    let url = repo.url.replace(&bucket.endpoint, &proxy.endpoint);
+    let url = repo.url_through(&proxy.endpoint);
     let dir = tempfile::tempdir().unwrap();
     std::fs::copy(repo.path("keys.json"), dir.path().join("keys.json")).unwrap();
     (Repo { dir, url, cli: repo.cli.clone(), bucket: Some(bucket) }, proxy)
