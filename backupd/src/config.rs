@@ -7,6 +7,7 @@ pub mod api;
 pub mod automation;
 mod capture;
 pub mod daemon;
+mod defined;
 mod file;
 mod sections;
 pub mod target;

@@ -10,6 +10,7 @@ mod keep;
 pub mod reach;
 mod removal;
 pub mod restore;
+pub mod seen;
 pub mod submit;
 pub mod target;
 mod verify;
@@ -27,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use crate::catalog::{Catalog, Code, JobRow, Limits, NewEvent, Why, Worker};
 use crate::config::Config;
 use crate::error::{Class, Error, Result};
+use crate::live::Definitions;
 use crate::snapshot::care::Care;
 use crate::telemetry::Telemetry;
 
@@ -49,6 +51,8 @@ pub struct Crew {
     pub catalog: Catalog,
     /// What they are about.
     pub config: Live,
+    /// What was said of clusters, which is a part of that.
+    pub definitions: Arc<Definitions>,
     /// What is counted.
     pub telemetry: Arc<Telemetry>,
     /// What captures may cost: made once, so that all jobs of the process share its limits.

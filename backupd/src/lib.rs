@@ -15,6 +15,7 @@ pub mod host;
 pub mod http;
 pub mod jobs;
 pub mod launch;
+pub mod live;
 pub mod manifest;
 pub mod nodes;
 pub mod pipeline;

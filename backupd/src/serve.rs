@@ -19,6 +19,7 @@ use crate::hooks::Teller;
 use crate::host;
 use crate::http::{self, Served};
 use crate::jobs::{Crew, reach};
+use crate::live::Definitions;
 use crate::scheduler::Scheduler;
 use crate::service::Services;
 use crate::telemetry::Telemetry;
@@ -60,7 +61,9 @@ pub async fn serve(flag: Option<PathBuf>, roles: Roles, stop: CancellationToken)
     let name = worker_name(catalog.now_unix_ms().await?)?;
     let telemetry = Arc::new(Telemetry::default());
     begin(&catalog, &config, &name, roles).await?;
-    let (sender, live) = watch::channel(Arc::clone(&config));
+    let (sender, file) = watch::channel(Arc::clone(&config));
+    let definitions = Definitions::begin(catalog.clone(), file).await?;
+    let live = definitions.live();
     let (tasks, answering, ended) = (TaskTracker::new(), TaskTracker::new(), CancellationToken::new());
     if let Some(listener) = listener {
         let served = Served { catalog: catalog.clone(), telemetry: Arc::clone(&telemetry), stop: stop.clone() };
@@ -68,7 +71,8 @@ pub async fn serve(flag: Option<PathBuf>, roles: Roles, stop: CancellationToken)
     }
     if let Some(listener) = api {
         let limits = config.api.limits.clone();
-        let api = Api::new(Services::new(catalog.clone(), live.clone()), &limits, stop.clone());
+        let services = Services::new(catalog.clone(), live.clone());
+        let api = Api::new(services, Arc::clone(&definitions), &limits, stop.clone());
         tasks.spawn(listener.serve(api::router(&api), limits, stop.clone()));
     }
     if roles.scheduler {
@@ -86,6 +90,7 @@ pub async fn serve(flag: Option<PathBuf>, roles: Roles, stop: CancellationToken)
         let crew = Crew {
             catalog: catalog.clone(),
             config: live.clone(),
+            definitions: Arc::clone(&definitions),
             telemetry: Arc::clone(&telemetry),
             care: reach::care(&live.borrow().capture)?,
             name: name.clone(),
@@ -93,6 +98,7 @@ pub async fn serve(flag: Option<PathBuf>, roles: Roles, stop: CancellationToken)
         tasks.spawn(crew.run(stop.clone()));
     }
     tasks.spawn(reload(flag, catalog.clone(), sender, hangups, stop.clone()));
+    tasks.spawn(definitions.follow(stop.clone()));
     tasks.spawn(watchdog(stop.clone()));
     tell_systemd(&[sd_notify::NotifyState::Ready]);
     stop.cancelled().await;

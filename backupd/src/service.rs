@@ -8,6 +8,7 @@ pub mod access;
 pub mod clusters;
 pub mod cursor;
 pub mod events;
+pub mod facts;
 pub mod jobs;
 pub mod restores;
 pub mod retention;

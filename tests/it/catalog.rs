@@ -1,6 +1,7 @@
 //! The catalog: the same cases on SQLite and on PostgreSQL.
 
 mod clusters;
+mod definitions;
 mod jobs;
 mod leases;
 mod opening;
@@ -57,6 +58,8 @@ cases! {
     opening::its_clock_is_the_time,
     clusters::a_cluster_is_as_it_was_last_seen,
     clusters::what_a_node_can_do_is_replaced_as_a_whole,
+    definitions::a_definition_is_added_once_and_changed_as_a_whole,
+    definitions::tags_are_given_and_taken,
     leases::one_of_many_gets_a_lease_also_across_connections,
     leases::a_lease_that_ran_out_is_taken_over_with_a_higher_number,
     leases::a_lease_is_renewed_and_released_by_its_holder,

@@ -14,6 +14,7 @@ mod connections;
 mod daemon;
 mod damage_matrix;
 mod dying;
+mod elasticache;
 mod engines;
 mod fixture;
 mod format;

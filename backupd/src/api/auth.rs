@@ -1,4 +1,4 @@
-//! Who asks: a bearer token of the configuration, or, where it names nobody, whoever is on this machine.
+//! Who asks: a bearer token of the configuration, a key that signs (for the Query API), or, where it names nobody, whoever is on this machine.
 
 use std::sync::Arc;
 
@@ -12,7 +12,10 @@ use sha2::{Digest as _, Sha256};
 
 use super::Api;
 use super::problem::Problem;
+use super::query::error::{Code, Fault};
+use super::sigv4::{Arrived, Authorization, Refusal, SERVICES, Scope as Signed};
 use crate::error::{Class, Error};
+use crate::secret;
 
 /// The longest token that is looked at, bytes.
 const TOKEN_BYTES_MAX: usize = 512;
@@ -109,6 +112,27 @@ pub fn identify(api: &Api, headers: &HeaderMap) -> Result<Principal, Problem> {
     let digest: [u8; 32] = Sha256::digest(token.as_bytes()).into();
     let found = config.api.tokens.iter().find(|known| known.sha256 == digest);
     found.map(|known| known.principal.clone()).ok_or_else(|| Problem::unknown_caller("the token is nobody's"))
+}
+
+/// Who signed a request of the Query API, and for which region; whoever is on this machine where nobody is asked who they are.
+///
+/// # Errors
+/// What is wrong with the signature, in AWS's words.
+pub(super) fn signed(api: &Api, parts: &Parts, body: &[u8]) -> Result<(Principal, Option<String>), Fault> {
+    let config = api.services().config();
+    let authorization = Authorization::of(&parts.headers);
+    if !config.api.asks_who() {
+        let denied = |problem: Problem| Fault::new(Code::AccessDenied, problem.detail);
+        return Ok((local(&parts.headers).map_err(denied)?, authorization.ok().map(|it| it.region)));
+    }
+    let authorization = authorization?;
+    let key = config.api.keys.iter().find(|key| key.id == authorization.key_id).ok_or_else(Refusal::unknown_key)?;
+    let secret = secret::read(Some(&key.secret))?.ok_or_else(Refusal::unknown_key)?;
+    let (path, query) = (parts.uri.path(), parts.uri.query().unwrap_or_default());
+    let arrived = Arrived { method: parts.method.as_str(), path, query, headers: &parts.headers, body };
+    let now_s = crate::clock::unix_ms(crate::clock::now()) / 1000;
+    authorization.verify(&arrived, secret.reveal(), &Signed { region: None, services: &SERVICES }, now_s)?;
+    Ok((key.principal.clone(), Some(authorization.region)))
 }
 
 /// Whoever is on this machine, when nobody is asked who they are: but no page of another site that is open in a browser here.

@@ -2,8 +2,13 @@
 //!
 //! `docs/elasticache.md` has what is spoken and where it differs from AWS.
 
+pub mod actions;
+pub mod answer;
+pub mod call;
 pub mod check;
 pub mod error;
 pub mod form;
+pub mod known;
 pub mod shapes;
+pub mod stored;
 pub mod xml;

@@ -115,6 +115,7 @@ impl NewRestore {
             exclude: self.exclude.clone(),
             types: self.types.clone(),
             drop: self.drop.clone(),
+            seeds: Vec::new(),
         };
         parameters.check(&api.services().config())?;
         Ok(parameters)

@@ -121,6 +121,7 @@ pub(super) async fn list(
     let question = Question {
         cluster: query.cluster,
         source: query.source,
+        except_source: None,
         name: query.name,
         repository: query.repository,
         newest_first: query.order == Some(Order::Desc),

@@ -38,6 +38,15 @@ pub struct NodeCapabilityRow {
     pub seen_ms: u64,
 }
 
+/// A cluster with the time when it was seen first.
+#[derive(Debug, sqlx::FromRow)]
+struct FirstSeen {
+    #[sqlx(flatten)]
+    cluster: ClusterRow,
+    #[sqlx(try_from = "i64")]
+    first_seen_ms: u64,
+}
+
 /// What both databases have for a truth: 0 or 1.
 #[derive(Debug, sqlx::Type)]
 #[sqlx(transparent)]
@@ -86,6 +95,22 @@ impl Catalog {
         .fetch_all(&self.pool)
         .await
         .map_err(|e| self.error("list the clusters of", &e))
+    }
+
+    /// A cluster as it was last seen, and when it was seen first, ms since 1970.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn cluster_seen(&self, name: &str) -> Result<Option<(ClusterRow, u64)>> {
+        let query =
+            "SELECT name, mode, engine, engine_version, repository_url, last_seen_ms, first_seen_ms FROM clusters
+             WHERE name = $1";
+        let row: Option<FirstSeen> = sqlx::query_as(query)
+            .bind(name)
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(|e| self.error("read a cluster of", &e))?;
+        Ok(row.map(|row| (row.cluster, row.first_seen_ms)))
     }
 
     /// Records what the nodes of a cluster can do, in place of everything known of the same nodes before.

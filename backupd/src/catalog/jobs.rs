@@ -3,6 +3,7 @@
 
 mod asked;
 mod list;
+mod named;
 mod queue;
 mod row;
 

@@ -106,6 +106,8 @@ pub struct SnapshotFilter {
     pub name: Option<String>,
     /// Only those of this source: `manual`, `automated` or `final`.
     pub source: Option<String>,
+    /// All but those of this source.
+    pub except_source: Option<String>,
     /// The oldest first, instead of the newest.
     pub oldest_first: bool,
     /// At most so many; [`ROWS_MAX`] when 0.
@@ -151,6 +153,9 @@ impl SnapshotFilter {
         }
         if let Some(source) = &self.source {
             add("AND source =", Value::Text(source));
+        }
+        if let Some(source) = &self.except_source {
+            add("AND source <>", Value::Text(source));
         }
         let limit = if self.limit == 0 { ROWS_MAX } else { self.limit.min(ROWS_MAX) };
         let (order, behind) = if self.oldest_first { ("ASC", ">") } else { ("DESC", "<") };

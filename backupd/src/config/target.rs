@@ -10,7 +10,7 @@ use super::Password;
 use super::file::Text;
 use crate::error::{Error, Result};
 use crate::redis::{SourceUrl, Tls};
-use crate::store::RepositoryUrl;
+use crate::store::{BucketUrl, RepositoryUrl};
 
 /// Where new clusters come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +52,23 @@ pub struct Export {
     pub name: String,
     /// A bucket with a prefix, or a folder.
     pub url: RepositoryUrl,
+}
+
+impl Export {
+    /// Whether it is this bucket, as a whole.
+    #[must_use]
+    pub fn is_bucket(&self, bucket: &str) -> bool {
+        matches!(&self.url, RepositoryUrl::Bucket(url) if url.bucket == bucket && url.prefix.is_empty())
+    }
+
+    /// The URL of an object, when it is in this place.
+    #[must_use]
+    pub fn object(&self, bucket: &str, key: &str) -> Option<String> {
+        let RepositoryUrl::Bucket(url) = &self.url else { return None };
+        let below = if url.prefix.is_empty() { Some(key) } else { key.strip_prefix(&url.prefix)?.strip_prefix('/') };
+        below.filter(|below| url.bucket == bucket && !below.is_empty())?;
+        Some(RepositoryUrl::Bucket(BucketUrl { prefix: key.to_owned(), ..url.clone() }).to_string())
+    }
 }
 
 /// `[targets.NAME]` as it is written.

@@ -27,7 +27,7 @@ const PREFIX_BYTES_MAX: usize = 256;
 pub struct Parameters {
     /// The name of a section `[exports.NAME]`.
     pub to: String,
-    /// Below it; the name of the snapshot when empty.
+    /// Below it; the name of the snapshot when empty, the place itself when it is `/`.
     pub prefix: String,
     /// The name that the files begin with; that of the snapshot when empty.
     pub name: String,
@@ -46,6 +46,9 @@ impl Parameters {
     /// `NotFound` for a place that the configuration does not name, `Usage` for a prefix that would leave it.
     pub fn url(&self, config: &Config, snapshot: &str) -> Result<RepositoryUrl> {
         let section = config.export(&self.to)?;
+        if self.prefix == "/" {
+            return Ok(section.url.clone());
+        }
         let below = if self.prefix.is_empty() { snapshot } else { self.prefix.trim_matches('/') };
         let is_good = |part: &str| policies::names::check("folder", part).is_ok();
         if below.len() > PREFIX_BYTES_MAX || !below.split('/').all(is_good) {

@@ -14,8 +14,7 @@ use super::{about, export, reach, target};
 use crate::catalog::{Code, NewEvent};
 use crate::error::{Class, Error, Result};
 use crate::nodes::Unfinished;
-use crate::repository::{Opened, Repository};
-use crate::restore::input::Input;
+use crate::restore::input::{Foreign, Input};
 use crate::restore::{self, Mode, Names, Options, Shape, Target, Ttl};
 
 /// The most shards of a new cluster.
@@ -49,6 +48,8 @@ pub struct Parameters {
     pub types: Vec<String>,
     /// What may be left out where the engine of the target cannot hold it.
     pub drop: Vec<String>,
+    /// RDB files of the places of the configuration, as URLs, instead of a snapshot.
+    pub seeds: Vec<String>,
 }
 
 impl Parameters {
@@ -110,13 +111,13 @@ impl Parameters {
         export::losses(&self.drop).map(drop)
     }
 
-    /// How many nodes are needed, and whether they are to be in cluster mode.
+    /// How many nodes are needed when there were so many shards before, and whether they are to be in cluster mode.
     ///
     /// # Errors
     /// As [`Self::check`].
-    pub fn need(&self, opened: &Opened) -> Result<target::Need> {
+    pub fn need(&self, before: usize) -> Result<target::Need> {
         let shards = match self.shape()? {
-            Shape::AsBefore => opened.manifest.shards.len(),
+            Shape::AsBefore => before,
             Shape::Shards(count) => count,
             Shape::Slots(slots) => slots.len(),
         };
@@ -128,19 +129,13 @@ impl Parameters {
         Ok(target::Need { shards, replicas: self.replicas, cluster })
     }
 
-    /// All that a restore of `opened` into `target` needs to know.
+    /// All that a restore of `input` into `target` needs to know.
     ///
     /// # Errors
     /// As [`Self::check`].
-    pub fn options(
-        &self,
-        repository: Repository,
-        opened: Opened,
-        target: Target,
-        unfinished: Unfinished,
-    ) -> Result<Options> {
+    pub fn options(&self, input: Input, target: Target, unfinished: Unfinished) -> Result<Options> {
         Ok(Options {
-            input: Input::Snapshot { repository, opened: Box::new(opened) },
+            input,
             shape: self.shape()?,
             mode: self.mode()?,
             target,
@@ -157,20 +152,37 @@ impl Parameters {
     }
 }
 
+async fn input(held: &Held, parameters: &Parameters) -> Result<Input> {
+    if parameters.seeds.is_empty() {
+        let (repository, keys) = reach::repository(&held.config, &held.row.repository).await?;
+        let opened = Box::new(repository.open_snapshot(&held.row.snapshot_name, &keys).await?);
+        return Ok(Input::Snapshot { repository, opened });
+    }
+    let mut files = Vec::new();
+    for seed in &parameters.seeds {
+        files.push(Foreign::named(seed, &std::env::temp_dir()).await?);
+    }
+    Ok(Input::Files(files))
+}
+
 pub(super) async fn run(held: &mut Held) -> Result<Vec<NewEvent>> {
     let parameters: Parameters = super::parameters(&held.row)?;
-    let (repository, keys) = reach::repository(&held.config, &held.row.repository).await?;
-    let opened = repository.open_snapshot(&held.row.snapshot_name, &keys).await?;
+    let input = input(held, &parameters).await?;
     // what the attempt before this one began in is emptied and used again
     let unfinished = if held.row.attempts > 1 { Unfinished::Replace } else { Unfinished::Refuse };
     held.begin(Step::Restore, "").await?;
     held.progress.phase("looking for nodes");
-    let need = parameters.need(&opened)?;
+    // files of other tools do not say what wrote them
+    let (before, engine) = match input.manifest() {
+        Some(manifest) => (manifest.shards.len(), manifest.engine.clone()),
+        None => (1, "redis".to_owned()),
+    };
+    let need = parameters.need(before)?;
     let section = held.config.target(&parameters.target)?.clone();
-    let wanted = target::Wanted { section: &section, need, name: &parameters.name, engine: &opened.manifest.engine };
+    let wanted = target::Wanted { section: &section, need, name: &parameters.name, engine: &engine };
     let target = target::take(&held.catalog, &held.row.job_id, wanted).await?;
     let folder: Option<PathBuf> = if let Target::Launch { dir, .. } = &target { Some(dir.clone()) } else { None };
-    let options = parameters.options(repository, opened, target, unfinished)?;
+    let options = parameters.options(input, target, unfinished)?;
     let plan = restore::plan(&options).await?;
     let outcome = restore::run(options, plan, Arc::clone(&held.progress), held.cancel.clone()).await?;
     held.note(&json!({
@@ -178,13 +190,16 @@ pub(super) async fn run(held: &mut Held) -> Result<Vec<NewEvent>> {
         "expired": outcome.expired, "losses": outcome.losses, "verified": outcome.verified, "folder": folder,
     }))
     .await?;
+    let primaries = outcome.nodes.iter().filter(|node| node.role == "primary");
+    let nodes: Vec<String> = primaries.map(|node| format!("{}:{}", node.host, node.port)).collect();
+    held.catalog.define_nodes(&held.row.job_id, &nodes, held.catalog.now_unix_ms().await?).await?;
     held.begin(Step::Record, "").await?;
-    let message = format!(
-        "snapshot {} was restored into {} ({} nodes, {} keys)",
-        held.row.snapshot_name,
-        parameters.name,
-        outcome.nodes.len(),
-        outcome.keys
-    );
+    let what = if held.row.snapshot_name.is_empty() {
+        "RDB files".to_owned()
+    } else {
+        format!("snapshot {}", held.row.snapshot_name)
+    };
+    let message =
+        format!("{what} was restored into {} ({} nodes, {} keys)", parameters.name, outcome.nodes.len(), outcome.keys);
     Ok(vec![about(&held.row, Code::RestoreSucceeded, message)])
 }

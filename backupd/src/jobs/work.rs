@@ -66,6 +66,10 @@ impl Held {
 /// Does a job that was claimed, and writes how it ended.
 pub(super) async fn work(crew: Crew, row: JobRow, hand_back: CancellationToken) {
     let worker = crew.worker();
+    // the job may be of a cluster that was made a moment ago, elsewhere
+    if let Err(error) = crew.definitions.refresh().await {
+        tracing::warn!(error = %error, "what was said of clusters could not be read");
+    }
     let mut held = Held {
         catalog: crew.catalog.clone(),
         config: Arc::clone(&crew.config.borrow()),

@@ -146,7 +146,7 @@ impl Repository {
     ///
     /// # Errors
     /// `Verification` when a fact about it cannot be read, since it may say so, unless `broken` is set; what the store says.
-    pub(super) async fn is_kept(&self, place: &Place, broken: bool) -> Result<bool> {
+    pub async fn is_kept(&self, place: &Place, broken: bool) -> Result<bool> {
         let facts = self
             .facts_below(place, "fact-kept-", None, broken)
             .await

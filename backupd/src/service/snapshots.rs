@@ -22,6 +22,8 @@ pub struct Question {
     pub cluster: Option<String>,
     /// Only of this source.
     pub source: Option<String>,
+    /// All but those of this source.
+    pub except_source: Option<String>,
     /// Only of this name.
     pub name: Option<String>,
     /// Only of this repository of the configuration.
@@ -76,6 +78,7 @@ impl Services {
             cluster: question.cluster.clone(),
             name: question.name.clone(),
             source: question.source.clone(),
+            except_source: question.except_source.clone(),
             oldest_first: !question.newest_first,
             after: question.cursor.as_deref().map(|text| cursor::read(LIST, text)).transpose()?,
             // one more tells whether there is another page; who sees a part only is given what is found among many

@@ -48,6 +48,10 @@ pub enum Code {
     SnapshotFeatureNotSupported,
     /// There is no such snapshot.
     SnapshotNotFound,
+    /// The body is too large.
+    RequestTooLarge,
+    /// The body did not come in time.
+    RequestTimeout,
     /// The resource has no such tag.
     TagNotFound,
     /// More tags than a resource may have.
@@ -80,6 +84,8 @@ impl Code {
             Self::NodeGroupsPerReplicationGroupQuotaExceeded => ("NodeGroupsPerReplicationGroupQuotaExceeded", 400),
             Self::ReplicationGroupAlreadyExists => ("ReplicationGroupAlreadyExists", 400),
             Self::ReplicationGroupNotFound => ("ReplicationGroupNotFoundFault", 404),
+            Self::RequestTooLarge => ("RequestEntityTooLarge", 413),
+            Self::RequestTimeout => ("RequestTimeout", 408),
             Self::ServiceUnavailable => ("ServiceUnavailable", 503),
             Self::SnapshotAlreadyExists => ("SnapshotAlreadyExistsFault", 400),
             Self::SnapshotFeatureNotSupported => ("SnapshotFeatureNotSupportedFault", 400),

@@ -1,0 +1,231 @@
+//! The Query API of ElastiCache, from outside: a real daemon and a real cluster, asked by clients of AWS as they are.
+
+mod fuzz;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use backupd::catalog::{Catalog, ShardRow, SnapshotRow};
+
+use crate::harness::cli::{Cli, Spawned};
+use crate::harness::cluster::Cluster;
+use crate::harness::process::{self, wait_for};
+use crate::harness::s3::{Bucket, block_on};
+use crate::harness::server::{Options, Port, Server};
+
+/// When a client that should end is taken for hanging.
+const LIMIT: Duration = Duration::from_secs(300);
+
+const KEY_ID: &str = "AKIDOFTHESTORY00";
+const SECRET: &str = "secret-of-the-story";
+
+/// A cluster of three shards, a daemon with two repositories, a place for exports, and nodes to restore into.
+pub(crate) struct Place {
+    folder: tempfile::TempDir,
+    pub(crate) port: Port,
+    source: Cluster,
+    pool: Vec<Server>,
+    bucket: Bucket,
+    cli: Cli,
+}
+
+impl Place {
+    /// With so many empty nodes in cluster mode, and one without.
+    pub(crate) fn new(label: &str, nodes: usize) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let source = Cluster::start(3, 0);
+        for (number, shard) in source.shards.iter().enumerate() {
+            // a tag of the shard's own: any key whose slot it has
+            let tag =
+                (0_u32..).find(|n| shard.slots.contains(policies::slot::key_slot(n.to_string().as_bytes()))).unwrap();
+            for n in 0..40 {
+                shard.primary.run(&["SET", &format!("{{{tag}}}:{number}:{n}"), &"v".repeat(n)]);
+            }
+        }
+        let mut pool: Vec<Server> = (0..nodes).map(|_| Server::start(&Options::new().cluster())).collect();
+        pool.push(Server::standalone());
+        let bucket = Bucket::create(label);
+        let cli = Cli::new().env("BACKUPD_CONFIG", folder.path().join("backupd.toml")).envs(bucket.envs());
+        let place = Self { folder, port: Port::reserve(), source, pool, bucket, cli };
+        place.configure();
+        place
+    }
+
+    /// A daemon that asks nobody who they are, and no node to restore into.
+    pub(crate) fn without_keys(label: &str) -> Self {
+        let place = Self::new(label, 0);
+        let file = place.path("backupd.toml");
+        let text = std::fs::read_to_string(&file).unwrap();
+        let (head, rest) = text.split_once("[api.keys.ops]").unwrap();
+        let (_, tail) = rest.split_once("[repositories.main]").unwrap();
+        std::fs::write(&file, format!("{head}[repositories.main]{tail}")).unwrap();
+        place
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn configure(&self) {
+        std::fs::write(self.path("secret"), SECRET).unwrap();
+        let quoted = |url: String| format!("\"{url}\"");
+        let nodes: Vec<String> =
+            self.pool.iter().map(|server| quoted(format!("redis://127.0.0.1:{}", server.port()))).collect();
+        let text = format!(
+            "[catalog]\npath = \"catalog.sqlite\"\n[daemon]\nlisten = \"\"\n\
+             [api]\nlisten = \"127.0.0.1:{}\"\nrequests_per_second = 10000\n\
+             [api.keys.ops]\nid = \"{KEY_ID}\"\nsecret_file = \"secret\"\nrole = \"admin\"\n\
+             [api.keys.looks]\nid = \"AKIDOFTHEREADER0\"\nsecret_file = \"secret\"\nrole = \"reader\"\n\
+             [api.keys.foreign]\nid = \"AKIDOFTHEFOREIGN\"\nsecret_file = \"secret\"\nrole = \"admin\"\nclusters = [\"other-*\"]\n\
+             [repositories.main]\nurl = \"file://{}\"\nno_encryption = true\n\
+             [repositories.second]\nurl = \"file://{}\"\nno_encryption = true\n\
+             [clusters.orders]\nsources = [\"{}\"]\nrepository = \"main\"\nsnapshot_retention_limit = 0\n\
+             [targets.pool]\nnodes = [{}]\n\
+             [exports.out]\nurl = \"{}\"\n",
+            self.port.number,
+            self.path("main").display(),
+            self.path("second").display(),
+            self.source.url(),
+            nodes.join(", "),
+            self.bucket.url(""),
+        );
+        std::fs::write(self.path("backupd.toml"), text).unwrap();
+    }
+
+    pub(crate) fn endpoint(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port.number)
+    }
+
+    /// A daemon that answers.
+    pub(crate) fn daemon(&self) -> Spawned {
+        let daemon = self.cli.spawn(&["serve", "--log-format", "json"]);
+        wait_for("the daemon", LIMIT, || {
+            std::net::TcpStream::connect(("127.0.0.1", self.port.number)).map(drop).map_err(|error| error.to_string())
+        });
+        daemon
+    }
+
+    /// Runs a story with the clients in a folder that `tests/setup.sh` makes.
+    fn story(&self, program: &str, script: &str, folder: &str) -> String {
+        let clients = clients(folder);
+        let mut command = process::command(program);
+        command
+            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/clients").join(script))
+            .args([self.endpoint(), "orders".to_owned(), self.bucket.name.clone()])
+            .env("PYTHONPATH", &clients)
+            .env("PATH", format!("{}:{}", clients.join("bin").display(), std::env::var("PATH").unwrap()))
+            .envs([("AWS_ACCESS_KEY_ID", KEY_ID), ("AWS_SECRET_ACCESS_KEY", SECRET)])
+            .envs([("AWS_DEFAULT_REGION", "eu-central-1"), ("AWS_EC2_METADATA_DISABLED", "true")])
+            .env("NODE_PROJECT", &clients)
+            .envs([("AWS_MAX_ATTEMPTS", "1"), ("HOME", self.folder.path().to_str().unwrap())]);
+        for name in ["AWS_ENDPOINT_URL", "AWS_PROFILE", "AWS_CONFIG_FILE", "AWS_SESSION_TOKEN", "AWS_REGION"] {
+            command.env_remove(name);
+        }
+        let output = command.output().unwrap();
+        let told = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{program} {script}: {told}");
+        told
+    }
+
+    /// Puts 120 snapshots into the catalog that are nowhere else: enough to list.
+    fn seed(&self) {
+        let row = |n: u64| SnapshotRow {
+            repository_id: "seeded".to_owned(),
+            snapshot_id: format!("seeded-{n:03}"),
+            name: format!("seeded-{n:03}"),
+            cluster: "orders".to_owned(),
+            source: if n.is_multiple_of(2) { "automated" } else { "manual" }.to_owned(),
+            mode: "cluster".to_owned(),
+            engine: "redis".to_owned(),
+            engine_version: "7.0.15".to_owned(),
+            method: "stream".to_owned(),
+            begun_ms: 1_000 + n / 3,
+            ended_ms: 2_000,
+            skew_ms: 0,
+            cipher: "none".to_owned(),
+            key_ids: "[]".to_owned(),
+            keys: 1,
+            plain_bytes: 1,
+            stored_bytes: 1,
+            tags: "{}".to_owned(),
+        };
+        let shard = ShardRow {
+            shard_index: 0,
+            slots: Some("0-16383".to_owned()),
+            node_id: "n".to_owned(),
+            node_address: "127.0.0.1:1".to_owned(),
+            node_role: "primary".to_owned(),
+            replid: "0".repeat(40),
+            repl_offset: 0,
+            taken_ms: 1_000,
+            file: "shard-0000-1.bkd".to_owned(),
+            keys: 1,
+            plain_bytes: 1,
+            stored_bytes: 1,
+        };
+        block_on(async {
+            let catalog = Catalog::open(&self.path("catalog.sqlite").into()).await.unwrap();
+            for n in 0..120 {
+                catalog.record_snapshot(&row(n), std::slice::from_ref(&shard)).await.unwrap();
+            }
+            catalog.close().await;
+        });
+    }
+
+    fn keys(server: &Server) -> usize {
+        crate::harness::nodes::command(&["DBSIZE"]).query(&mut server.connect()).unwrap()
+    }
+}
+
+fn clients(folder: &str) -> PathBuf {
+    let default = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/servers");
+    let servers = std::env::var_os("BACKUPD_SERVERS_DIR").map_or_else(default, PathBuf::from);
+    let clients = servers.join(folder);
+    let what = if folder == "aws-clients" { "tests" } else { "clients" };
+    assert!(clients.is_dir(), "{} is not there: run tests/setup.sh {what}", clients.display());
+    clients
+}
+
+#[test]
+fn boto3_does_the_whole_story() {
+    let place = Place::new("boto3", 4);
+    place.seed();
+    let daemon = place.daemon();
+    place.story("python3", "story.py", "aws-clients");
+    let exported = place.bucket.list("out-");
+    let names: Vec<&str> = exported.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["out-0001.rdb", "out-0002.rdb", "out-0003.rdb"]);
+    // two clusters were restored into the four nodes, each with all keys; and one file into the node without cluster mode
+    let keys: Vec<usize> = place.pool.iter().map(Place::keys).collect();
+    assert_eq!(keys[..4].iter().sum::<usize>(), 2 * 3 * 40, "{keys:?}");
+    assert_eq!(keys[4], 40, "{keys:?}");
+    drop(daemon);
+}
+
+#[test]
+fn the_command_line_of_aws_does_the_whole_story() {
+    let place = Place::new("awscli", 2);
+    place.seed();
+    let daemon = place.daemon();
+    place.story("bash", "story.sh", "aws-clients");
+    assert_eq!(place.bucket.list("cli-out-").len(), 3);
+    assert_eq!(place.pool.iter().map(Place::keys).sum::<usize>(), 3 * 40);
+    // what was set there is what the scheduler goes by
+    let shown = || place.cli.json(&["cluster", "show", "orders", "-o", "json"])["cluster"]["window"].clone();
+    wait_for("the window", LIMIT, || if shown() == "04:00-06:00" { Ok(()) } else { Err(shown().to_string()) });
+    drop(daemon);
+}
+
+#[test]
+#[ignore = "clients that only `tests/setup.sh clients` installs: see docs/elasticache.md"]
+fn javascript_and_ansible_do_their_stories() {
+    let place = Place::new("more", 2);
+    place.seed();
+    let daemon = place.daemon();
+    place.story("node", "story.mjs", "aws-js");
+    assert_eq!(place.bucket.list("js-out-").len(), 3);
+    place.story("bash", "story-ansible.sh", "ansible");
+    assert_eq!(place.bucket.list("an-out-").len(), 3);
+    assert_eq!(place.pool.iter().map(Place::keys).sum::<usize>(), 3 * 40);
+    drop(daemon);
+}
