@@ -9,6 +9,7 @@ pub mod copy;
 pub mod event;
 pub mod export;
 pub mod gc;
+pub mod grant;
 pub mod job;
 pub mod key;
 pub mod ledger;
@@ -79,6 +80,9 @@ enum Command {
     /// Say which automated snapshots are kept and why, mark the others, and remove them after a grace period.
     #[command(subcommand)]
     Retention(retention::Command),
+    /// Let other accounts read snapshots, see who may, and take it back.
+    #[command(subcommand)]
+    Grant(grant::Command),
     /// Find and remove what no snapshot needs.
     #[command(subcommand)]
     Gc(gc::Command),
@@ -182,6 +186,7 @@ fn run(cli: Cli, output: Output) -> Result<()> {
             Command::Config(command) => config::run(&command, output),
             Command::Catalog(command) => Box::pin(catalog::run(command, &reach, output)).await,
             Command::Retention(command) => Box::pin(retention::run(command, &reach, output)).await,
+            Command::Grant(command) => Box::pin(grant::run(command, &reach, output)).await,
             Command::Gc(command) => Box::pin(gc::run(command, &reach, output)).await,
             Command::Check(args) => Box::pin(check::run(*args, &reach, output)).await,
         }

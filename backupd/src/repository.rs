@@ -16,6 +16,7 @@ pub mod abandon;
 pub mod claim;
 pub mod fact;
 pub mod gc;
+pub mod grant;
 pub mod lease;
 pub mod listing;
 pub mod probe;

@@ -18,6 +18,7 @@ mod elasticache;
 mod engines;
 mod fixture;
 mod format;
+mod grants;
 mod harness;
 mod harness_checks;
 mod kept;

@@ -26,6 +26,8 @@ pub enum Kind {
     Copied,
     /// From when on retention may remove it: `{"expires_unix_ms":n}`, or `null` when something keeps it again.
     Expires,
+    /// Another account may read it, or may no longer: `{"grant":…,"key_id":…,"revoked":true|false}`.
+    Granted,
 }
 
 impl Kind {
@@ -38,6 +40,7 @@ impl Kind {
             Self::Verified => "verified",
             Self::Copied => "copied",
             Self::Expires => "expires",
+            Self::Granted => "granted",
         }
     }
 }

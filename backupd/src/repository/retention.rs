@@ -183,6 +183,13 @@ impl Repository {
                 other => other?,
             },
         };
+        let granted = match has("fact-granted-") {
+            false => false,
+            true => match self.is_granted(place).await {
+                Err(error) if matches!(error.class(), Class::Verification | Class::Version) => true,
+                other => other?,
+            },
+        };
         let claimed = entry.manifest.as_ref();
         let taken_at = claimed.and_then(|manifest| DateTime::parse_from_rfc3339(&manifest.begun_at).ok());
         Ok(Snapshot {
@@ -194,7 +201,7 @@ impl Repository {
             verified: verified == Some(true),
             kept,
             leased: has("lease-") && !self.live_leases(place).await?.is_empty(),
-            granted: false,
+            granted,
             locked: false,
             expires_ms: if has("fact-expires-") { self.expires_ms(place).await? } else { None },
         })

@@ -13,6 +13,7 @@ mod copy;
 mod error;
 mod etag;
 mod patience;
+mod policy;
 mod settings;
 mod upload;
 mod write;

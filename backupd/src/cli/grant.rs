@@ -1,0 +1,159 @@
+//! `backupd grant …`
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use policies::grants::Principal;
+use serde_json::{Value, json};
+
+use super::ledger::Ledger;
+use super::output::{Output, table};
+use super::reach::{Context, RepositoryArgs};
+use crate::crypt::keyring::Keyring;
+use crate::error::Result;
+use crate::repository::grant::{Standing, State, Subject};
+
+/// Grants to other accounts.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Let another account read one snapshot, or those of a cluster, and nothing else.
+    Add(Box<AddArgs>),
+    /// List grants as the bucket's policy really has them.
+    List {
+        /// The bucket.
+        #[command(flatten)]
+        repository: RepositoryArgs,
+    },
+    /// Take a grant back: its statements, then the wrap for their key.
+    Revoke {
+        /// The id of the grant.
+        id: String,
+        /// The bucket.
+        #[command(flatten)]
+        repository: RepositoryArgs,
+    },
+}
+
+/// What is granted, and to whom.
+#[derive(Debug, Args)]
+pub struct AddArgs {
+    /// The name of the snapshot.
+    #[arg(required_unless_present = "cluster")]
+    snapshot: Option<String>,
+    /// All snapshots of this cluster, now and later. Whoever reads them needs the key file.
+    #[arg(long, value_name = "CLUSTER", conflicts_with_all = ["snapshot", "key"])]
+    cluster: Option<String>,
+    #[command(flatten)]
+    who: Who,
+    /// A key file of theirs: its active key opens the snapshot as well, so that ours is not given away.
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+    #[command(flatten)]
+    repository: RepositoryArgs,
+}
+
+/// Who may read.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct Who {
+    /// An account: 123456789012.
+    #[arg(long, value_name = "ID")]
+    account: Option<String>,
+    /// A user or role: `arn:aws:iam::123456789012:role/restore`.
+    #[arg(long, value_name = "ARN")]
+    principal: Option<String>,
+    /// An account by its canonical id.
+    #[arg(long, value_name = "ID")]
+    canonical_id: Option<String>,
+}
+
+impl Who {
+    fn principal(self) -> Principal {
+        let account = self.account.map(Principal::Account);
+        let canonical = self.canonical_id.map(Principal::CanonicalId);
+        // one of them is there, as the command line demands; an empty account is refused
+        account.or(self.principal.map(Principal::Arn)).or(canonical).unwrap_or(Principal::Account(String::new()))
+    }
+}
+
+/// Runs a grant command.
+///
+/// # Errors
+/// `Refused` for what cannot be granted safely, `NotFound` for what there is not, and what the store says.
+pub async fn run(command: Command, context: &Context, output: Output) -> Result<()> {
+    match command {
+        Command::Add(args) => add(*args, context, output).await,
+        Command::List { repository } => {
+            let standing = repository.reach(context)?.repository().await?.grants().await?;
+            output.result(&json!({"grants": standing}), |_| list_text(&standing))
+        }
+        Command::Revoke { id, repository } => {
+            let reached = repository.reach(context)?;
+            let repository = reached.repository().await?;
+            let ledger = Ledger::lenient(reached.catalog.as_ref()).await;
+            let snapshot = ledger.around("grant.revoke", &id, "", repository.revoke_grant(&id)).await?;
+            output.result(&json!({"grant_id": id, "snapshot": snapshot, "revoked": true}), |_| {
+                format!("grant {id} is taken back: what was read by it before cannot be taken back")
+            })
+        }
+    }
+}
+
+async fn add(args: AddArgs, context: &Context, output: Output) -> Result<()> {
+    let reached = args.repository.reach(context)?;
+    let repository = reached.repository().await?;
+    let theirs = args.key.as_deref().map(Keyring::read).transpose()?;
+    let theirs = theirs.as_ref().map(Keyring::active).transpose()?;
+    let (subject, name) = match (args.snapshot, args.cluster) {
+        (_, Some(cluster)) => (Subject::Cluster(cluster.clone()), format!("cluster {cluster}")),
+        (snapshot, None) => {
+            let name = snapshot.unwrap_or_default();
+            (Subject::Snapshot(name.clone()), format!("snapshot {name}"))
+        }
+    };
+    let principal = args.who.principal();
+    let whom = who_text(&principal);
+    let ledger = Ledger::strict(reached.catalog.as_ref()).await?;
+    let given = repository.grant(&subject, principal, theirs, &reached.keys);
+    let standing = ledger.around("grant.add", &name, &format!("to {whom}"), Box::pin(given)).await?;
+    output.result(&standing, |standing| {
+        let key = match &standing.key_id {
+            Some(key_id) => format!("their key {key_id} opens it"),
+            None => "it is readable to them as it is: where it is encrypted they need a key of ours".to_owned(),
+        };
+        format!("grant {}: {whom} may read {name}; {key}", standing.grant_id)
+    })
+}
+
+fn who_text(principal: &Principal) -> String {
+    match principal {
+        Principal::Account(id) => format!("account {id}"),
+        Principal::Arn(arn) => arn.clone(),
+        Principal::CanonicalId(id) => format!("canonical id {id}"),
+    }
+}
+
+fn list_text(standing: &[Standing]) -> String {
+    if standing.is_empty() {
+        return "nobody was granted anything".to_owned();
+    }
+    let rows = standing.iter().map(|one| {
+        let state = match one.state {
+            State::InForce => "in force",
+            State::Changed => "changed by others",
+            State::NotInPolicy => "not in the policy",
+            State::PolicyOnly => "in the policy only",
+        };
+        // of what only the policy knows, what it says
+        let told =
+            |member: &str| one.statements.first().and_then(|statement| statement.get(member)).map(Value::to_string);
+        vec![
+            one.grant_id.clone(),
+            one.snapshot.clone().or_else(|| told("Resource")).unwrap_or_default(),
+            one.principal.as_ref().map(who_text).or_else(|| told("Principal")).unwrap_or_default(),
+            one.key_id.clone().unwrap_or_default(),
+            state.to_owned(),
+        ]
+    });
+    table(&["grant", "snapshot", "who", "their key", ""], rows)
+}
