@@ -79,7 +79,7 @@ async fn seed(location: &Location, clusters: u64) {
         Location::Sqlite(_) => {
             format!("WITH RECURSIVE n(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM n WHERE n < {}) ", count - 1)
         }
-        Location::Postgres(_) => format!("WITH n(n) AS (SELECT generate_series(0, {})) ", count - 1),
+        Location::Postgres(_) => format!("WITH n(n) AS (SELECT generate_series(0, CAST({} AS BIGINT))) ", count - 1),
     };
     let url = match location {
         Location::Sqlite(path) => format!("sqlite://{}", path.display()),
