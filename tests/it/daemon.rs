@@ -127,10 +127,15 @@ impl Fleet {
 
     /// Names of available snapshots in the repository, as it is itself.
     pub(crate) fn snapshots(&self) -> Vec<String> {
+        self.snapshots_in("main")
+    }
+
+    /// The same of one repository of the configuration.
+    pub(crate) fn snapshots_in(&self, repository: &str) -> Vec<String> {
         if !self.path("repository").exists() {
             return Vec::new();
         }
-        let listed = self.json(&["snapshot", "list"]);
+        let listed = self.json(&["snapshot", "list", "--repository", repository]);
         let all = listed["snapshots"].as_array().unwrap().iter();
         all.filter(|it| it["status"] == "available").map(|it| it["name"].as_str().unwrap().to_owned()).collect()
     }

@@ -1,6 +1,7 @@
 //! Tests of backupd against real servers. `tests/run.sh` installs and starts what they need.
 #![cfg(test)]
 
+mod api;
 mod audit;
 mod bgsave;
 mod capture_faults;

@@ -55,6 +55,12 @@ pub(super) async fn layer(State(api): State<Api>, request: Request, next: Next) 
     let limits = &api.inner.limits;
     let deadline = Instant::now() + limits.request_time;
     let (parts, body) = request.into_parts();
+    // the server reads a little more than its limit when all comes at once
+    let head = parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum::<usize>();
+    if head + parts.uri.path().len() + parts.uri.query().map_or(0, str::len) > limits.header_bytes {
+        let what = format!("the head of a request can have at most {} bytes", limits.header_bytes);
+        return Problem::request(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, what).into_response();
+    }
     let too_large = || {
         let what = format!("a body can have at most {} bytes", limits.body_bytes);
         Problem::request(StatusCode::PAYLOAD_TOO_LARGE, what).into_response()

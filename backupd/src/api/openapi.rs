@@ -19,7 +19,7 @@ use super::{Api, clusters, events, jobs, problem, progress, restores, retention,
 pub(super) const ACTION: &str = "x-action";
 
 /// What every route may answer when it does not do what was asked.
-const PROBLEMS: [(&str, &str); 14] = [
+const PROBLEMS: [(&str, &str); 15] = [
     ("400", "The request is wrong."),
     ("401", "Nobody is known by these credentials, or they have expired."),
     ("403", "The role may not do that."),
@@ -31,6 +31,7 @@ const PROBLEMS: [(&str, &str); 14] = [
     ("415", "The body is no JSON."),
     ("422", "A format or engine version does not fit."),
     ("429", "Too many requests in a second."),
+    ("431", "The head of the request is too large."),
     ("500", "The daemon failed."),
     ("502", "A server or store refused the daemon."),
     ("503", "A server or store cannot be reached, or too much is going on."),

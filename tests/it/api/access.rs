@@ -1,0 +1,164 @@
+//! Who may do what: the table is made of the routes themselves.
+
+use serde_json::{Value, json};
+
+use super::{Served, digest, token};
+
+/// What the description says of a route.
+struct Route {
+    method: String,
+    path: String,
+    action: String,
+}
+
+fn routes(served: &Served) -> Vec<Route> {
+    let document = served.request("GET", "/v1/openapi.json", &[], "").has(200).json();
+    let mut routes = Vec::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let action = operation["x-action"].as_str().unwrap_or_else(|| panic!("{method} {path} has no rule"));
+            routes.push(Route { method: method.to_uppercase(), path: path.clone(), action: action.to_owned() });
+        }
+    }
+    routes
+}
+
+/// The weakest role that may, said once more here: a rule that is changed is changed twice.
+fn least(action: &str) -> usize {
+    match action {
+        "api.describe" | "cluster.read" | "snapshot.read" | "job.read" | "event.read" | "restore.plan" => 0,
+        "snapshot.create" | "snapshot.verify" | "snapshot.copy" | "snapshot.keep" | "restore.run" | "job.cancel" => 1,
+        "snapshot.export" | "snapshot.release" | "snapshot.delete" | "cluster.remove" => 2,
+        other => panic!("{other} is not in the table of this test: add it"),
+    }
+}
+
+/// The path and body for things of one cluster; names that are not there, so that nothing is done.
+fn filled(route: &Route, cluster: &str, job: &str) -> (String, Value) {
+    let snapshot = format!("of-{cluster}");
+    let path = route.path.replace("{cluster}", cluster).replace("{snapshot}", &snapshot).replace("{job}", job);
+    let body = match route.path.as_str() {
+        _ if route.method != "POST" => Value::Null,
+        "/v1/snapshots" => json!({"cluster": cluster, "name": "!"}),
+        "/v1/restores" | "/v1/restores/plan" => json!({"snapshot": snapshot, "target": "nowhere", "name": "x"}),
+        "/v1/snapshots/{snapshot}/copy" | "/v1/snapshots/{snapshot}/export" => json!({"to": "nowhere"}),
+        _ => Value::Null,
+    };
+    // a removal of a cluster that would be done ends at its name
+    let path = if route.action == "cluster.remove" { format!("{path}?final_snapshot=!") } else { path };
+    (path, body)
+}
+
+#[test]
+fn every_route_is_refused_to_weaker_roles_and_hides_what_is_out_of_scope() {
+    let roles = ["reader", "operator", "admin"];
+    let scoped: String = roles.iter().map(|role| token(&format!("{role}-c0"), role, "clusters = [\"c0\"]")).collect();
+    let served = Served::new(2, "requests_per_second = 10000", &scoped);
+    let mut jobs = Vec::new();
+    for cluster in ["c0", "c1"] {
+        let job = served.snapshot(cluster, &format!("of-{cluster}"));
+        jobs.push((cluster, job["job_id"].as_str().unwrap().to_owned()));
+    }
+    let mut checked = 0;
+    for route in routes(&served) {
+        for (rank, role) in roles.iter().enumerate() {
+            for (cluster, job) in &jobs {
+                let (path, body) = filled(&route, cluster, job);
+                let answer = served.ask_as(&format!("{role}-c0"), &route.method, &path, &body);
+                let what = format!("{role} of c0, {} {path}: {answer:?}", route.method);
+                let names_one = route.path.contains('{') || !body.is_null();
+                match (rank >= least(&route.action), *cluster == "c1" && names_one) {
+                    (false, _) => assert_eq!(answer.status, 403, "{what}"),
+                    (true, true) => assert_eq!(answer.status, 404, "{what}"),
+                    (true, false) => assert!(![401, 403, 500].contains(&answer.status), "{what}"),
+                }
+                if rank >= least(&route.action) && !names_one {
+                    let foreign = ["\"c1\"", "of-c1"].iter().any(|word| answer.body.contains(word));
+                    assert!(!foreign, "a list shows what is out of scope: {what}");
+                }
+                checked += 1;
+            }
+            // nobody gets anywhere without credentials
+            let (path, body) = filled(&route, "c0", &jobs[0].1);
+            let body = if body.is_null() { String::new() } else { body.to_string() };
+            served.request(&route.method, &path, &[], &body).has(401);
+        }
+    }
+    assert!(checked > 100, "{checked}");
+    // what deletes would have deleted is still there but for c0's, whose deletion an admin of c0 may ask for
+    let listed = served.get("/v1/snapshots?cluster=c1");
+    assert_eq!(listed["snapshots"][0]["name"], "of-c1");
+    denials_are_written_down(&served);
+}
+
+fn denials_are_written_down(served: &Served) {
+    let audit = served.fleet.json(&["event", "audit"]);
+    let lines = audit["lines"].as_array().unwrap();
+    let has = |who: &str, action: &str, words: &str| {
+        let is = |line: &&Value| {
+            line["who"] == who && line["action"] == action && line["details"].as_str().unwrap().contains(words)
+        };
+        assert!(lines.iter().any(|line| is(&line)), "{who} {action} {words}: {lines:?}");
+    };
+    has("token:reader-c0", "snapshot.delete", "denied: it takes the role admin");
+    has("token:operator-c0", "snapshot.create", "denied: the cluster is not in its scope");
+    has("token:admin-c0", "snapshot.delete", "allowed");
+    let events = served.get("/v1/events");
+    let denied = |event: &&Value| event["code"] == "access.denied";
+    assert!(events["events"].as_array().unwrap().iter().any(|event| denied(&event)), "{events}");
+}
+
+#[test]
+fn tokens_that_are_wrong_expired_or_narrowed_by_tags_get_nothing() {
+    let expired = format!(
+        "[api.tokens.old]\nsha256 = \"{}\"\nexpires = \"2020-01-01T00:00:00Z\"\nrole = \"admin\"\n",
+        digest("old")
+    );
+    let tagged = token("tagged", "admin", "tags = { team = \"shop\" }");
+    let served = Served::new(1, "", &(expired + &tagged));
+    served.done("POST", "/v1/snapshots", &json!({"cluster": "c0", "name": "plain"}));
+    served.done("POST", "/v1/snapshots", &json!({"cluster": "c0", "name": "shop", "tags": {"team": "shop"}}));
+    for who in ["nobody", "", "ADMIN"] {
+        let answer = served.ask_as(who, "GET", "/v1/whoami", &Value::Null).has(401);
+        assert_eq!(answer.header("www-authenticate"), Some("Bearer"));
+        assert_eq!(answer.header("content-type"), Some("application/problem+json"));
+    }
+    served.request("GET", "/v1/whoami", &[("Authorization", "Basic YWRtaW46")], "").has(401);
+    let old = served.ask_as("old", "GET", "/v1/snapshots", &Value::Null).has(401).json();
+    assert!(old["detail"].as_str().unwrap().contains("expired"), "{old}");
+    let seen = served.ask_as("tagged", "GET", "/v1/snapshots", &Value::Null).has(200).json();
+    let names: Vec<_> = seen["snapshots"].as_array().unwrap().iter().map(|it| it["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["shop"]);
+    served.ask_as("tagged", "GET", "/v1/snapshots/plain", &Value::Null).has(404);
+    served.ask_as("tagged", "DELETE", "/v1/snapshots/plain", &Value::Null).has(404);
+    served.ask_as("tagged", "GET", "/v1/snapshots/shop", &Value::Null).has(200);
+    let whoami = served.ask_as("tagged", "GET", "/v1/whoami", &Value::Null).has(200).json();
+    assert_eq!((whoami["name"].as_str(), whoami["tags"]["team"].as_str()), (Some("token:tagged"), Some("shop")));
+}
+
+#[test]
+fn without_tokens_programs_of_this_machine_are_served_and_pages_of_others_are_not() {
+    let fleet = crate::daemon::Fleet::new(0, &crate::daemon::sqlite(), "", "");
+    let daemon = format!("listen = \"\"\n[api]\nlisten = \"127.0.0.1:{}\"\n", fleet.port.number);
+    fleet.configure(&crate::daemon::sqlite(), &daemon, "");
+    let served = Served { _daemon: fleet.daemon(), fleet };
+    crate::harness::process::wait_for("the API", super::SOON, || {
+        std::net::TcpStream::connect(("127.0.0.1", served.port())).map_err(|error| error.to_string())
+    });
+    assert_eq!(served.request("GET", "/v1/whoami", &[], "").has(200).json()["name"], "local");
+    served.request("GET", "/v1/whoami", &[("Origin", "https://evil.example")], "").has(403);
+    let text = format!("GET /v1/whoami HTTP/1.1\r\nHost: evil.example:{}\r\nConnection: close\r\n\r\n", served.port());
+    super::exchange(served.port(), text.as_bytes()).has(403);
+    served.request("GET", "/explorer", &[], "").has(200);
+}
+
+#[test]
+fn an_api_that_others_reach_takes_tokens_and_tls() {
+    let fleet = crate::daemon::Fleet::new(0, &crate::daemon::sqlite(), "", "");
+    let refused = |api: &str, words: &str| {
+        fleet.configure(&crate::daemon::sqlite(), &format!("listen = \"\"\n[api]\nlisten = \"0.0.0.0:0\"\n{api}"), "");
+        fleet.cli.run(&["serve"]).exits(19).says(words);
+    };
+    refused("", "nobody would be asked who they are");
+    refused(&token("admin", "admin", ""), "tokens would be sent in the clear");
+}
