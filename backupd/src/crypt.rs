@@ -4,6 +4,8 @@
 //! repository format and stand in `docs/format.md`.
 
 pub mod keyring;
+pub mod kms;
+pub mod master;
 pub mod wrap;
 
 use hkdf::Hkdf;

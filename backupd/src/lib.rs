@@ -1,6 +1,7 @@
 //! backupd: snapshots of Redis and Valkey that can be restored.
 
 pub mod api;
+pub mod aws;
 pub mod bkd;
 pub mod canonical;
 pub mod catalog;

@@ -17,6 +17,7 @@ pub mod claim;
 pub mod fact;
 pub mod gc;
 pub mod grant;
+pub mod keys;
 pub mod lease;
 pub mod listing;
 pub mod probe;
@@ -30,9 +31,10 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+pub use self::keys::Keys;
 use crate::canonical::{self, DOCUMENT_BYTES_MAX, Proof, damaged};
 use crate::clock;
-use crate::crypt::keyring::Keyring;
+use crate::crypt::master::{Binding, Master};
 use crate::crypt::{DataKey, random, wrap};
 use crate::error::{Class, Error, Result};
 use crate::manifest::{Manifest, Unproven};
@@ -82,7 +84,7 @@ impl Place {
     /// The key of its wrap for a master key.
     #[must_use]
     pub fn wrap_key(&self, key_id: &str) -> String {
-        self.key(&format!("wrap-{key_id}.json"))
+        self.key(&format!("wrap-{}.json", wrap::file_part(key_id)))
     }
 }
 
@@ -92,33 +94,6 @@ impl Place {
 /// When no randomness is to be had.
 pub fn new_snapshot_id(now: DateTime<Utc>) -> Result<String> {
     Ok(format!("{}-{}", now.format("%Y%m%dT%H%M%SZ"), hex::encode(random::<4>()?)))
-}
-
-/// What opens the snapshots of a repository.
-#[derive(Debug, Clone)]
-pub enum Keys {
-    /// Nothing was said: only what is not encrypted can be read, and nothing can be made.
-    Unsaid,
-    /// `--no-encryption` was asked for by name.
-    NoEncryption,
-    /// Master keys.
-    Keyring(Keyring),
-}
-
-impl Keys {
-    /// Refuses to make a snapshot of which nobody said how it is sealed.
-    ///
-    /// # Errors
-    /// `Key`.
-    pub fn check_said(&self) -> Result<()> {
-        match self {
-            Self::Unsaid => {
-                Err(Error::new(Class::Key, "no key was given, and a snapshot without encryption must be asked for")
-                    .hint("`backupd key generate FILE` and then --key-file FILE, or --no-encryption"))
-            }
-            Self::NoEncryption | Self::Keyring(_) => Ok(()),
-        }
-    }
 }
 
 /// A snapshot whose manifest is proven, with the key to its data.
@@ -229,8 +204,17 @@ impl Repository {
     }
 
     async fn data_key(&self, place: &Place, manifest: &Manifest, keys: &Keys) -> Result<Option<DataKey>> {
-        let ring = match (manifest.encryption.is_on(), keys) {
-            (false, Keys::Keyring(_)) => {
+        match self.opener(place, manifest, keys).await? {
+            Some(master) => self.unwrap(place, &master).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The one of `keys` that a snapshot is wrapped for; none when it is not encrypted.
+    async fn opener(&self, place: &Place, manifest: &Manifest, keys: &Keys) -> Result<Option<Master>> {
+        let keys = keys.of(&place.cluster);
+        match (manifest.encryption.is_on(), keys.are_given()) {
+            (false, true) => {
                 return Err(Error::new(
                     Class::Refused,
                     format!("snapshot {} is not encrypted, though a key was given", manifest.name),
@@ -239,38 +223,30 @@ impl Repository {
                     "whoever can write to the repository could have put it there; give --no-encryption to accept it",
                 ));
             }
-            (false, _) => return Ok(None),
-            (true, Keys::Keyring(ring)) => ring,
-            (true, _) => {
+            (false, false) => return Ok(None),
+            (true, true) => {}
+            (true, false) => {
                 return Err(Error::new(
                     Class::Key,
                     format!("snapshot {} is encrypted and no key was given", manifest.name),
                 )
                 .hint(format!(
-                    "give the key file that holds one of {} with --key-file",
+                    "give the key file that holds one of {} with --key-file, or a key of KMS with --kms-key",
                     self.wraps(place).await?.join(", ")
                 )));
             }
-        };
-        let wrapped_for = self.wraps(place).await?;
-        let Some(master) = ring.keys().iter().find(|key| wrapped_for.contains(&key.id)) else {
-            let held: Vec<&str> = ring.keys().iter().map(|key| key.id.as_str()).collect();
-            return Err(Error::new(
-                Class::Key,
-                format!(
-                    "snapshot {} is wrapped for {}, and the key file holds {}",
-                    manifest.name,
-                    if wrapped_for.is_empty() {
-                        "no key at all (its objects `wrap-…` are missing)".to_owned()
-                    } else {
-                        wrapped_for.join(", ")
-                    },
-                    held.join(", ")
-                ),
-            )
-            .hint("give the key file that made the snapshot"));
-        };
-        self.unwrap(place, master).await.map(Some)
+        }
+        let (all, wrapped_for) = (keys.all().await?, self.wraps(place).await?);
+        let opener = all.into_iter().find(|key| wrapped_for.iter().any(|id| id == key.id()));
+        if opener.is_none() {
+            let wrapped_for = match wrapped_for.as_slice() {
+                [] => "no key at all (its objects `wrap-…` are missing)".to_owned(),
+                ids => ids.join(", "),
+            };
+            let what = format!("snapshot {} is wrapped for {wrapped_for}, and {}", manifest.name, keys.told());
+            return Err(Error::new(Class::Key, what).hint("give the key file or the key of KMS that made the snapshot"));
+        }
+        Ok(opener)
     }
 
     /// The ids of the master keys that a snapshot's data key is wrapped for.
@@ -280,8 +256,13 @@ impl Repository {
     pub async fn wraps(&self, place: &Place) -> Result<Vec<String>> {
         let prefix = place.key("wrap-");
         let page = self.store.list(&prefix, false, None).await?;
-        let id = |key: &str| Some(key.strip_prefix(&prefix)?.strip_suffix(".json")?.to_owned());
+        let id = |key: &str| Some(wrap::key_id_of(key.strip_prefix(&prefix)?.strip_suffix(".json")?));
         Ok(page.objects.iter().filter_map(|object| id(&object.key)).collect())
+    }
+
+    /// What the data key of a snapshot at a place is bound to.
+    pub(crate) fn binding<'a>(&'a self, place: &'a Place) -> Binding<'a> {
+        Binding { repository: &self.id, cluster: &place.cluster, snapshot_id: &place.snapshot_id }
     }
 
     /// Reads a wrap object and checks its digest and what it belongs to, without opening it.

@@ -89,13 +89,22 @@ pub fn kind_of(file: &str) -> Option<Kind> {
     }
     let (kind, rest) = file.strip_suffix(".json")?.split_once('-')?;
     match kind {
-        "wrap" => (rest.starts_with("k-") && is_word(rest)).then_some(Kind::Wrap),
+        "wrap" => is_key_id(rest).then_some(Kind::Wrap),
         "fact" => is_snapshot_id(rest.split_once('-').filter(|(kind, _)| is_word(kind))?.1).then_some(Kind::Fact),
         "lease" => {
             let (id, number) = rest.rsplit_once('-')?;
             (is_snapshot_id(id) && is_number(number)).then_some(Kind::Lease)
         }
         _ => None,
+    }
+}
+
+/// Whether a part of a name is the id of a master key: `k-…` of a key file, or the ARN of a key of KMS with `.` for `:` and `/`.
+fn is_key_id(text: &str) -> bool {
+    match text.split('.').collect::<Vec<_>>().as_slice() {
+        [id] => id.starts_with("k-") && is_word(id),
+        ["arn", words @ ..] => words.len() == 6 && words.iter().all(|word| is_word(word)),
+        _ => false,
     }
 }
 
@@ -142,6 +151,7 @@ mod tests {
             ("shard-0000-1.bkd".to_owned(), Kind::Shard),
             ("shard-12345-12.bkd".to_owned(), Kind::Shard),
             ("wrap-k-0011223344556677.json".to_owned(), Kind::Wrap),
+            ("wrap-arn.aws.kms.eu-west-1.111122223333.key.1234abcd-12ab.json".to_owned(), Kind::Wrap),
             (format!("fact-tombstone-{ID}.json"), Kind::Fact),
             (format!("lease-{ID}-000001.json"), Kind::Lease),
         ] {
@@ -150,8 +160,15 @@ mod tests {
                 assert_eq!(kind_of(&foreign), None, "{foreign}");
             }
         }
-        for foreign in ["shard-1-1.bkd", "shard-0000-.bkd", "wrap-x.json", "fact--x.json", "lease-1.json", "notes.json"]
-        {
+        for foreign in [
+            "shard-1-1.bkd",
+            "shard-0000-.bkd",
+            "wrap-x.json",
+            "wrap-arn.aws.kms..1.key.2.json",
+            "fact--x.json",
+            "lease-1.json",
+            "notes.json",
+        ] {
             assert_eq!(kind_of(foreign), None, "{foreign}");
         }
         assert_eq!(claim_of("000001.json"), Some(1));

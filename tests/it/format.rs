@@ -8,7 +8,8 @@ use std::process::Output;
 
 use backupd::bkd::Header;
 use backupd::crypt::keyring::Keyring;
-use backupd::crypt::{derive, wrap};
+use backupd::crypt::master::{Binding, Master};
+use backupd::crypt::{DataKey, derive, wrap};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
@@ -18,6 +19,7 @@ use crate::harness::compare::compare;
 use crate::harness::keyspace::Keyspace;
 use crate::harness::nodes::Node;
 use crate::harness::process;
+use crate::harness::s3::block_on;
 use crate::harness::server::{Options, Server};
 
 const MANIFEST_DIR: &str = env!("CARGO_MANIFEST_DIR");
@@ -128,6 +130,13 @@ fn example() -> BTreeMap<String, Vec<u8>> {
     blocks
 }
 
+fn unwrapped(file: &[u8], snapshot_id: &str, ring: &Keyring) -> DataKey {
+    let wrap = wrap::parse("wrap", file, snapshot_id, ring.active_id()).unwrap();
+    // a key of a file needs nothing else to be known
+    let binding = Binding { repository: "", cluster: "", snapshot_id };
+    block_on(wrap::open("wrap", &wrap, binding, &Master::File(ring.active().unwrap().clone()))).unwrap()
+}
+
 #[test]
 fn the_worked_example_is_a_snapshot() {
     let blocks = example();
@@ -149,8 +158,7 @@ fn the_worked_example_is_a_snapshot() {
     let ring = Keyring::read(&repo.path("keys.json")).unwrap();
     let id = folder.file_name().unwrap().to_str().unwrap();
     let file = std::fs::read(folder.join(format!("wrap-{}.json", ring.active_id()))).unwrap();
-    let wrap = wrap::parse("wrap", &file, id, ring.active_id()).unwrap();
-    let data_key = wrap::open("wrap", &wrap, ring.active().unwrap()).unwrap();
+    let data_key = unwrapped(&file, id, &ring);
     assert_eq!(data_key.expose().as_slice(), block("data key"));
     assert_eq!(data_key.manifest_key().unwrap().as_slice(), block("manifest key"));
     let shard = std::fs::read(folder.join("shard-0000-1.bkd")).unwrap();
@@ -177,8 +185,7 @@ fn print_a_worked_example() {
     assert!(output.status.success());
     let id = folder.file_name().unwrap().to_str().unwrap();
     let file = std::fs::read(folder.join(format!("wrap-{}.json", ring.active_id()))).unwrap();
-    let data_key =
-        wrap::open("wrap", &wrap::parse("wrap", &file, id, ring.active_id()).unwrap(), ring.active().unwrap()).unwrap();
+    let data_key = unwrapped(&file, id, &ring);
     let shard = std::fs::read(folder.join("shard-0000-1.bkd")).unwrap();
     let header = Header::decode("shard", shard.first_chunk().unwrap()).unwrap();
     let keys: Value = serde_json::from_slice(&std::fs::read(repo.path("keys.json")).unwrap()).unwrap();

@@ -9,6 +9,7 @@
 //! | [`keyspace`] | a seeded data set, and a writer that keeps changing known keys |
 //! | [`compare`] | what differs between two keyspaces |
 //! | [`faults`] | a proxy in front of the S3 server that does wrong what a script says |
+//! | [`kms`] | a KMS in two regions, and a proxy in front of it that refuses what a script says |
 //! | [`mount`] | file systems of their own, as root |
 //! | [`postgres`] | a PostgreSQL server |
 //! | [`proxy`] | a proxy in front of a server that cuts connections or slows them down |
@@ -34,6 +35,8 @@ pub(crate) mod faults;
 pub(crate) mod journal;
 #[path = "harness/keyspace.rs"]
 pub(crate) mod keyspace;
+#[path = "harness/kms.rs"]
+pub(crate) mod kms;
 #[path = "harness/mount.rs"]
 pub(crate) mod mount;
 #[path = "harness/nodes.rs"]

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use backupd::crypt::keyring::Keyring;
-use backupd::repository::Repository;
+use backupd::crypt::master::Master;
+use backupd::repository::{Keys, Repository};
 use backupd::store::LocalStore;
 use serde_json::Value;
 
@@ -160,7 +161,10 @@ fn rotation_and_removal_that_die_at_any_write_leave_every_snapshot_readable() {
         // as `key rotate` does: the key is in the file before the first wrap
         let ring = Keyring::add_active(&repo.path("keys.json")).unwrap();
         let dying = Dying::after(LocalStore::new(&repo.root()), writes);
-        let done = block_on(async { Repository::open(dying.clone()).await.unwrap().rewrap(&ring).await });
+        let done = block_on(async {
+            let (keys, to) = (Keys::Keyring(ring.clone()), Master::File(ring.active().unwrap().clone()));
+            Repository::open(dying.clone()).await.unwrap().rewrap(&keys, &to, None).await
+        });
         names.iter().for_each(|name| drop(repo.json(&["snapshot", "verify", name])));
         if !dying.is_dead() {
             assert_eq!(done.unwrap().wrapped.len(), 3);
@@ -170,10 +174,10 @@ fn rotation_and_removal_that_die_at_any_write_leave_every_snapshot_readable() {
         key(&repo, &["rotate", "--resume"]);
     }
     assert_eq!(deaths, 3);
-    let ring = Keyring::read(&repo.path("keys.json")).unwrap();
+    let keys = Keys::Keyring(Keyring::read(&repo.path("keys.json")).unwrap());
     for writes in 0.. {
         let dying = Dying::after(LocalStore::new(&repo.root()), writes);
-        let done = block_on(async { Repository::open(dying.clone()).await.unwrap().remove_wraps(&ring, &first).await });
+        let done = block_on(async { Repository::open(dying.clone()).await.unwrap().remove_wraps(&keys, &first).await });
         names.iter().for_each(|name| drop(repo.json(&["snapshot", "verify", name])));
         if !dying.is_dead() {
             assert!(done.unwrap() > 0);

@@ -24,6 +24,7 @@ mod harness;
 mod harness_checks;
 mod kept;
 mod keys;
+mod kms;
 mod memory;
 mod readme;
 mod redis_capture;

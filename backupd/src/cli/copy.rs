@@ -1,12 +1,13 @@
 //! `backupd snapshot copy …`
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use clap::Args;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
+use super::keys::ToKeyArgs;
 use super::note::noted;
 use super::output::{Output, bytes};
 use super::reach::{Context, Reached, RepositoryArgs};
@@ -33,11 +34,10 @@ pub struct CopyArgs {
     /// The name of the copy [default: that of the snapshot].
     #[arg(long = "name", value_name = "NAME")]
     new_name: Option<String>,
-    /// The key file of the destination [default: that of the configuration, else the one of the source].
-    #[arg(long, value_name = "FILE")]
-    to_key_file: Option<PathBuf>,
+    #[command(flatten)]
+    to_keys: ToKeyArgs,
     /// The destination is without encryption; only a snapshot that is not encrypted can go there.
-    #[arg(long, conflicts_with = "to_key_file")]
+    #[arg(long, conflicts_with_all = ["to_key_file", "to_kms_key"])]
     to_no_encryption: bool,
     /// Who moves the bytes: the provider's server where one credential sees both sides, or this program.
     #[arg(long, value_enum, default_value_t = Transfer::Auto)]
@@ -70,7 +70,7 @@ struct View {
 /// As [`copy::copy`]; see [`Class`].
 pub async fn run(args: CopyArgs, context: &Context, output: Output, cancel: CancellationToken) -> Result<()> {
     let from = args.repository.reach(context)?;
-    let target_args = RepositoryArgs::to(target(&args.to)?, args.to_key_file.clone(), args.to_no_encryption);
+    let target_args = RepositoryArgs::named(target(&args.to)?, args.to_keys.into(), args.to_no_encryption);
     let mut to = target_args.reach(context)?;
     if matches!(to.keys, Keys::Unsaid) {
         to.keys = from.keys.clone();

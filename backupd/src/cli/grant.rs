@@ -10,6 +10,7 @@ use super::ledger::Ledger;
 use super::output::{Output, table};
 use super::reach::{Context, RepositoryArgs};
 use crate::crypt::keyring::Keyring;
+use crate::crypt::master::Master;
 use crate::error::Result;
 use crate::repository::grant::{Standing, State, Subject};
 
@@ -103,7 +104,7 @@ async fn add(args: AddArgs, context: &Context, output: Output) -> Result<()> {
     let reached = args.repository.reach(context)?;
     let repository = reached.repository().await?;
     let theirs = args.key.as_deref().map(Keyring::read).transpose()?;
-    let theirs = theirs.as_ref().map(Keyring::active).transpose()?;
+    let theirs = theirs.as_ref().map(Keyring::active).transpose()?.cloned().map(Master::File);
     let (subject, name) = match (args.snapshot, args.cluster) {
         (_, Some(cluster)) => (Subject::Cluster(cluster.clone()), format!("cluster {cluster}")),
         (snapshot, None) => {
@@ -114,7 +115,7 @@ async fn add(args: AddArgs, context: &Context, output: Output) -> Result<()> {
     let principal = args.who.principal();
     let whom = who_text(&principal);
     let ledger = Ledger::strict(reached.catalog.as_ref()).await?;
-    let given = repository.grant(&subject, principal, theirs, &reached.keys);
+    let given = repository.grant(&subject, principal, theirs.as_ref(), &reached.keys);
     let standing = ledger.around("grant.add", &name, &format!("to {whom}"), Box::pin(given)).await?;
     output.result(&standing, |standing| {
         let key = match &standing.key_id {

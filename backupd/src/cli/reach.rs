@@ -7,9 +7,9 @@ use std::sync::Arc;
 use clap::Args;
 use policies::replica::PrimaryUse;
 
+use super::keys::KeyArgs;
 use crate::catalog::Location;
-use crate::config::{Config, Encryption};
-use crate::crypt::keyring::Keyring;
+use crate::config::{self, Config};
 use crate::error::{Class, Error, Result};
 use crate::jobs::reach;
 use crate::redis::{AddressMap, SourceOptions, SourceUrl, Tls};
@@ -43,11 +43,10 @@ pub struct RepositoryArgs {
     /// The repository: file:///dir, s3://bucket/prefix?endpoint=URL&region=R&profile=P&style=path|virtual, or its name in the configuration.
     #[arg(long, value_name = "URL")]
     repository: Option<String>,
-    /// The key file (see `backupd key generate`).
-    #[arg(long, value_name = "FILE")]
-    key_file: Option<PathBuf>,
+    #[command(flatten)]
+    keys: KeyArgs,
     /// The snapshot is not encrypted; this must be asked for by name.
-    #[arg(long, conflicts_with = "key_file")]
+    #[arg(long, conflicts_with_all = ["key_file", "kms_key"])]
     no_encryption: bool,
 }
 
@@ -81,10 +80,11 @@ impl Reached {
 }
 
 impl RepositoryArgs {
-    /// The repository of this URL or name, opened with this key file.
+    /// The repository of this URL or name, opened with these keys; those of the configuration where none are named, but for
+    /// `no_encryption`.
     #[must_use]
-    pub fn with_key_file(repository: String, key_file: PathBuf) -> Self {
-        Self { repository: Some(repository), key_file: Some(key_file), no_encryption: false }
+    pub fn named(repository: String, keys: KeyArgs, no_encryption: bool) -> Self {
+        Self { repository: Some(repository), keys, no_encryption }
     }
 
     /// Whether it is named by its URL, so that no configuration is needed.
@@ -97,12 +97,6 @@ impl RepositoryArgs {
     #[must_use]
     pub fn is_given(&self) -> bool {
         self.repository.is_some()
-    }
-
-    /// The repository that something is copied to.
-    #[must_use]
-    pub fn to(repository: String, key_file: Option<PathBuf>, no_encryption: bool) -> Self {
-        Self { repository: Some(repository), key_file, no_encryption }
     }
 
     /// The repository and keys of these flags.
@@ -157,14 +151,14 @@ impl RepositoryArgs {
     fn configured(&self, config: &Config, name: &str) -> Result<Reached> {
         let repository = config.repository(name)?;
         let (url, catalog) = (repository.url.clone(), Some(config.catalog.clone()));
-        Ok(Reached { url, keys: self.keys(Some(&repository.encryption))?, catalog })
+        Ok(Reached { url, keys: self.keys(Some((config, repository)))?, catalog })
     }
 
-    fn keys(&self, configured: Option<&Encryption>) -> Result<Keys> {
-        match (&self.key_file, self.no_encryption, configured) {
-            (Some(path), ..) => Keyring::read(path).map(Keys::Keyring),
+    fn keys(&self, configured: Option<(&Config, &config::Repository)>) -> Result<Keys> {
+        match (self.keys.read()?, self.no_encryption, configured) {
+            (Some(keys), ..) => Ok(keys),
             (None, true, _) => Ok(Keys::NoEncryption),
-            (None, false, Some(encryption)) => reach::keys(encryption),
+            (None, false, Some((config, repository))) => reach::keys(config, repository),
             (None, false, None) => Ok(Keys::Unsaid),
         }
     }

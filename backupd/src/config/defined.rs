@@ -45,6 +45,7 @@ impl Config {
             password: target.password.clone(),
             tls: target.tls.clone(),
             sentinel_master: None,
+            encryption: None,
             repository: repository.name.clone(),
             tags: BTreeMap::new(),
             primary_use: PrimaryUse::OnlyHarmless,

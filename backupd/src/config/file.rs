@@ -77,6 +77,8 @@ pub(super) struct Capture {
 pub(super) struct Repository {
     pub(super) url: Spanned<String>,
     pub(super) key_file: Option<PathBuf>,
+    pub(super) kms_key: Option<Spanned<String>>,
+    pub(super) kms_endpoint: Option<Spanned<String>>,
     #[serde(default)]
     pub(super) no_encryption: bool,
 }
@@ -95,6 +97,9 @@ pub(super) struct Cluster {
     pub(super) tls_server_name: Option<String>,
     pub(super) sentinel_master: Option<String>,
     pub(super) repository: Spanned<String>,
+    pub(super) key_file: Option<PathBuf>,
+    pub(super) kms_key: Option<Spanned<String>>,
+    pub(super) kms_endpoint: Option<Spanned<String>>,
     #[serde(default)]
     pub(super) tags: BTreeMap<String, String>,
     #[serde(default)]

@@ -8,7 +8,8 @@ use toml::Spanned;
 
 use super::automation::Automation;
 use super::file::{self, Text};
-use super::{Cluster, Encryption, Password, Repository};
+use super::sealing::Sealing;
+use super::{Cluster, Password, Repository};
 use crate::catalog::{Location, Postgres};
 use crate::error::{Error, Result};
 use crate::redis::{AddressMap, SourceUrl, Tls};
@@ -44,19 +45,17 @@ pub(super) fn repository(
 ) -> Result<Repository> {
     let checked = checked_name(text, "repository", name)?;
     let url = section.url.get_ref().parse().map_err(|e: Error| text.error(section.url.span().start, e.message()))?;
-    let encryption = match (&section.key_file, section.no_encryption) {
-        (Some(path), false) => Encryption::KeyFile(folder.join(path)),
-        (None, true) => Encryption::None,
-        (Some(_), true) => {
-            let reason = format!("[repositories.{checked}] has both key_file and no_encryption");
-            return Err(text.error(name.span().start, &reason));
-        }
-        (None, false) => {
-            let reason = format!("[repositories.{checked}] has no key_file");
-            return Err(text.error(name.span().start, &reason).hint(
-                "make a key with `backupd key generate FILE`, or ask for snapshots in the clear by no_encryption = true",
-            ));
-        }
+    let sealing = Sealing {
+        key_file: section.key_file.as_ref(),
+        kms_key: section.kms_key.as_ref(),
+        kms_endpoint: section.kms_endpoint.as_ref(),
+        no_encryption: section.no_encryption,
+    };
+    let (place, offset) = (format!("[repositories.{checked}]"), name.span().start);
+    let Some(encryption) = sealing.read(text, folder, &place, offset)? else {
+        return Err(text.error(offset, &format!("{place} has no key_file and no kms_key")).hint(
+            "make a key with `backupd key generate FILE`, or ask for snapshots in the clear by no_encryption = true",
+        ));
     };
     Ok(Repository { name: checked, url, encryption })
 }
@@ -102,7 +101,15 @@ pub(super) fn cluster(
         AddressMap::check(announced, reached.get_ref()).map_err(|why| text.error(reached.span().start, &why))?;
         addresses.insert(announced.clone(), reached.get_ref().clone());
     }
+    let sealing = Sealing {
+        key_file: section.key_file.as_ref(),
+        kms_key: section.kms_key.as_ref(),
+        kms_endpoint: section.kms_endpoint.as_ref(),
+        no_encryption: false,
+    };
+    let encryption = sealing.read(text, folder, &format!("[clusters.{checked}]"), name.span().start)?;
     Ok(Cluster {
+        encryption,
         name: checked,
         sources,
         username: section.username.clone(),

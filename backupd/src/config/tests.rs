@@ -35,6 +35,11 @@ fn the_reference_is_valid_with_and_without_its_examples() {
     assert_eq!((all.capture.limits.per_host_max, all.capture.source_rate_max), (Some(2), Some(200 << 20)));
     assert_eq!(all.repository("main").unwrap().encryption, Encryption::KeyFile("/etc/backupd/main.key".into()));
     assert_eq!(all.repository("scratch").unwrap().encryption, Encryption::None);
+    let cloud = &all.repository("cloud").unwrap().encryption;
+    assert!(
+        matches!(cloud, Encryption::Kms { key, endpoint: Some(url) } if key.contains(":key/1234abcd") && url == "https://kms.internal")
+    );
+    assert_eq!(orders.encryption, Some(Encryption::KeyFile("/etc/backupd/orders.key".into())));
 }
 
 #[test]
@@ -65,6 +70,9 @@ fn mistakes_are_told_with_their_place() {
         ("[repositories.a]\nkey_file = 'k'", ":1:1:", "missing field `url`"),
         ("[repositories.a]\nurl = 'file:///x'", ":1:15:", "has no key_file"),
         ("[repositories.a]\nurl = 'file:///x'\nkey_file = 'k'\nno_encryption = true", ":1:15:", "both"),
+        ("[repositories.a]\nurl = 'file:///x'\nkms_key = 'alias/k'\nkey_file = 'k'", ":1:15:", "both"),
+        ("[repositories.a]\nurl = 'file:///x'\nkms_key = 'a b'", ":3:11:", "no name of a KMS key"),
+        ("[repositories.a]\nurl = 'file:///x'\nkey_file = 'k'\nkms_endpoint = 'http://x'", ":4:16:", "without kms_key"),
         ("[repositories.'a b']\nurl = 'file:///x'\nno_encryption = true", ":1:15:", "`a b`"),
         ("[repositories.a]\nno_encryption = true\nurl = 'ftp://x'", ":3:7:", "`ftp`"),
         ("[repositories.a]\nurl = 'file:///x'\n[repositories.a]", ":3:", "duplicate"),

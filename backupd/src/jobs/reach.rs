@@ -7,14 +7,15 @@ use policies::replica::Wishes;
 use policies::retention;
 
 use crate::catalog::ScheduleRow;
-use crate::config::{Capture, Cluster, Config, Encryption};
+use crate::config::{Capture, Cluster, Config, Encryption, Repository};
 use crate::crypt::keyring::Keyring;
+use crate::crypt::kms::Kms;
 use crate::error::{Class, Error, Result};
 use crate::pipeline::Flow;
 use crate::pipeline::rate::Rate;
 use crate::pipeline::spill::Spill;
 use crate::redis::{AddressMap, SourceOptions};
-use crate::repository::{Keys, Repository};
+use crate::repository::{self, Keys};
 use crate::secret::{self, Password};
 use crate::snapshot::care::Care;
 use crate::store::{self, Store};
@@ -30,15 +31,24 @@ pub struct Source {
     pub tags: BTreeMap<String, String>,
 }
 
-/// What opens the snapshots of a repository.
+/// What opens the snapshots of a repository of the configuration.
 ///
 /// # Errors
-/// `Key` when the key file cannot be used.
-pub fn keys(encryption: &Encryption) -> Result<Keys> {
-    match encryption {
+/// `Key` when a key file cannot be used.
+pub fn keys(config: &Config, repository: &Repository) -> Result<Keys> {
+    let of = |encryption: &Encryption| match encryption {
         Encryption::KeyFile(path) => Keyring::read(path).map(Keys::Keyring),
+        Encryption::Kms { key, endpoint } => Kms::new(key, endpoint.as_deref()).map(Keys::Kms),
         Encryption::None => Ok(Keys::NoEncryption),
+    };
+    let mut clusters = BTreeMap::new();
+    for cluster in config.clusters().filter(|cluster| cluster.repository == repository.name) {
+        if let Some(encryption) = &cluster.encryption {
+            clusters.insert(cluster.name.clone(), of(encryption)?);
+        }
     }
+    let others = of(&repository.encryption)?;
+    Ok(if clusters.is_empty() { others } else { Keys::PerCluster { others: Box::new(others), clusters } })
 }
 
 /// The store of a repository of the configuration, and its keys.
@@ -47,16 +57,16 @@ pub fn keys(encryption: &Encryption) -> Result<Keys> {
 /// `NotFound` when the configuration does not name it; `Key`; what the store says.
 pub async fn store(config: &Config, name: &str) -> Result<(Arc<dyn Store>, Keys)> {
     let section = config.repository(name)?;
-    Ok((store::open(&section.url).await?, keys(&section.encryption)?))
+    Ok((store::open(&section.url).await?, keys(config, section)?))
 }
 
 /// A repository of the configuration, and its keys.
 ///
 /// # Errors
 /// As [`fn@store`], and `NotFound` when nothing was written to it yet.
-pub async fn repository(config: &Config, name: &str) -> Result<(Repository, Keys)> {
+pub async fn repository(config: &Config, name: &str) -> Result<(repository::Repository, Keys)> {
     let (store, keys) = store(config, name).await?;
-    Ok((Repository::open(store).await?, keys))
+    Ok((repository::Repository::open(store).await?, keys))
 }
 
 /// The source of a cluster of the configuration.

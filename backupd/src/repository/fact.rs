@@ -125,7 +125,7 @@ impl Repository {
     /// # Errors
     /// `NotFound`, `Key`, `Verification`; what the store says.
     pub async fn place_of(&self, name: &str, keys: &Keys) -> Result<(Place, Option<DataKey>)> {
-        if let Keys::Keyring(_) = keys {
+        if keys.are_given() {
             let opened = self.open_snapshot(name, keys).await?;
             return Ok((opened.place, opened.data_key));
         }

@@ -11,8 +11,8 @@ use serde_json::{Map, Value};
 use super::fact::Kind;
 use super::listing::Status;
 use super::{Keys, Place, Repository};
-use crate::crypt::keyring::MasterKey;
-use crate::crypt::random;
+use crate::crypt::master::Master;
+use crate::crypt::{random, wrap};
 use crate::error::{Class, Error, Result};
 use crate::store::S3Store;
 
@@ -80,7 +80,7 @@ impl Repository {
         &self,
         subject: &Subject,
         principal: Principal,
-        theirs: Option<&MasterKey>,
+        theirs: Option<&Master>,
         keys: &Keys,
     ) -> Result<Standing> {
         let bucket = self.bucket()?;
@@ -101,19 +101,16 @@ impl Repository {
                 (grant(Scope::Cluster { cluster: cluster.clone() }), None)
             }
             Subject::Snapshot(name) => {
-                let (place, data_key) = match keys {
-                    Keys::Keyring(_) => {
-                        let opened = self.open_snapshot(name, keys).await?;
-                        (opened.place, opened.data_key)
-                    }
-                    _ => (self.find(name).await?.0, None),
-                };
+                let (place, data_key) = self.place_of(name, keys).await?;
                 let (cluster, snapshot_id) = (place.cluster.clone(), place.snapshot_id.clone());
                 let grant = grant(Scope::Snapshot { cluster, snapshot_id, name: name.clone() });
                 // what cannot be said safely is refused before anything is written
                 grants::add(bucket.policy().await?.as_deref(), &grant).map_err(refused)?;
                 match (theirs, &data_key) {
-                    (Some(master), Some(data_key)) => self.ensure_wrap(&place, data_key, master).await?,
+                    (Some(master), Some(data_key)) => {
+                        let file = wrap::seal(self.binding(&place), data_key, master).await?;
+                        self.ensure_wrap(&place, data_key, master, file).await?;
+                    }
                     (Some(_), None) => {
                         return Err(Error::new(
                             Class::Usage,
@@ -123,7 +120,7 @@ impl Repository {
                     }
                     (None, _) => {}
                 }
-                self.note_grant(&place, &grant, theirs.map(|key| key.id.as_str()), false).await?;
+                self.note_grant(&place, &grant, theirs.map(Master::id), false).await?;
                 self.check_no_removal(&place).await?;
                 self.check_published(&place).await?;
                 (grant, Some(name.clone()))
@@ -131,7 +128,7 @@ impl Repository {
         };
         change(bucket, |policy| grants::add(policy, &grant).map(Some)).await?;
         let statements = stated(bucket, &grant.id).await?;
-        let key_id = theirs.map(|key| key.id.clone());
+        let key_id = theirs.map(|key| key.id().to_owned());
         Ok(Standing {
             grant_id: grant.id,
             snapshot,

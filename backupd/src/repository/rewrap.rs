@@ -9,8 +9,9 @@ use serde::Serialize;
 
 use super::listing::Status;
 use super::{Keys, Place, Repository, SMALL_BYTES_MAX};
-use crate::crypt::keyring::{Keyring, MasterKey};
-use crate::crypt::{DataKey, wrap};
+use crate::crypt::DataKey;
+use crate::crypt::master::Master;
+use crate::crypt::wrap::{self, Wrap};
 use crate::error::{Class, Error, Result};
 
 /// What was done to the wraps of a repository.
@@ -36,20 +37,19 @@ struct Sealed {
 }
 
 impl Repository {
-    /// Wraps every encrypted snapshot for the active key of `ring`. One that cannot be opened is told, and the others
-    /// are wrapped all the same.
+    /// Wraps every encrypted snapshot, or those of `cluster`, for `to`, as far as `keys` open it. One that cannot be opened is told, and the others are
+    /// wrapped all the same.
     ///
     /// # Errors
-    /// What the store says. It can be run again, and goes on where it ended.
-    pub async fn rewrap(&self, ring: &Keyring) -> Result<Rewrapped> {
-        let active = ring.active()?;
+    /// What the store and KMS say. It can be run again, and goes on where it ended.
+    pub async fn rewrap(&self, keys: &Keys, to: &Master, cluster: Option<&str>) -> Result<Rewrapped> {
         let mut done = Rewrapped { url: self.store.url(), ..Rewrapped::default() };
-        for Sealed { name, place } in self.sealed(&mut done.failed).await? {
+        for Sealed { name, place } in self.sealed(cluster, &mut done.failed).await? {
             done.snapshots += 1;
-            if self.wraps(&place).await?.contains(&active.id) && self.opens(&place, active).await.is_ok() {
+            if self.wraps(&place).await?.iter().any(|id| id == to.id()) && self.opens(&place, to).await.is_ok() {
                 continue;
             }
-            match self.wrap_for(&place, ring, active).await {
+            match self.wrap_for(&place, keys, to).await {
                 Ok(()) => done.wrapped.push(name),
                 // `Busy`: a wrap is there that cannot be opened
                 Err(error)
@@ -63,44 +63,64 @@ impl Repository {
         Ok(done)
     }
 
-    async fn wrap_for(&self, place: &Place, ring: &Keyring, active: &MasterKey) -> Result<()> {
+    async fn wrap_for(&self, place: &Place, keys: &Keys, to: &Master) -> Result<()> {
         let unproven = self.manifest(place).await?;
-        let data_key = self.data_key(place, unproven.claimed(), &Keys::Keyring(ring.clone())).await?;
-        let Some(data_key) = data_key else { return Ok(()) };
-        // a data key that does not prove the manifest must not be given on
-        unproven.prove(Some(&data_key))?;
-        let file = wrap::seal(&place.snapshot_id, &data_key, active)?;
-        self.create_document(&place.wrap_key(&active.id), file).await?;
-        self.opens(place, active).await
+        let Some(from) = self.opener(place, unproven.claimed(), keys).await? else { return Ok(()) };
+        let (key, wrap) = self.wrap(place, &from).await?;
+        let file = if let Some(file) = wrap::reseal(&key, &wrap, self.binding(place), &from, to).await? {
+            let resealed = wrap::parse(&place.wrap_key(to.id()), &file, &place.snapshot_id, to.id())?;
+            let data_key = wrap::open(&place.wrap_key(to.id()), &resealed, self.binding(place), to).await?;
+            unproven.prove(Some(&data_key))?;
+            file
+        } else {
+            let data_key = wrap::open(&key, &wrap, self.binding(place), &from).await?;
+            // a data key that does not prove the manifest must not be given on
+            unproven.prove(Some(&data_key))?;
+            wrap::seal(self.binding(place), &data_key, to).await?
+        };
+        self.create_document(&place.wrap_key(to.id()), file).await?;
+        self.opens(place, to).await
     }
 
-    /// Makes sure that a place has a wrap of this data key for `master`: one that is there and holds another, or cannot be
-    /// opened, gives way.
+    /// Makes sure that a place has a wrap of this data key for `master`, which is `file`: one that is there and holds another, or
+    /// cannot be opened, gives way.
     ///
     /// # Errors
-    /// What the store says.
-    pub(crate) async fn ensure_wrap(&self, place: &Place, data_key: &DataKey, master: &MasterKey) -> Result<()> {
+    /// What the store and KMS say.
+    pub(crate) async fn ensure_wrap(
+        &self,
+        place: &Place,
+        data_key: &DataKey,
+        master: &Master,
+        file: Vec<u8>,
+    ) -> Result<()> {
         match self.unwrap(place, master).await {
             Ok(found) if found.expose() == data_key.expose() => return Ok(()),
             Err(error) if error.class() == Class::NotFound => {}
             Err(error) if !matches!(error.class(), Class::Key | Class::Verification) => return Err(error),
-            Ok(_) | Err(_) => self.store.delete(&place.wrap_key(&master.id)).await?,
+            Ok(_) | Err(_) => self.store.delete(&place.wrap_key(master.id())).await?,
         }
-        self.create_document(&place.wrap_key(&master.id), wrap::seal(&place.snapshot_id, data_key, master)?).await
+        self.create_document(&place.wrap_key(master.id()), file).await
     }
 
     /// Proves that a key opens a snapshot: its wrap, and with what is in it the manifest.
-    async fn opens(&self, place: &Place, master: &MasterKey) -> Result<()> {
+    async fn opens(&self, place: &Place, master: &Master) -> Result<()> {
         let unproven = self.manifest(place).await?;
         unproven.prove(Some(&self.unwrap(place, master).await?)).map(drop)
     }
 
     /// The data key of a snapshot from its wrap for this key.
-    pub(super) async fn unwrap(&self, place: &Place, master: &MasterKey) -> Result<DataKey> {
-        let key = place.wrap_key(&master.id);
+    pub(super) async fn unwrap(&self, place: &Place, master: &Master) -> Result<DataKey> {
+        let (key, wrap) = self.wrap(place, master).await?;
+        wrap::open(&key, &wrap, self.binding(place), master).await
+    }
+
+    /// The wrap for a key, with the key of its object.
+    async fn wrap(&self, place: &Place, master: &Master) -> Result<(String, Wrap)> {
+        let key = place.wrap_key(master.id());
         let file = self.store.read(&key, SMALL_BYTES_MAX).await?;
-        let wrap = wrap::parse(&key, &file, &place.snapshot_id, &master.id)?;
-        wrap::open(&key, &wrap, master)
+        let wrap = wrap::parse(&key, &file, &place.snapshot_id, master.id())?;
+        Ok((key, wrap))
     }
 
     /// Which snapshots have a wrap for which key. Broken ones count: their wraps may be needed when they are mended.
@@ -119,11 +139,12 @@ impl Repository {
         Ok(references)
     }
 
-    /// Whether no snapshot needs a key: each that has a wrap for it has another one that a key of `ring` opens.
+    /// Whether no snapshot needs a key: each that has a wrap for it has another one that one of `keys` opens.
     ///
     /// # Errors
     /// `Refused` when one needs it, naming it; `Busy` while a snapshot is being made, which may be wrapped for this key.
-    pub async fn check_unneeded(&self, ring: &Keyring, id: &str) -> Result<()> {
+    pub async fn check_unneeded(&self, keys: &Keys, id: &str) -> Result<()> {
+        let others: Vec<Master> = keys.all().await?.into_iter().filter(|key| key.id() != id).collect();
         for entry in self.snapshots(None).await? {
             if entry.status == Status::Creating {
                 let what = format!("snapshot {} is being made in {}", entry.name, self.store.url());
@@ -137,13 +158,13 @@ impl Repository {
                 continue;
             }
             let mut proven = false;
-            for master in ring.keys().iter().filter(|key| key.id != id && wraps.contains(&key.id)) {
+            for master in others.iter().filter(|key| wraps.iter().any(|wrap| wrap == key.id())) {
                 proven |= self.opens(&entry.place, master).await.is_ok();
             }
             if !proven {
                 let what = format!("snapshot {} in {} needs the key {id}", entry.name, self.store.url());
                 return Err(Error::new(Class::Refused, what).hint(
-                    "`backupd key rotate --resume` wraps it for the active key; one that is broken can only be deleted",
+                    "`backupd key rotate --resume` wraps it for the active key, `--to-kms-key` for one of KMS; one that is broken can only be deleted",
                 ));
             }
         }
@@ -154,8 +175,8 @@ impl Repository {
     ///
     /// # Errors
     /// As [`Repository::check_unneeded`], and what the store says. It can be run again.
-    pub async fn remove_wraps(&self, ring: &Keyring, id: &str) -> Result<usize> {
-        self.check_unneeded(ring, id).await?;
+    pub async fn remove_wraps(&self, keys: &Keys, id: &str) -> Result<usize> {
+        self.check_unneeded(keys, id).await?;
         let mut removed = 0;
         for entry in self.snapshots(None).await? {
             if matches!(entry.status, Status::Available | Status::Broken)
@@ -169,9 +190,9 @@ impl Repository {
     }
 
     /// The encrypted snapshots; those whose manifest cannot be read go into `failed`.
-    async fn sealed(&self, failed: &mut Vec<(String, String)>) -> Result<Vec<Sealed>> {
+    async fn sealed(&self, cluster: Option<&str>, failed: &mut Vec<(String, String)>) -> Result<Vec<Sealed>> {
         let mut sealed = Vec::new();
-        for entry in self.snapshots(None).await? {
+        for entry in self.snapshots(cluster).await? {
             match (entry.status, entry.manifest) {
                 (Status::Available, Some(manifest)) if manifest.encryption.is_on() => {
                     sealed.push(Sealed { name: entry.name, place: entry.place });

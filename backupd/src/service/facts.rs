@@ -22,8 +22,10 @@ impl Services {
     /// # Errors
     /// `NotFound`, `Key`.
     pub fn active_key(&self, repository: &str) -> Result<Option<String>> {
-        match reach::keys(&self.config().repository(repository)?.encryption)? {
+        let config = self.config();
+        match reach::keys(&config, config.repository(repository)?)?.of("") {
             Keys::Keyring(ring) => ring.active().map(|key| Some(key.id.clone())),
+            Keys::Kms(kms) => Ok(Some(kms.name().to_owned())),
             _ => Ok(None),
         }
     }

@@ -170,15 +170,12 @@ pub fn unknown(name: &str) -> Error {
 /// # Errors
 /// `NotFound`, `Key`, `Verification`; what the store says.
 pub async fn show(repository: &Repository, keys: &Keys, name: &str) -> Result<SnapshotView> {
-    let (place, manifest, data_key) = match keys {
-        keys @ Keys::Keyring(_) => {
-            let opened = repository.open_snapshot(name, keys).await?;
-            (opened.place, opened.manifest, opened.data_key)
-        }
-        _ => {
-            let (place, unproven) = repository.find(name).await?;
-            (place, unproven.claimed().clone(), None)
-        }
+    let (place, manifest, data_key) = if keys.are_given() {
+        let opened = repository.open_snapshot(name, keys).await?;
+        (opened.place, opened.manifest, opened.data_key)
+    } else {
+        let (place, unproven) = repository.find(name).await?;
+        (place, unproven.claimed().clone(), None)
     };
     let facts = repository.facts(&place, data_key.as_ref()).await?;
     Ok(SnapshotView { facts, ..SnapshotView::from(&manifest) })

@@ -168,13 +168,17 @@ pub async fn check(
     };
     let options = SourceOptions { reply_timeout: REPLY_WAIT.min(source.reply_timeout), ..source.clone() };
     check_source(&options, wishes, &mut report).await;
-    if let Err(error) = keys.check_said() {
-        report.add(Severity::Error, &error);
-    }
     let probed = async { repository_probe::probe(store?).await };
+    let mut repository_id = None;
     match probed.await {
-        Ok(probe) => report.add_probe(&probe),
+        Ok(probe) => {
+            report.add_probe(&probe);
+            repository_id = probe.repository_id;
+        }
         Err(error) => report.add(Severity::Error, &error.at("repository")),
+    }
+    if let Err(error) = keys.check(repository_id.as_deref().unwrap_or("none"), cluster).await {
+        report.add(Severity::Error, &error);
     }
     report.findings.sort_by_key(|finding| finding.severity);
     report.ok = report.findings.iter().all(|finding| finding.severity != Severity::Error);

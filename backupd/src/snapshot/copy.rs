@@ -22,6 +22,8 @@ use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
 use super::create::renew;
+use crate::crypt::master::Master;
+use crate::crypt::wrap;
 use crate::error::{Class, Error, Result};
 use crate::manifest::{Encryption, Manifest};
 use crate::progress::Progress;
@@ -81,14 +83,16 @@ pub async fn copy(
     progress.phase("opening the snapshot");
     let opened = source.open_snapshot(&options.name, &options.keys).await?;
     // what cannot be is refused before anything is written
-    check_sealing(&opened, &options.to_keys)?;
+    let to_keys = options.to_keys.of(&opened.place.cluster).clone();
+    check_sealing(&opened, &to_keys)?;
     let target = Repository::open_or_create(target).await?;
     if target.id() == source.id() {
         let what = format!("{} is the repository that holds the snapshot", target.store().url());
         return Err(Error::new(Class::Refused, what).hint("a copy goes into another repository: give another prefix"));
     }
+    let wrap = wrapped(&target, &opened, &to_keys).await?;
     let lease = source.lease(&opened.place, "copy").await?;
-    let job = Job { source, target, opened, options, progress, cancel };
+    let job = Job { source, target, opened, wrap, options, progress, cancel };
     let done = job.run().await;
     lease.release().await;
     let copied = done?;
@@ -100,7 +104,7 @@ fn check_sealing(opened: &Opened, to_keys: &Keys) -> Result<Sealing> {
     let seal = match to_keys {
         Keys::Unsaid => Seal::Unsaid,
         Keys::NoEncryption => Seal::Clear,
-        Keys::Keyring(_) => Seal::Key,
+        Keys::Keyring(_) | Keys::Kms(_) | Keys::PerCluster { .. } => Seal::Key,
     };
     sealing(opened.data_key.is_some(), seal).map_err(|refusal| {
         Error::new(Class::Refused, refusal.to_string()).hint(match seal {
@@ -110,10 +114,20 @@ fn check_sealing(opened: &Opened, to_keys: &Keys) -> Result<Sealing> {
     })
 }
 
+/// The data key, wrapped for the destination's master key: a key that cannot be used is found before anything is moved.
+async fn wrapped(target: &Repository, opened: &Opened, to_keys: &Keys) -> Result<Option<(Master, Vec<u8>)>> {
+    let Some(data_key) = &opened.data_key else { return Ok(None) };
+    let Some(master) = to_keys.active().await? else { return Ok(None) };
+    let file = wrap::seal(target.binding(&opened.place), data_key, &master).await?;
+    Ok(Some((master, file)))
+}
+
 struct Job<'a> {
     source: &'a Repository,
     target: Repository,
     opened: Opened,
+    /// The destination's master key, and the wrap for it.
+    wrap: Option<(Master, Vec<u8>)>,
     options: Options,
     progress: &'a Progress,
     cancel: &'a CancellationToken,
@@ -189,9 +203,9 @@ impl Job<'_> {
 
     async fn publish(&self, held: &Held) -> Result<Manifest> {
         let (place, data_key) = (&held.place, self.opened.data_key.as_ref());
-        let manifest = self.manifest(held)?;
-        if let (Keys::Keyring(ring), Some(data_key)) = (&self.options.to_keys, data_key) {
-            self.target.ensure_wrap(place, data_key, ring.active()?).await?;
+        let manifest = self.manifest(held);
+        if let (Some((master, file)), Some(data_key)) = (&self.wrap, data_key) {
+            self.target.ensure_wrap(place, data_key, master, file.clone()).await?;
         }
         self.note_at_target(place).await?;
         self.target.check_no_removal(place).await?;
@@ -206,19 +220,16 @@ impl Job<'_> {
         Ok(there.manifest)
     }
 
-    fn manifest(&self, held: &Held) -> Result<Manifest> {
+    fn manifest(&self, held: &Held) -> Manifest {
         let manifest = self.opened.manifest.clone();
-        let key_ids = match &self.options.to_keys {
-            Keys::Keyring(ring) if self.opened.data_key.is_some() => vec![ring.active()?.id.clone()],
-            _ => Vec::new(),
-        };
-        Ok(Manifest {
+        let key_ids = self.wrap.iter().map(|(master, _)| master.id().to_owned()).collect();
+        Manifest {
             name: self.options.new_name.clone(),
             claim: held.claim.number,
             source: self.options.source_kind.clone(),
             encryption: Encryption { key_ids, ..manifest.encryption },
             ..manifest
-        })
+        }
     }
 
     /// Says at the destination where the copy came from, once.

@@ -35,7 +35,7 @@ use crate::manifest::{self, Manifest};
 use crate::progress::Progress;
 use crate::redis::{self, Mode, SourceOptions, Topology};
 use crate::repository::claim::{Held, RENEWED_EVERY};
-use crate::repository::{Keys, Repository, new_snapshot_id};
+use crate::repository::{Keys, Place, Repository, new_snapshot_id};
 use crate::store::Store;
 
 /// How long a source that is in a failover, a migration of slots, or without a node that can serve is waited for,
@@ -89,7 +89,8 @@ pub async fn create(
     let usage = |error: policies::names::NameError| Error::new(Class::Usage, error.to_string());
     policies::names::check("snapshot", &options.name).map_err(usage)?;
     policies::names::check("cluster", &options.cluster).map_err(usage)?;
-    let sealing = Sealing::new(&options.keys)?;
+    let keys = options.keys.of(&options.cluster).clone();
+    keys.check_said()?;
     progress.phase("looking at the source");
     let topology = settle::discover(&options.source, options.settle_wait, &cancel).await?;
     // what cannot be is refused before anything is written
@@ -103,6 +104,8 @@ pub async fn create(
         Some(id) => id.clone(),
         None => new_snapshot_id(begun_at)?,
     };
+    let place = Place { cluster: options.cluster.clone(), snapshot_id: snapshot_id.clone() };
+    let sealing = Sealing::new(&keys, &repository, &place).await?;
     let held = repository.claim(&options.name, &options.cluster, &snapshot_id).await?;
     let renewing = renew(repository.clone(), held.clone());
     let taker = Arc::new(Taker {
@@ -134,31 +137,24 @@ pub async fn create(
     outcome
 }
 
-/// How the snapshot is sealed: a fresh data key and who may open it.
+/// How the snapshot is sealed: a fresh data key, and its wrap for the key that was active when it began.
 struct Sealing {
     data_key: Option<DataKey>,
-    keys: Keys,
+    /// The id of the master key, and the bytes of the wrap.
+    wrap: Option<(String, Vec<u8>)>,
 }
 
 impl Sealing {
-    fn new(keys: &Keys) -> Result<Self> {
-        keys.check_said()?;
-        let data_key = match keys {
-            Keys::Unsaid | Keys::NoEncryption => None,
-            Keys::Keyring(_) => Some(DataKey::random()?),
-        };
-        Ok(Self { data_key, keys: keys.clone() })
+    async fn new(keys: &Keys, repository: &Repository, place: &Place) -> Result<Self> {
+        let Some(master) = keys.active().await? else { return Ok(Self { data_key: None, wrap: None }) };
+        let (data_key, file) = wrap::fresh(repository.binding(place), &master).await?;
+        Ok(Self { data_key: Some(data_key), wrap: Some((master.id().to_owned(), file)) })
     }
 
-    fn describe(&self) -> Result<manifest::Encryption> {
-        Ok(match &self.keys {
-            Keys::Keyring(ring) => {
-                manifest::Encryption { cipher: "aes-256-gcm".to_owned(), key_ids: vec![ring.active()?.id.clone()] }
-            }
-            Keys::Unsaid | Keys::NoEncryption => {
-                manifest::Encryption { cipher: "none".to_owned(), key_ids: Vec::new() }
-            }
-        })
+    fn describe(&self) -> manifest::Encryption {
+        let cipher = if self.wrap.is_some() { "aes-256-gcm" } else { "none" };
+        let key_ids = self.wrap.iter().map(|(key_id, _)| key_id.clone()).collect();
+        manifest::Encryption { cipher: cipher.to_owned(), key_ids }
     }
 }
 
@@ -238,10 +234,8 @@ impl Job {
     async fn publish(&self, whole: Whole) -> Result<Manifest> {
         let place = &self.held.place;
         let manifest = self.manifest(whole)?;
-        if let (Keys::Keyring(ring), Some(data_key)) = (&self.sealing.keys, &self.sealing.data_key) {
-            let master = ring.active()?;
-            let file = wrap::seal(&place.snapshot_id, data_key, master)?;
-            self.repository.create_document(&place.wrap_key(&master.id), file).await?;
+        if let Some((key_id, file)) = &self.sealing.wrap {
+            self.repository.create_document(&place.wrap_key(key_id), file.clone()).await?;
         }
         if self.cancel.is_cancelled() {
             return Err(Error::new(Class::Unforeseen, "interrupted before the snapshot was published"));
@@ -273,7 +267,7 @@ impl Job {
             skew_ms: u64::try_from(skew).unwrap_or(0),
             epoch_begin: topology.epoch,
             epoch_end,
-            encryption: self.sealing.describe()?,
+            encryption: self.sealing.describe(),
             compression: manifest::Compression { algorithm: "zstd".to_owned(), level: self.options.level },
             shards,
             tags: self.options.tags.clone(),

@@ -246,7 +246,7 @@ fn serve(
     }
 }
 
-fn read_some(from: &mut TcpStream, into: &mut Vec<u8>) -> std::io::Result<usize> {
+pub(super) fn read_some(from: &mut TcpStream, into: &mut Vec<u8>) -> std::io::Result<usize> {
     let mut buffer = [0; 64 << 10];
     let count = from.read(&mut buffer)?;
     into.extend_from_slice(&buffer[..count]);
@@ -254,7 +254,7 @@ fn read_some(from: &mut TcpStream, into: &mut Vec<u8>) -> std::io::Result<usize>
 }
 
 /// Carries the request out and returns the whole answer, which says that the connection ends with it.
-fn forward(upstream: &str, head: &str, body: &[u8]) -> std::io::Result<Vec<u8>> {
+pub(super) fn forward(upstream: &str, head: &str, body: &[u8]) -> std::io::Result<Vec<u8>> {
     let mut server = TcpStream::connect(upstream)?;
     let kept = head.trim_end().lines().filter(|line| {
         let name = line.split(':').next().unwrap_or_default().to_ascii_lowercase();

@@ -5,26 +5,14 @@ use std::error::Error as StdError;
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 
+use crate::aws::Silence;
+pub(super) use crate::aws::{chain, code, status, text};
 use crate::error::{Class, Error};
-
-/// How many causes of an error are told, and how long its text may be.
-const CAUSES_MAX: usize = 8;
-const TEXT_CHARS_MAX: usize = 600;
 
 const CREDENTIALS_HINT: &str =
     "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or add ?profile=… to the repository URL";
 const SERVER_HINT: &str = "by its own words the failure is the server's: look at its state";
 const REGION_HINT: &str = "the bucket is in another region, or the endpoint is another one: add ?region=… or ?endpoint=… to the repository URL";
-
-/// The HTTP status of a failed request, when there was an answer.
-pub(super) fn status<E>(error: &SdkError<E, HttpResponse>) -> Option<u16> {
-    error.raw_response().map(|answer| answer.status().as_u16())
-}
-
-/// The S3 error code.
-pub(super) fn code<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> Option<&str> {
-    error.as_service_error().and_then(ProvideErrorMetadata::code)
-}
 
 /// Whether the request may have been carried out although it failed: its answer is missing, unreadable or a
 /// failure of the server.
@@ -52,21 +40,20 @@ where
 
 /// The class of a request that got no answer, and advice.
 fn of_no_answer(error: &(dyn StdError + 'static)) -> (Class, &'static str) {
-    let text = chain(error).to_ascii_lowercase();
-    if text.contains("credential") || text.contains("loading identity") {
-        (Class::StoreAuth, CREDENTIALS_HINT)
-    } else if text.contains("certificate") {
-        (Class::StoreUnavailable, "the certificate of the endpoint is not trusted: name its authority by SSL_CERT_FILE")
-    } else if text.contains("timeout") || text.contains("timed out") {
-        (
+    match Silence::of(error) {
+        Silence::Credentials => (Class::StoreAuth, CREDENTIALS_HINT),
+        Silence::Certificate => (
+            Class::StoreUnavailable,
+            "the certificate of the endpoint is not trusted: name its authority by SSL_CERT_FILE",
+        ),
+        Silence::Timeout => (
             Class::StoreUnavailable,
             "the server, or the network on the way to it, stood still: nothing is wrong with the request",
-        )
-    } else {
-        (
+        ),
+        Silence::NoAnswer => (
             Class::StoreUnavailable,
             "there was no answer: the endpoint is another one, the server is down, or the network is",
-        )
+        ),
     }
 }
 
@@ -116,45 +103,6 @@ fn of_answer(status: u16, code: &str) -> (Class, &'static str) {
         500.. => (Class::StoreUnavailable, SERVER_HINT),
         _ => (Class::Unforeseen, ""),
     }
-}
-
-fn text<E>(error: &SdkError<E, HttpResponse>) -> String
-where
-    E: ProvideErrorMetadata + StdError + 'static,
-{
-    let Some(answer) = error.as_service_error() else {
-        // The outermost text says only that the request failed.
-        return match error {
-            SdkError::DispatchFailure(_) => error.source().map_or_else(|| chain(error), chain),
-            _ => chain(error),
-        };
-    };
-    let status = status(error).unwrap_or(0);
-    let text = match (answer.code(), answer.message()) {
-        (Some(code), Some(message)) => format!("{code} (HTTP {status}): {message}"),
-        (Some(code), None) => format!("{code} (HTTP {status})"),
-        (None, _) => format!("HTTP {status}"),
-    };
-    shortened(&text)
-}
-
-/// An error with its causes, `outer: inner: innermost`.
-pub(super) fn chain(error: &(dyn StdError + 'static)) -> String {
-    let mut texts: Vec<String> = Vec::new();
-    let mut next = Some(error);
-    while let Some(cause) = next.filter(|_| texts.len() < CAUSES_MAX) {
-        let text = cause.to_string();
-        // Many causes repeat the one below them.
-        if !texts.last().is_some_and(|last| last.contains(&text)) {
-            texts.push(text);
-        }
-        next = cause.source();
-    }
-    shortened(&texts.join(": "))
-}
-
-fn shortened(text: &str) -> String {
-    text.chars().take(TEXT_CHARS_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 #[cfg(test)]
