@@ -20,7 +20,7 @@ use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use policies::cost::Money;
-use policies::replica::PrimaryUse;
+use policies::replica::{Method, PrimaryUse};
 
 use self::api::Api;
 use self::automation::Automation;
@@ -107,6 +107,8 @@ pub struct Cluster {
     pub primary_use: PrimaryUse,
     /// The zone whose nodes come first among those that are level.
     pub zone: Option<String>,
+    /// How its shards are read.
+    pub method: Method,
     /// Its automated backups.
     pub automation: Automation,
     /// Where the RDB files of its nodes are to be read from here, by the id or `host:port` of the node.

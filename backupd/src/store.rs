@@ -67,6 +67,17 @@ pub struct Stat {
     pub size_bytes: u64,
     /// When it was written, by the store's own clock, in ms since 1970.
     pub modified_unix_ms: u64,
+    /// Until when the store lets nobody delete it (Object Lock), in ms since 1970; for ever under a legal hold. In a bucket that
+    /// locks objects a deletion only hides the object behind a marker, so it is to be looked at before.
+    pub locked_until_unix_ms: Option<u64>,
+}
+
+impl Stat {
+    /// Whether it is locked at this time, ms since 1970.
+    #[must_use]
+    pub fn is_locked(&self, now_unix_ms: u64) -> bool {
+        self.locked_until_unix_ms.is_some_and(|until| until > now_unix_ms)
+    }
 }
 
 /// An object whose writing was begun and not ended; nobody sees it.

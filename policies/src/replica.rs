@@ -89,6 +89,19 @@ impl Memory {
     }
 }
 
+/// How a node gives its data.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Method {
+    /// Over the replication protocol, as its child makes them.
+    #[default]
+    Stream,
+    /// Over the replication protocol, from the RDB file that it writes for that.
+    StreamDisk,
+    /// By `BGSAVE` and the RDB file that it writes, which has to be readable from here.
+    Bgsave,
+}
+
 /// When a primary may serve a capture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -7,6 +7,7 @@ use crate::fixture::Repo;
 use crate::harness::cli::{Outcome, Spawned};
 use crate::harness::compare::compare;
 use crate::harness::keyspace::Keyspace;
+use crate::harness::mount::Mount;
 use crate::harness::process;
 use crate::harness::proxy::Proxy;
 use crate::harness::server::Server;
@@ -146,4 +147,21 @@ fn a_save_that_ends_before_the_server_has_answered_is_seen() {
     let words = ["snapshot", "create", "--source", &source, "--name", "one", "--method", "bgsave"];
     let outcome = repo.run(&words).ok();
     assert_eq!(attempt(&outcome), 1, "{outcome}");
+}
+
+#[test]
+fn a_disk_that_is_full_fails_what_needs_it_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let _small = Mount::small(folder.path(), "4m");
+    let server = server(&[&format!("dir {}", folder.path().display())]);
+    fill(&server, 100_000);
+    let repo = Repo::folder();
+    let url = server.url();
+    let words = |method| ["snapshot", "create", "--source", &url, "--name", "one", "--method", method];
+    repo.run(&words("bgsave")).exits(15).says("its save failed").says("room on its disk");
+    repo.run(&words("stream-disk")).exits(15).says("is retaken").says(&server.address());
+    assert!(repo.list().iter().all(|(_, status)| status != "available"));
+    let made = repo.json(&words("stream"));
+    assert_eq!(made["method"], "stream");
+    assert_restores(&repo, &server);
 }

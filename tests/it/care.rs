@@ -94,6 +94,29 @@ fn a_store_that_stands_still_holds_no_child_and_the_capture_succeeds() {
 }
 
 #[test]
+fn a_server_that_writes_its_file_first_waits_for_nobody() {
+    let server = large(&["repl-timeout 5", "repl-diskless-sync yes", "save 3600 1000000"]);
+    // what waits in a spill would hide who waits
+    let repo = Repo::bucket("disk").with_capture("spill_max = \"0\"");
+    let released = Arc::new(AtomicBool::new(false));
+    let proxy = Faulty::start(&repo.bucket.as_ref().unwrap().endpoint, stalls_until(&released));
+    let words = ["snapshot", "create", "--source", &server.url(), "--name", "one", "--method", "stream-disk"];
+    let start = |more: &[&str]| repo.cli.spawn(&repo.through(repo.args(&[&words, more].concat()), &proxy.endpoint));
+    let before = forks(&server);
+    start(&[]).wait(PATIENCE).exits(18).says("MISCONF").says("--primary fallback");
+    assert_eq!(forks(&server), before, "a primary whose writes could stop was asked");
+    let job = start(&["--primary", "fallback"]);
+    wait_child_gone(&server, before);
+    std::thread::sleep(Duration::from_secs(7));
+    released.store(true, Ordering::Relaxed);
+    let made = job.wait(PATIENCE).ok().json();
+    assert_eq!((&made["shards"][0]["attempt"], &made["method"]), (&1.into(), &"stream-disk".into()));
+    repo.json(&["snapshot", "verify", "one"]);
+    let (nodes, _launched) = repo.launch("one", &["--shards", "1"]);
+    compare(&server.nodes(), &nodes).assert_equal();
+}
+
+#[test]
 fn a_full_spill_and_a_store_that_stands_still_end_the_capture_and_free_the_child() {
     let server = large(&[]);
     for (max, shown) in [("0", "of 0 MiB"), ("8MiB", "of 8 MiB")] {

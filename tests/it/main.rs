@@ -33,6 +33,7 @@ mod redis_launch;
 mod redis_nodes;
 mod redis_sentinel;
 mod redis_server;
+mod redis_stream;
 mod redis_tls;
 mod redis_topology;
 mod refusals;

@@ -55,7 +55,11 @@ impl Store for Memory {
     }
 
     async fn stat(&self, key: &str) -> Result<Option<Stat>> {
-        Ok(self.objects().get(key).map(|body| Stat { size_bytes: body.len() as u64, modified_unix_ms: 0 }))
+        Ok(self.objects().get(key).map(|body| Stat {
+            size_bytes: body.len() as u64,
+            modified_unix_ms: 0,
+            locked_until_unix_ms: None,
+        }))
     }
 
     async fn list(&self, prefix: &str, by_folder: bool, after: Option<&str>) -> Result<Page> {

@@ -4,6 +4,7 @@ use backupd::redis::discover;
 use policies::replica::{Choice, PrimaryUse, Wishes, choose};
 
 use crate::fixture::Repo;
+use crate::harness::proxy::Proxy;
 use crate::harness::server::{Engine, Options, Server};
 use crate::redis_server::{fill, options, server, wait_until};
 
@@ -71,6 +72,33 @@ async fn replicas_that_load_or_lost_their_link_or_are_gone_are_told_and_not_chos
     let alone = choose(&alone.shards[0].candidates(), &Wishes { primary_use: PrimaryUse::Prefer, ..Wishes::default() });
     assert!(alone.chosen.is_none() && alone.may_pass && !alone.forbidden, "{alone}");
     assert!(reason(&alone, &loading).contains("loading"), "{alone}");
+}
+
+#[tokio::test]
+async fn a_replica_that_lags_comes_after_one_that_does_not_and_its_lag_is_in_the_manifest() {
+    let (primary, near, far) = (server(&[]), server(&[]), server(&[]));
+    near.replicate(&primary);
+    let slow = Proxy::start(&primary.address());
+    let port = slow.address.rsplit_once(':').unwrap().1;
+    far.run(&["REPLICAOF", "127.0.0.1", port]);
+    wait_until("it follows", || far.info("master_link_status").as_deref() == Some("up"));
+    slow.slow(500);
+    fill(&primary, 50_000);
+    near.wait_caught_up(&primary);
+    let lag = || {
+        let offset = |server: &Server, field| server.info(field).unwrap().parse::<u64>().unwrap();
+        offset(&primary, "master_repl_offset") - offset(&far, "slave_repl_offset")
+    };
+    assert!(lag() > 2 << 20, "{}", lag());
+    let (port, choice) = choice(&primary, &Wishes::default()).await;
+    assert_eq!(port, Some(near.port()), "{choice}");
+    assert!(reason(&choice, &far).contains("behind"), "{choice}");
+    let repo = Repo::folder();
+    let named = far.address();
+    let words = ["snapshot", "create", "--source", &primary.url(), "--name", "one", "--node", &named];
+    let made = repo.json(&words);
+    assert_eq!(made["shards"][0]["node"]["address"], named.as_str());
+    assert!(made["shards"][0]["node"]["lag_bytes"].as_u64().unwrap() > 1 << 20, "{made}");
 }
 
 #[tokio::test]

@@ -27,7 +27,7 @@ use crate::fixture::Repo;
 use crate::harness::compare::compare;
 use crate::harness::keyspace::Keyspace;
 use crate::harness::mount::Mount;
-use crate::harness::s3::block_on;
+use crate::harness::s3::{Bucket, block_on};
 use crate::harness::server::Server;
 
 fn loaded() -> Server {
@@ -318,12 +318,20 @@ fn a_bucket_is_retained_as_a_folder_is() {
     automated(&folder, &server, "a1");
     automated(&folder, &server, "a2");
     // what the library made in a folder is put into the bucket as it is
-    let repo = Repo::bucket("retention");
+    let repo = Repo::in_bucket(Bucket::create_locking("retention"));
     let bucket = repo.bucket.as_ref().unwrap();
     for (path, bytes) in folder.files() {
         bucket.put(&format!("some/prefix/{}", path.strip_prefix(folder.root()).unwrap().display()), &bytes);
     }
     std::fs::copy(folder.path("keys.json"), repo.path("keys.json")).unwrap();
+    assert_eq!(verdict_of(&repo.json(&APPLY), "a1"), "mark");
+    let lock = |on: bool| bucket.hold(&format!("some/prefix/{}", place(&repo, "a1").manifest_key()), on);
+    lock(true);
+    let held = repo.json(&APPLY);
+    assert_eq!(verdict_of(&held, "a1"), "unmark");
+    assert!(verdicts(&held)[0].2.contains(&"locked".to_owned()), "{held}");
+    repo.run(&["snapshot", "delete", "a1"]).exits(18).says("Object Lock");
+    lock(false);
     assert_eq!(verdict_of(&repo.json(&APPLY), "a1"), "mark");
     let restored = repo.cli.spawn(&repo.args(&["restore", "a1", "--out", repo.path("out").to_str().unwrap()]));
     let removed = repo.json(&APPLY);

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
-use policies::replica::PrimaryUse;
+use policies::replica::{Method, PrimaryUse};
 
 use super::keys::KeyArgs;
 use crate::catalog::Location;
@@ -214,6 +214,8 @@ pub struct ReachedSource {
     pub primary_use: PrimaryUse,
     /// The zone whose nodes come first.
     pub zone: Option<String>,
+    /// How its shards are read.
+    pub method: Method,
     /// Where the RDB files of its nodes are to be read, by node.
     pub data_dirs: BTreeMap<String, PathBuf>,
     /// The catalog in which they are noted; ad-hoc snapshots are in none.
@@ -240,6 +242,7 @@ impl SourceArgs {
                 tags: BTreeMap::new(),
                 primary_use: PrimaryUse::default(),
                 zone: None,
+                method: Method::default(),
                 data_dirs: BTreeMap::new(),
                 catalog: None,
             });
@@ -258,6 +261,7 @@ impl SourceArgs {
             primary_use: cluster.primary_use,
             zone: cluster.zone.clone(),
             catalog: Some(config.catalog.clone()),
+            method: cluster.method,
             data_dirs: cluster.data_dirs.clone(),
         })
     }

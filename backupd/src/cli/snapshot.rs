@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use policies::cost::Money;
-use policies::replica::{PrimaryUse, Wishes};
+use policies::replica::{self, PrimaryUse, Wishes};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -132,9 +132,9 @@ pub struct CreateArgs {
     /// A tag, as key=value; may be repeated.
     #[arg(long = "tag", value_name = "K=V", value_parser = parse_tag)]
     tags: Vec<(String, String)>,
-    /// How shards are read.
-    #[arg(long, value_enum, default_value_t = Method::Stream)]
-    method: Method,
+    /// How shards are read [default: `method` in the section of the cluster, else stream].
+    #[arg(long, value_enum)]
+    method: Option<Method>,
     /// For `bgsave`: where the RDB file of a node is to be read, by its id or host:port; may be repeated [default: for
     /// nodes on this machine, where the server writes it].
     #[arg(long, value_name = "NODE=PATH", value_parser = parse_data_dir)]
@@ -152,7 +152,7 @@ pub struct CreateArgs {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(i32).range(1..=19))]
     level: i32,
     /// Leave it to the daemon: a job is put into the catalog, and its id is printed. Only for clusters of the configuration.
-    #[arg(long, conflicts_with_all = ["source", "node", "primary", "settle_wait", "repository"])]
+    #[arg(long, conflicts_with_all = ["source", "node", "primary", "settle_wait", "repository", "method", "data_dir"])]
     no_wait: bool,
 }
 
@@ -161,8 +161,20 @@ pub struct CreateArgs {
 enum Method {
     /// Over the replication protocol.
     Stream,
+    /// The same, but each server writes its dump.rdb first and sends that: its child never waits for us.
+    StreamDisk,
     /// By BGSAVE and the file that it writes, which must be readable from here.
     Bgsave,
+}
+
+impl From<Method> for replica::Method {
+    fn from(method: Method) -> Self {
+        match method {
+            Method::Stream => Self::Stream,
+            Method::StreamDisk => Self::StreamDisk,
+            Method::Bgsave => Self::Bgsave,
+        }
+    }
 }
 
 /// When a primary may serve.
@@ -288,13 +300,11 @@ async fn run_create(args: CreateArgs, context: &Context, output: Output, cancel:
     let reached = args.source.reach(context, args.cluster_name.as_deref(), &args.repository)?;
     let cluster = args.cluster_name.unwrap_or(args.cluster);
     let name = args.name.unwrap_or_else(|| snapshots::default_name(&cluster, clock::now()));
-    let method = match args.method {
-        Method::Stream if !args.data_dir.is_empty() => {
-            return Err(Error::new(Class::Usage, "--data-dir is for --method bgsave"));
-        }
-        Method::Stream => method::Method::Stream,
-        Method::Bgsave => method::Method::Bgsave(reached.data_dirs.into_iter().chain(args.data_dir).collect()),
-    };
+    let method = args.method.map_or(reached.method, replica::Method::from);
+    if method != replica::Method::Bgsave && !args.data_dir.is_empty() {
+        return Err(Error::new(Class::Usage, "--data-dir is for --method bgsave"));
+    }
+    let method = method::Method::new(method, reached.data_dirs.into_iter().chain(args.data_dir).collect());
     let mut tags: BTreeMap<String, String> = reached.tags;
     tags.extend(args.tags);
     let primary_use = args.primary.map_or(reached.primary_use, PrimaryUse::from);

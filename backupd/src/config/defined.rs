@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use policies::replica::PrimaryUse;
+use policies::replica::{Method, PrimaryUse};
 use policies::retention::Policy;
 use policies::window::decide::Missed;
 
@@ -50,6 +50,7 @@ impl Config {
             tags: BTreeMap::new(),
             primary_use: PrimaryUse::OnlyHarmless,
             zone: None,
+            method: Method::default(),
             // as in ElastiCache, backups of a new cluster are off until somebody switches them on
             automation: Automation {
                 on: false,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use policies::replica::PrimaryUse;
+use policies::replica::{Method, PrimaryUse};
 use policies::retention::Policy;
 use policies::window::decide::Missed;
 use serde::Deserialize;
@@ -111,6 +111,8 @@ pub(super) struct Cluster {
     pub(super) snapshot_retention_limit: Option<Spanned<u32>>,
     pub(super) retention: Option<Policy>,
     pub(super) verify: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) method: Method,
     #[serde(default)]
     pub(super) data_dirs: BTreeMap<String, PathBuf>,
     #[serde(default)]

@@ -120,6 +120,7 @@ pub(super) fn cluster(
         tags: section.tags.clone(),
         primary_use: section.primary,
         zone: section.zone.clone(),
+        method: section.method,
         automation: Automation::checked(text, section)?,
         data_dirs: section.data_dirs.iter().map(|(node, path)| (node.clone(), folder.join(path))).collect(),
         addresses,

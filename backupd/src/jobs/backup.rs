@@ -12,7 +12,6 @@ use crate::clock;
 use crate::error::{Class, Error, Result};
 use crate::manifest::Manifest;
 use crate::repository::{Keys, Place, Repository, new_snapshot_id};
-use crate::snapshot::method::Method;
 use crate::snapshot::{create, record};
 use crate::store::Store;
 
@@ -63,7 +62,7 @@ pub(super) async fn capture(
         source_kind: if held.row.source.is_empty() { "final".to_owned() } else { held.row.source.clone() },
         source: source.options,
         wishes: source.wishes,
-        method: Method::Stream,
+        method: source.method,
         care: held.care.clone(),
         turns: Some(held.catalog.clone()),
         settle_wait: create::SETTLE_WAIT,

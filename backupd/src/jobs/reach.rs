@@ -18,6 +18,7 @@ use crate::redis::{AddressMap, SourceOptions};
 use crate::repository::{self, Keys};
 use crate::secret::{self, Password};
 use crate::snapshot::care::Care;
+use crate::snapshot::method::Method;
 use crate::store::{self, Store};
 
 /// A cluster with its source and the repository of its snapshots.
@@ -27,6 +28,8 @@ pub struct Source {
     pub options: SourceOptions,
     /// Which nodes may serve.
     pub wishes: Wishes,
+    /// How its shards are read.
+    pub method: Method,
     /// What its snapshots are tagged with.
     pub tags: BTreeMap<String, String>,
 }
@@ -77,7 +80,8 @@ pub fn source(config: &Config, name: &str) -> Result<Source> {
     let cluster = config.cluster(name)?;
     let options = options(cluster, cluster.password.as_ref())?;
     let wishes = Wishes { primary_use: cluster.primary_use, node: None, zone: cluster.zone.clone() };
-    Ok(Source { options, wishes, tags: cluster.tags.clone() })
+    let method = Method::new(cluster.method, cluster.data_dirs.clone());
+    Ok(Source { options, wishes, method, tags: cluster.tags.clone() })
 }
 
 /// How a cluster of the configuration is reached, with the password that is in this place.

@@ -103,13 +103,7 @@ impl Save {
                     .hint("say where it can be read from here: --data-dir HOST:PORT=PATH, or use --method stream"));
             }
         };
-        if node.role == Role::Primary && !risk && may_stop_writes(&mut client).await? {
-            let message = format!("{}: a failed save would stop the writes of this primary (MISCONF)", node.address);
-            return Err(Error::new(Class::Refused, message).hint(
-                "save on a replica, use --method stream, or allow it: --primary fallback, or primary = \"fallback\" in \
-                 the section of the cluster",
-            ));
-        }
+        check_risk(&mut client, node, risk).await?;
         let deadline = Instant::now() + options.payload_wait;
         let (node, role) = (node.address.to_string(), node.role);
         Ok(Self { client, node, role, path: folder.join(file), deadline })
@@ -247,6 +241,18 @@ impl Saved {
 async fn config(client: &mut Client, name: &str) -> Result<String> {
     let known = client.setting(name).await?;
     known.ok_or_else(|| Error::new(Class::SourceUnavailable, format!("CONFIG GET {name} is empty")))
+}
+
+/// Refuses a primary whose writes a failed save to its disk would stop, unless `risk` allows that.
+pub(super) async fn check_risk(client: &mut Client, node: &Node, risk: bool) -> Result<()> {
+    if node.role != Role::Primary || risk || !may_stop_writes(client).await? {
+        return Ok(());
+    }
+    let message = format!("{}: a failed save would stop the writes of this primary (MISCONF)", node.address);
+    Err(Error::new(Class::Refused, message).hint(
+        "save on a replica, use --method stream, or allow it: --primary fallback, or primary = \"fallback\" in \
+         the section of the cluster",
+    ))
 }
 
 /// Whether a failed save would make this server refuse writes: it has save points and `stop-writes-on-bgsave-error`.

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use tokio::time::timeout;
 
+use super::bgsave;
+use super::client::Client;
 use super::node::{Node, Role};
 use super::refusal::refusal;
 use super::source::SourceOptions;
@@ -50,12 +52,30 @@ impl Replication {
     /// `SourceUnavailable` when the node cannot be reached or leaves; `SourceAuth` when it refuses the
     /// credentials or `REPLCONF`.
     pub async fn prepare(node: &Node, options: &SourceOptions) -> Result<Self> {
+        Self::greet(node, options, true).await
+    }
+
+    /// As [`Self::prepare`], but the server is to write its RDB file (`dump.rdb`) and send that: its child then lives as long as
+    /// its own disk takes, however slowly we read. Who does not say `capa eof` gets it so, whatever `repl-diskless-sync` says
+    /// (`startBgsaveForReplication` in the server's `replication.c`).
+    ///
+    /// # Errors
+    /// As [`Self::prepare`], and `Refused` when a failed save would stop the writes of a primary and `risk` does not allow that.
+    pub async fn prepare_from_disk(node: &Node, options: &SourceOptions, risk: bool) -> Result<Self> {
+        let mut client = Client::connect(&node.address, options).await?;
+        bgsave::check_risk(&mut client, node, risk).await?;
+        Self::greet(node, options, false).await
+    }
+
+    async fn greet(node: &Node, options: &SourceOptions, diskless: bool) -> Result<Self> {
         let reply = options.reply_timeout;
         let wire = Wire::connect(&node.address, options).await?;
         let (payload_wait, stall) = (options.payload_wait, options.stall_timeout);
         let mut this = Self { wire, rdb_only: false, payload_wait, stall, reply };
         this.tell("CLIENT SETNAME", &["CLIENT", "SETNAME", "backupd"]).await?.ok();
-        this.tell("REPLCONF", &["REPLCONF", "capa", "eof"]).await??;
+        if diskless {
+            this.tell("REPLCONF", &["REPLCONF", "capa", "eof"]).await??;
+        }
         // Unknown before Redis 6.2: the capture then works, but the server may cut it when too many writes pile up.
         this.rdb_only = this.tell("REPLCONF", &["REPLCONF", "rdb-only", "1"]).await?.is_ok();
         if node.engine == "valkey" {

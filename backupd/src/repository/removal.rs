@@ -97,10 +97,20 @@ impl Repository {
                 .hint(format!("`backupd snapshot keep {name} --release` lets it go")));
         }
         let now_ms = clock::unix_ms(clock::now());
+        if self.is_locked(place).await? {
+            return Err(Error::new(Class::Refused, format!("snapshot {name} is locked by its store (Object Lock)"))
+                .hint("it can go when the retention or legal hold of its manifest has ended"));
+        }
         if unless == Unless::Unmarked && self.expires_ms(place).await?.is_none_or(|expires_ms| expires_ms > now_ms) {
             return Err(Error::new(Class::Refused, format!("snapshot {name} is not marked to go any more")));
         }
         Ok(())
+    }
+
+    /// Whether the store lets nobody delete the manifest now, by the store's own rules for it.
+    pub(super) async fn is_locked(&self, place: &Place) -> Result<bool> {
+        let stat = self.store.stat(&place.manifest_key()).await?;
+        Ok(stat.is_some_and(|stat| stat.is_locked(clock::unix_ms(clock::now()))))
     }
 
     async fn target(&self, name: &str, broken: bool) -> Result<Target> {

@@ -175,26 +175,20 @@ impl Repository {
             false => None,
         };
         let verified = verdict.and_then(|fact| fact.says.get("ok").and_then(Value::as_bool));
-        let kept = match has("fact-kept-") {
-            false => false,
-            true => match self.is_kept(place, false).await {
-                // a note that cannot be read may say so
-                Err(error) if error.class() == Class::Verification => true,
-                other => other?,
-            },
+        // a note that cannot be read may say so
+        let unless_unreadable = |said: Result<bool>| match said {
+            Err(error) if matches!(error.class(), Class::Verification | Class::Version) => Ok(true),
+            said => said,
         };
-        let granted = match has("fact-granted-") {
-            false => false,
-            true => match self.is_granted(place).await {
-                Err(error) if matches!(error.class(), Class::Verification | Class::Version) => true,
-                other => other?,
-            },
-        };
+        let kept = has("fact-kept-") && unless_unreadable(self.is_kept(place, false).await)?;
+        let granted = has("fact-granted-") && unless_unreadable(self.is_granted(place).await)?;
         let claimed = entry.manifest.as_ref();
         let taken_at = claimed.and_then(|manifest| DateTime::parse_from_rfc3339(&manifest.begun_at).ok());
+        let source: Option<Source> =
+            claimed.and_then(|manifest| serde_json::from_value(manifest.source.clone().into()).ok());
         Ok(Snapshot {
             id: place.snapshot_id.clone(),
-            source: claimed.and_then(|manifest| serde_json::from_value::<Source>(manifest.source.clone().into()).ok()),
+            source,
             taken_ms: taken_at.map_or(u64::MAX, |time| clock::unix_ms(time.into())),
             // a time that cannot be read is no age, and what was found damaged cannot be restored
             available: entry.status == Status::Available && taken_at.is_some() && verified != Some(false),
@@ -202,7 +196,8 @@ impl Repository {
             kept,
             leased: has("lease-") && !self.live_leases(place).await?.is_empty(),
             granted,
-            locked: false,
+            // nothing else ever goes by retention
+            locked: source == Some(Source::Automated) && self.is_locked(place).await?,
             expires_ms: if has("fact-expires-") { self.expires_ms(place).await? } else { None },
         })
     }

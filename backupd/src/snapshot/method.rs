@@ -1,11 +1,11 @@
-//! How a shard is read: from the replication stream of a node, or from the file of a save.
+//! How a shard is read: from the replication stream of a node, which its child or its disk feeds, or from the file of a save.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use policies::replica::PrimaryUse;
+use policies::replica::{Method as Named, PrimaryUse};
 use tokio_util::sync::CancellationToken;
 
 use super::capture;
@@ -21,29 +21,46 @@ pub enum Method {
     /// Over the replication protocol.
     #[default]
     Stream,
+    /// Over the replication protocol, from the file that the server writes for it.
+    StreamDisk,
     /// `BGSAVE`, then the file, which is looked for in these folders, by the id or `host:port` of the node.
     Bgsave(BTreeMap<String, PathBuf>),
 }
 
 impl Method {
+    /// The one that was named; `folders` are where RDB files are to be read.
+    #[must_use]
+    pub fn new(named: Named, folders: BTreeMap<String, PathBuf>) -> Self {
+        match named {
+            Named::Stream => Self::Stream,
+            Named::StreamDisk => Self::StreamDisk,
+            Named::Bgsave => Self::Bgsave(folders),
+        }
+    }
+
     /// As the manifest has it.
     #[must_use]
     pub fn as_str(&self) -> &'static str {
         match self {
             Self::Stream => "stream",
+            Self::StreamDisk => "stream-disk",
             Self::Bgsave(_) => "bgsave",
         }
     }
 
     /// Connects to `node`; it does no work yet.
     pub(super) async fn prepare(&self, node: &Node, source: &SourceOptions, primaries: PrimaryUse) -> Result<Prepared> {
-        let folders = match self {
-            Self::Stream => return Replication::prepare(node, source).await.map(Box::new).map(Prepared::Stream),
-            Self::Bgsave(folders) => folders,
-        };
-        let folder = folders.iter().find(|(name, _)| node.is_called(name)).map(|(_, path)| Path::new(path));
         let risk = matches!(primaries, PrimaryUse::Fallback | PrimaryUse::Prefer);
-        Save::prepare(node, source, folder, risk).await.map(Box::new).map(Prepared::Bgsave)
+        match self {
+            Self::Stream => Replication::prepare(node, source).await.map(Box::new).map(Prepared::Stream),
+            Self::StreamDisk => {
+                Replication::prepare_from_disk(node, source, risk).await.map(Box::new).map(Prepared::Stream)
+            }
+            Self::Bgsave(folders) => {
+                let folder = folders.iter().find(|(name, _)| node.is_called(name)).map(|(_, path)| Path::new(path));
+                Save::prepare(node, source, folder, risk).await.map(Box::new).map(Prepared::Bgsave)
+            }
+        }
     }
 }
 

@@ -26,7 +26,7 @@ use aws_sdk_s3::config::Credentials;
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
 use aws_sdk_s3::primitives::DateTime;
-use aws_sdk_s3::types::BucketVersioningStatus;
+use aws_sdk_s3::types::{BucketVersioningStatus, ObjectLockLegalHoldStatus};
 use bytes::{Bytes, BytesMut};
 
 pub use self::copy::{COPY_BYTES_MAX, ServerCopy};
@@ -63,8 +63,7 @@ pub struct S3Store {
 
 /// What a HEAD tells.
 struct Found {
-    size_bytes: u64,
-    modified_unix_ms: u64,
+    stat: Stat,
     token: Option<String>,
     etag: Option<String>,
 }
@@ -142,8 +141,14 @@ impl S3Store {
     async fn head(&self, key: &str) -> Result<Option<Found>> {
         match self.client.head_object().bucket(&self.url.bucket).key(self.full(key)).send().await {
             Ok(head) => Ok(Some(Found {
-                size_bytes: length_of(head.content_length),
-                modified_unix_ms: unix_ms(head.last_modified),
+                stat: Stat {
+                    size_bytes: length_of(head.content_length),
+                    modified_unix_ms: unix_ms(head.last_modified),
+                    locked_until_unix_ms: match head.object_lock_legal_hold_status {
+                        Some(ObjectLockLegalHoldStatus::On) => Some(u64::MAX),
+                        _ => head.object_lock_retain_until_date.map(|date| unix_ms(Some(date))),
+                    },
+                },
                 token: head.metadata.and_then(|mut metadata| metadata.remove(write::TOKEN_NAME)),
                 etag: head.e_tag,
             })),
@@ -183,13 +188,13 @@ impl S3Store {
         let last = offset.checked_add(length).and_then(|end| end.checked_sub(1));
         let (Some(last), true) = (last, length > 0) else {
             // Nothing that a range can ask for: only the size decides.
-            let size_bytes = self.head(key).await?.ok_or_else(|| self.missing(key))?.size_bytes;
+            let size_bytes = self.head(key).await?.ok_or_else(|| self.missing(key))?.stat.size_bytes;
             return if length == 0 && offset <= size_bytes { Ok(Bytes::new()) } else { Err(beyond(size_bytes)) };
         };
         let request = self.client.get_object().bucket(&self.url.bucket).key(self.full(key));
         let answer = match request.range(format!("bytes={offset}-{last}")).send().await {
             Err(e) if error::status(&e) == Some(416) => {
-                return Err(beyond(self.head(key).await?.map_or(0, |found| found.size_bytes)));
+                return Err(beyond(self.head(key).await?.map_or(0, |found| found.stat.size_bytes)));
             }
             other => other.map_err(|e| error::of("read", &self.place(key), &e))?,
         };
@@ -324,8 +329,7 @@ impl Store for S3Store {
 
     async fn stat(&self, key: &str) -> Result<Option<Stat>> {
         key::check(key)?;
-        let stat = |found: Found| Stat { size_bytes: found.size_bytes, modified_unix_ms: found.modified_unix_ms };
-        Ok(self.head(key).await?.map(stat))
+        Ok(self.head(key).await?.map(|found| found.stat))
     }
 
     async fn list(&self, prefix: &str, by_folder: bool, after: Option<&str>) -> Result<Page> {

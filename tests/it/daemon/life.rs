@@ -217,3 +217,21 @@ fn a_daemon_does_not_listen_where_others_reach_it() {
     // it is read as it stands, and has no cluster yet
     fleet.cli.run(&["check"]).exits(2).says("has no cluster");
 }
+
+#[test]
+fn clusters_are_read_as_their_section_says() {
+    let more = format!("{}\nmethod = \"bgsave\"", off());
+    let fleet = Fleet::new(1, &sqlite(), SHORT, &more);
+    let daemon = fleet.daemon();
+    let saved_before = fleet.servers[0].info("rdb_last_save_time");
+    let made = fleet.wait_job(&fleet.ask("c0", "one"), &["succeeded", "failed"]);
+    assert_eq!(made["state"], "succeeded", "{made}");
+    assert_eq!(fleet.json(&["snapshot", "show", "one"])["method"], "bgsave");
+    assert!(fleet.servers[0].info("rdb_last_save_time") > saved_before);
+    daemon.running.signal("TERM");
+    daemon.wait(LIMIT).ok();
+    // a flag comes before the section, and is nothing that a job of the daemon could be told
+    let other = fleet.json(&["snapshot", "create", "c0", "--name", "two", "--method", "stream-disk"]);
+    assert_eq!(other["method"], "stream-disk");
+    fleet.cli.run(&["snapshot", "create", "c0", "--no-wait", "--method", "stream"]).exits(2).says("--no-wait");
+}

@@ -7,6 +7,7 @@ use std::thread;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{BehaviorVersion, Config, Credentials, Region};
 use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::{ObjectLockLegalHold, ObjectLockLegalHoldStatus};
 
 /// A bucket of its own for one test. It stays behind: the whole server is thrown away after the run.
 #[derive(Debug, Clone)]
@@ -24,15 +25,27 @@ impl Bucket {
     ///
     /// Panics with what to do when there is no server.
     pub(crate) fn create(label: &str) -> Self {
-        Self::create_in(label, "")
+        Self::create_in(label, "", false)
+    }
+
+    /// Makes a bucket whose objects can be locked; it keeps old versions then.
+    pub(crate) fn create_locking(label: &str) -> Self {
+        Self::create_in(label, "", true)
+    }
+
+    /// Puts a legal hold on an object, or takes it away.
+    pub(crate) fn hold(&self, key: &str, on: bool) {
+        let status = if on { ObjectLockLegalHoldStatus::On } else { ObjectLockLegalHoldStatus::Off };
+        let hold = ObjectLockLegalHold::builder().status(status).build();
+        block_on(self.client.put_object_legal_hold().bucket(&self.name).key(key).legal_hold(hold).send()).unwrap();
     }
 
     /// Makes a bucket in the second region: another server with users and buckets of its own.
     pub(crate) fn create_in_second_region(label: &str) -> Self {
-        Self::create_in(label, "_2")
+        Self::create_in(label, "_2", false)
     }
 
-    fn create_in(label: &str, region: &str) -> Self {
+    fn create_in(label: &str, region: &str, locks: bool) -> Self {
         let names = [&format!("ENDPOINT{region}"), &format!("REGION{region}"), "ACCESS_KEY", "SECRET_KEY"];
         let [endpoint, region, access_key, secret_key] = names.map(|name| variable(&format!("BACKUPD_TEST_S3_{name}")));
         let client = client(&endpoint, &region, &access_key, &secret_key);
@@ -40,7 +53,8 @@ impl Bucket {
         let time = backupd::clock::now().timestamp_millis();
         let name = format!("{label}-{time:x}-{:x}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let bucket = Self { name, endpoint, region, access_key, secret_key, client };
-        block_on(bucket.client.create_bucket().bucket(&bucket.name).send()).unwrap();
+        let create = bucket.client.create_bucket().bucket(&bucket.name);
+        block_on(create.object_lock_enabled_for_bucket(locks).send()).unwrap();
         bucket
     }
 

@@ -91,7 +91,7 @@ impl Drop for Aside {
 pub(super) fn stat(metadata: &Metadata) -> Stat {
     let modified = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
     let modified_unix_ms = modified.map_or(0, |time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
-    Stat { size_bytes: metadata.len(), modified_unix_ms }
+    Stat { size_bytes: metadata.len(), modified_unix_ms, locked_until_unix_ms: None }
 }
 
 /// Whether a file is one that [`Aside`] makes: `.tmp-` and 32 hex digits.

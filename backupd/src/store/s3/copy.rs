@@ -90,7 +90,7 @@ impl S3Store {
             Err(error) => return Err(error),
         };
         match self.head(to).await? {
-            Some(found) if found.size_bytes == size_bytes => {
+            Some(found) if found.stat.size_bytes == size_bytes => {
                 let same = found.etag.as_deref().map(etag::bare) == Some(etag::bare(&original.etag));
                 Ok(ServerCopy::Done { proven: summed || same })
             }

@@ -56,7 +56,9 @@ impl S3Store {
     pub(super) async fn settle(&self, key: &str, token: &str, size_bytes: u64) -> Result<Settled> {
         Ok(match self.head(key).await? {
             None => Settled::Absent,
-            Some(found) if found.token.as_deref() == Some(token) && found.size_bytes == size_bytes => Settled::Ours,
+            Some(found) if found.token.as_deref() == Some(token) && found.stat.size_bytes == size_bytes => {
+                Settled::Ours
+            }
             Some(_) => Settled::Theirs,
         })
     }
