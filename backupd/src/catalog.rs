@@ -9,6 +9,7 @@
 //! with other machines takes them from [`Catalog::now_unix_ms`].
 
 mod audit;
+mod beside;
 mod clusters;
 mod definitions;
 mod error;
@@ -28,6 +29,7 @@ use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::{AnyConnection, AnyPool, ConnectOptions as _, Connection as _, Executor as _};
 
 pub use self::audit::AuditRow;
+pub use self::beside::Beside;
 pub use self::clusters::{ClusterRow, NodeCapabilityRow};
 pub use self::definitions::DefinitionRow;
 pub use self::events::{Code, EVENTS_MAX, EventFilter, EventRow, NewEvent, TELL_FOR_MS};
@@ -36,6 +38,7 @@ pub use self::leases::Lease;
 pub use self::location::{Location, Postgres};
 pub use self::schedules::{Decision, Mark, Outcome, ScheduleRow};
 pub use self::snapshots::{ListedRow, ROWS_MAX, ShardRow, SnapshotFilter, SnapshotRow};
+pub use self::tags::changed as changed_tags;
 use crate::crypt::random;
 use crate::error::{Class, Error, Result};
 use error::{REBUILD_HINT, error_of};

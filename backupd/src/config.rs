@@ -65,6 +65,8 @@ pub struct Config {
     exports: BTreeMap<String, Export>,
     repositories: BTreeMap<String, Repository>,
     clusters: BTreeMap<String, Cluster>,
+    /// Tags of clusters that were made through the API and have no nodes yet.
+    tags_to_come: BTreeMap<String, BTreeMap<String, String>>,
     /// What a gigabyte costs that is stored for a month.
     pub price_per_gb_month: Option<Money>,
     /// Whether the oldest snapshot of each cluster costs nothing.
@@ -157,6 +159,7 @@ impl Config {
             exports: BTreeMap::new(),
             repositories: BTreeMap::new(),
             clusters: BTreeMap::new(),
+            tags_to_come: BTreeMap::new(),
             price_per_gb_month: None,
             first_snapshot_free: false,
         })
@@ -227,6 +230,13 @@ impl Config {
     /// `NotFound`, with the names that there are.
     pub fn cluster(&self, name: &str) -> Result<&Cluster> {
         self.clusters.get(name).ok_or_else(|| self.unknown("cluster", name, self.clusters.keys()))
+    }
+
+    /// The tags of a cluster, which its snapshots bear too; none of one that is not known.
+    #[must_use]
+    pub fn cluster_tags(&self, name: &str) -> BTreeMap<String, String> {
+        let of_cluster = self.clusters.get(name).map(|cluster| &cluster.tags);
+        of_cluster.or_else(|| self.tags_to_come.get(name)).cloned().unwrap_or_default()
     }
 
     /// Where restores of the API may go to, by name.

@@ -10,6 +10,7 @@ mod keep;
 pub mod reach;
 mod removal;
 pub mod restore;
+pub mod said;
 pub mod seen;
 pub mod submit;
 pub mod target;

@@ -8,12 +8,14 @@
 //! <cluster>/<snapshot-id>/manifest.json            written last, removed first
 //! <cluster>/<snapshot-id>/fact-<kind>-<id>.json    what became known later, see `repository::fact`
 //! <cluster>/<snapshot-id>/lease-<id>-<n>.json      a job reads it, see `repository::lease`
+//! <cluster>/definition-<number>.json               what was said of the cluster, see `repository::definition`
 //! ```
 //!
 //! Nothing is ever overwritten.
 
 pub mod abandon;
 pub mod claim;
+pub mod definition;
 pub mod fact;
 pub mod gc;
 pub mod grant;

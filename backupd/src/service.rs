@@ -94,9 +94,9 @@ impl Services {
         }))
     }
 
-    /// The tags that the configuration gives a cluster; none of one that it does not name.
+    /// The tags of a cluster as they are now; none of one that is not known.
     #[must_use]
     pub fn cluster_tags(&self, cluster: &str) -> BTreeMap<String, String> {
-        self.config().cluster(cluster).map(|section| section.tags.clone()).unwrap_or_default()
+        self.config().cluster_tags(cluster)
     }
 }

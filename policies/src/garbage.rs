@@ -117,6 +117,13 @@ pub fn claim_of(file: &str) -> Option<u64> {
     (known && number.len() >= 6 && is_number(number)).then(|| number.parse().ok())?
 }
 
+/// The number of a definition beside the snapshots of a cluster; `None` when the file is not named as ours are.
+#[must_use]
+pub fn definition_of(file: &str) -> Option<u64> {
+    let number = file.strip_prefix("definition-")?.strip_suffix(".json")?;
+    (number.len() >= 6 && is_number(number)).then(|| number.parse().ok())?
+}
+
 fn is_number(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())
 }
@@ -176,6 +183,14 @@ mod tests {
         assert_eq!(claim_of("000012-released.json"), Some(12));
         for foreign in ["1.json", "000001", "000001-x.json", "000001-renewed-.json", "x.json"] {
             assert_eq!(claim_of(foreign), None, "{foreign}");
+        }
+        assert_eq!(
+            (definition_of("definition-000012.json"), definition_of("definition-1234567.json")),
+            (Some(12), Some(1_234_567))
+        );
+        for foreign in ["definition-1.json", "definition-000001", "definition-00000x.json", "x-definition-000001.json"]
+        {
+            assert_eq!(definition_of(foreign), None, "{foreign}");
         }
         assert!(is_snapshot_id(ID) && !is_snapshot_id("20261123T081500Z-0A1B2C3D") && !is_snapshot_id(""));
     }

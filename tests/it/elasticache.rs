@@ -1,8 +1,10 @@
 //! The Query API of ElastiCache, from outside: a real daemon and a real cluster, asked by clients of AWS as they are.
 
 mod fuzz;
+mod lost;
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use backupd::catalog::{Catalog, ShardRow, SnapshotRow};
@@ -51,9 +53,9 @@ impl Place {
         place
     }
 
-    /// A daemon that asks nobody who they are, and no node to restore into.
-    pub(crate) fn without_keys(label: &str) -> Self {
-        let place = Self::new(label, 0);
+    /// A daemon that asks nobody who they are, with so many empty nodes in cluster mode.
+    pub(crate) fn without_keys(label: &str, nodes: usize) -> Self {
+        let place = Self::new(label, nodes);
         let file = place.path("backupd.toml");
         let text = std::fs::read_to_string(&file).unwrap();
         let (head, rest) = text.split_once("[api.keys.ops]").unwrap();
@@ -106,25 +108,27 @@ impl Place {
     }
 
     /// Runs a story with the clients in a folder that `tests/setup.sh` makes.
-    fn story(&self, program: &str, script: &str, folder: &str) -> String {
-        let clients = clients(folder);
+    fn story(&self, program: &str, script: &str, folder: &str) {
         let mut command = process::command(program);
+        command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/clients").join(script));
+        self.told_by(command, &clients(folder));
+    }
+
+    fn told_by(&self, mut command: Command, clients: &Path) {
         command
-            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/clients").join(script))
             .args([self.endpoint(), "orders".to_owned(), self.bucket.name.clone()])
-            .env("PYTHONPATH", &clients)
+            .env("PYTHONPATH", clients)
             .env("PATH", format!("{}:{}", clients.join("bin").display(), std::env::var("PATH").unwrap()))
             .envs([("AWS_ACCESS_KEY_ID", KEY_ID), ("AWS_SECRET_ACCESS_KEY", SECRET)])
             .envs([("AWS_DEFAULT_REGION", "eu-central-1"), ("AWS_EC2_METADATA_DISABLED", "true")])
-            .env("NODE_PROJECT", &clients)
+            .env("NODE_PROJECT", clients)
             .envs([("AWS_MAX_ATTEMPTS", "1"), ("HOME", self.folder.path().to_str().unwrap())]);
         for name in ["AWS_ENDPOINT_URL", "AWS_PROFILE", "AWS_CONFIG_FILE", "AWS_SESSION_TOKEN", "AWS_REGION"] {
             command.env_remove(name);
         }
         let output = command.output().unwrap();
         let told = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert!(output.status.success(), "{program} {script}: {told}");
-        told
+        assert!(output.status.success(), "{command:?}: {told}");
     }
 
     /// Puts 120 snapshots into the catalog that are nowhere else: enough to list.

@@ -40,11 +40,11 @@ pub struct NodeCapabilityRow {
 
 /// A cluster with the time when it was seen first.
 #[derive(Debug, sqlx::FromRow)]
-struct FirstSeen {
+pub(super) struct FirstSeen {
     #[sqlx(flatten)]
-    cluster: ClusterRow,
+    pub(super) cluster: ClusterRow,
     #[sqlx(try_from = "i64")]
-    first_seen_ms: u64,
+    pub(super) first_seen_ms: u64,
 }
 
 /// What both databases have for a truth: 0 or 1.

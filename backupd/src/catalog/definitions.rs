@@ -1,5 +1,7 @@
-//! What was said of clusters through the API: clusters that were made there, and other windows and retention of those of the
-//! configuration.
+//! What was said of clusters besides the configuration: clusters that were made through the API, other windows, retention and tags, removals.
+//! Their repositories have it (`repository::definition`); this is the index.
+
+use std::collections::BTreeMap;
 
 use super::{Catalog, signed};
 use crate::error::Result;
@@ -32,9 +34,29 @@ pub struct DefinitionRow {
     /// When this was said first, ms since 1970.
     #[sqlx(try_from = "i64")]
     pub created_ms: u64,
+    /// The number of the object in the repository that says so.
+    #[sqlx(try_from = "i64")]
+    pub number: u64,
+    /// Tags that were given and, as `null`, taken away: a JSON object.
+    pub tags: String,
+    /// When it was removed, ms since 1970.
+    pub removed_ms: Option<i64>,
 }
 
 impl DefinitionRow {
+    /// What is said of a cluster that nothing was said of.
+    #[must_use]
+    pub fn new(cluster: &str, now_unix_ms: u64) -> Self {
+        Self {
+            cluster: cluster.to_owned(),
+            shape: "group".to_owned(),
+            nodes: "[]".to_owned(),
+            tags: "{}".to_owned(),
+            created_ms: now_unix_ms,
+            ..Self::default()
+        }
+    }
+
     /// Whether it was made through the API.
     #[must_use]
     pub fn is_made(&self) -> bool {
@@ -46,10 +68,17 @@ impl DefinitionRow {
     pub fn nodes(&self) -> Vec<String> {
         serde_json::from_str(&self.nodes).unwrap_or_default()
     }
+
+    /// What changed of its tags: the values that were given, and `None` for those that were taken away.
+    #[must_use]
+    pub fn tag_changes(&self) -> BTreeMap<String, Option<String>> {
+        serde_json::from_str(&self.tags).unwrap_or_default()
+    }
 }
 
-const COLUMNS: &str = "cluster, made, shape, description, window_text, retention_days, snapshotting, repository, target, job_id, \
-    nodes, created_ms";
+/// The columns of a [`DefinitionRow`].
+pub(super) const COLUMNS: &str = "cluster, made, shape, description, window_text, retention_days, snapshotting, repository, target, job_id, \
+    nodes, created_ms, number, tags, removed_ms";
 
 /// Later than every change before, whatever the clock says; `$1` is now.
 const CHANGED: &str =
@@ -90,30 +119,21 @@ impl Catalog {
             .map_err(|e| self.error("read a definition of", &e))
     }
 
-    /// Adds a definition, unless there is one for the cluster. Tells whether it was added.
-    ///
-    /// # Errors
-    /// Those of the database.
-    pub async fn add_definition(&self, row: &DefinitionRow, now_unix_ms: u64) -> Result<bool> {
-        self.write_definition(row, "DO NOTHING", now_unix_ms).await
-    }
-
-    /// Writes a definition in place of what was said before; when that was first said stays.
+    /// Writes a definition in place of an older one: what was said later stays.
     ///
     /// # Errors
     /// Those of the database.
     pub async fn put_definition(&self, row: &DefinitionRow, now_unix_ms: u64) -> Result<()> {
-        let update = "DO UPDATE SET made = excluded.made, shape = excluded.shape, description = excluded.description,
-             window_text = excluded.window_text, retention_days = excluded.retention_days,
-             snapshotting = excluded.snapshotting, repository = excluded.repository, target = excluded.target,
-             job_id = excluded.job_id, nodes = excluded.nodes, changed_ms = excluded.changed_ms";
-        self.write_definition(row, update, now_unix_ms).await.map(drop)
-    }
-
-    async fn write_definition(&self, row: &DefinitionRow, conflict: &str, now_unix_ms: u64) -> Result<bool> {
         let query = format!(
             "INSERT INTO definitions ({COLUMNS}, changed_ms)
-             VALUES ($2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, {CHANGED}) ON CONFLICT (cluster) {conflict}"
+             VALUES ($2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, {CHANGED})
+             ON CONFLICT (cluster) DO UPDATE SET made = excluded.made, shape = excluded.shape,
+                 description = excluded.description, window_text = excluded.window_text,
+                 retention_days = excluded.retention_days, snapshotting = excluded.snapshotting,
+                 repository = excluded.repository, target = excluded.target, job_id = excluded.job_id,
+                 nodes = excluded.nodes, created_ms = excluded.created_ms, number = excluded.number,
+                 tags = excluded.tags, removed_ms = excluded.removed_ms, changed_ms = excluded.changed_ms
+             WHERE definitions.number < excluded.number"
         );
         sqlx::query(sqlx::AssertSqlSafe(query))
             .bind(signed(now_unix_ms))
@@ -129,40 +149,36 @@ impl Catalog {
             .bind(&row.job_id)
             .bind(&row.nodes)
             .bind(signed(row.created_ms))
-            .execute(&self.pool)
-            .await
-            .map(|done| done.rows_affected() > 0)
-            .map_err(|e| self.error("write a definition to", &e))
-    }
-
-    /// Notes the nodes of the cluster that a job filled. Changes nothing when another job is to fill it by now.
-    ///
-    /// # Errors
-    /// Those of the database.
-    pub async fn define_nodes(&self, job_id: &str, nodes: &[String], now_unix_ms: u64) -> Result<()> {
-        let query = format!("UPDATE definitions SET nodes = $2, changed_ms = {CHANGED} WHERE job_id = $3 AND made = 1");
-        sqlx::query(sqlx::AssertSqlSafe(query))
-            .bind(signed(now_unix_ms))
-            .bind(serde_json::json!(nodes).to_string())
-            .bind(job_id)
+            .bind(signed(row.number))
+            .bind(&row.tags)
+            .bind(row.removed_ms)
             .execute(&self.pool)
             .await
             .map(drop)
-            .map_err(|e| self.error("note nodes in", &e))
+            .map_err(|e| self.error("write a definition to", &e))
     }
 
-    /// Forgets what was said of a cluster, and its tags; a cluster of this name may be made again then.
+    /// The definition of the cluster that a job fills, or filled.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn definition_of_job(&self, job_id: &str) -> Result<Option<DefinitionRow>> {
+        let query = format!("SELECT {COLUMNS} FROM definitions WHERE job_id = $1 AND made = 1");
+        sqlx::query_as(sqlx::AssertSqlSafe(query))
+            .bind(job_id)
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(|e| self.error("read a definition of", &e))
+    }
+
+    /// Forgets what was said of a cluster; one of this name may be made again then.
     ///
     /// # Errors
     /// Those of the database.
     pub async fn forget_definition(&self, cluster: &str) -> Result<()> {
         let done = async {
             let mut transaction = self.pool.begin().await?;
-            for query in [
-                "DELETE FROM definitions WHERE cluster = $1",
-                "DELETE FROM tags WHERE kind <> 'snapshot' AND resource = $1",
-                "DELETE FROM schedules WHERE cluster = $1",
-            ] {
+            for query in ["DELETE FROM definitions WHERE cluster = $1", "DELETE FROM schedules WHERE cluster = $1"] {
                 sqlx::query(query).bind(cluster).execute(&mut *transaction).await?;
             }
             transaction.commit().await

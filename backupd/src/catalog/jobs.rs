@@ -320,7 +320,7 @@ async fn insert_events(connection: &mut AnyConnection, events: &[NewEvent], now_
     Ok(())
 }
 
-pub(super) use self::row::insert_job as add_job_row;
+pub(super) use self::row::{COLUMNS as JOB_COLUMNS, insert_job as add_job_row};
 
 /// A query of constant parts.
 fn const_format(parts: &[&str]) -> sqlx::AssertSqlSafe<String> {

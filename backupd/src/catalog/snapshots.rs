@@ -54,7 +54,7 @@ pub struct SnapshotRow {
     /// Bytes of all objects.
     #[sqlx(try_from = "i64")]
     pub stored_bytes: u64,
-    /// The user's tags, as a JSON object.
+    /// The user's tags as they are now, as a JSON object.
     pub tags: String,
 }
 
@@ -187,7 +187,8 @@ const SHARD_COUNT: &str = ", (SELECT COUNT(*) FROM shards WHERE shards.repositor
     AND shards.snapshot_id = snapshots.snapshot_id) AS shard_count";
 
 impl Catalog {
-    /// Records a snapshot with its shards, in place of what was recorded of it before. That it was removed stays.
+    /// Records a snapshot with its shards, in place of what was recorded of it before. That it was removed stays, and so do tags that were
+    /// changed since.
     ///
     /// # Errors
     /// Those of the database.
@@ -334,7 +335,7 @@ async fn insert_snapshot(connection: &mut AnyConnection, row: &SnapshotRow) -> s
              engine_version = excluded.engine_version, method = excluded.method, begun_ms = excluded.begun_ms,
              ended_ms = excluded.ended_ms, skew_ms = excluded.skew_ms, cipher = excluded.cipher,
              key_ids = excluded.key_ids, keys = excluded.keys, plain_bytes = excluded.plain_bytes,
-             stored_bytes = excluded.stored_bytes, tags = excluded.tags",
+             stored_bytes = excluded.stored_bytes",
     )
     .bind(&row.repository_id)
     .bind(&row.snapshot_id)

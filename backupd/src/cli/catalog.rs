@@ -32,8 +32,8 @@ pub async fn run(command: Command, context: &Context, output: Output) -> Result<
     for configured in config.repositories() {
         let opened = Repository::open(store::open(&configured.url).await?).await;
         let differences = match (opened, is_check) {
-            (Ok(repository), true) => rebuild::check(&catalog, &repository).await?,
-            (Ok(repository), false) => rebuild::rebuild(&catalog, &repository).await?,
+            (Ok(repository), true) => rebuild::check(&catalog, &repository, &configured.name).await?,
+            (Ok(repository), false) => rebuild::rebuild(&catalog, &repository, &configured.name).await?,
             // one that nothing was ever written to
             (Err(error), _) if error.class() == Class::NotFound => {
                 tracing::warn!(repository = configured.name, error = %error, "it is left out");
@@ -65,10 +65,11 @@ fn text(found: &[Differences], is_check: bool) -> String {
             names(&differences.missing),
             names(&differences.stale),
             names(&differences.different),
+            names(&differences.clusters),
             names(&differences.broken),
         ]
     });
     let (missing, stale, different) =
         if is_check { ("missing", "stale", "different") } else { ("added", "removed", "changed") };
-    table(&["repository", "snapshots", missing, stale, different, "broken"], rows)
+    table(&["repository", "snapshots", missing, stale, different, "said of clusters", "broken"], rows)
 }

@@ -11,7 +11,7 @@ use super::reach::Context;
 use crate::catalog::{Catalog, Code, JobFilter, JobRow, NewEvent, time_text};
 use crate::config::Config;
 use crate::error::{Class, Error, Result};
-use crate::jobs::submit;
+use crate::jobs::{said, submit};
 use crate::service::clusters::{self, ClusterView};
 
 /// Clusters: those of the configuration, and those that snapshots are known of.
@@ -83,9 +83,16 @@ async fn register(config: &Config, catalog: &Catalog, name: &str, output: Output
     config.cluster(name)?;
     let now_ms = catalog.now_unix_ms().await?;
     let event = NewEvent::new(Code::ClusterRegistered, format!("cluster {name} is backed up again")).of(name);
+    let not_removed = || {
+        Error::new(Class::Refused, format!("the cluster {name} was not removed"))
+            .hint("what is in the configuration is registered by the next pass of a scheduler")
+    };
+    if catalog.schedule(name).await?.is_none_or(|row| row.removed_ms.is_none()) {
+        return Err(not_removed());
+    }
+    said::removal(config, catalog, name, None).await?;
     if !catalog.register_again(name, &event, now_ms).await? {
-        return Err(Error::new(Class::Refused, format!("the cluster {name} was not removed"))
-            .hint("what is in the configuration is registered by the next pass of a scheduler"));
+        return Err(not_removed());
     }
     catalog.audit(&who(), "cluster.register", name, "after it was removed", now_ms).await?;
     let document = json!({"cluster": name, "status": "registered"});

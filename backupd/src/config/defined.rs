@@ -1,4 +1,4 @@
-//! The configuration with what was said of clusters through the API.
+//! The configuration with what was said of clusters besides.
 
 use std::collections::BTreeMap;
 
@@ -8,12 +8,12 @@ use policies::window::decide::Missed;
 
 use super::automation::Automation;
 use super::{Cluster, Config};
-use crate::catalog::DefinitionRow;
+use crate::catalog::{DefinitionRow, changed_tags};
 use crate::redis::{SourceUrl, Tls};
 
 impl Config {
-    /// This configuration, with clusters that were made through the API beside its own, and with the windows and retention that were set
-    /// there. What its file names stays its own: a made cluster of the same name changes nothing but these.
+    /// This configuration, with clusters that were made through the API beside its own, and with the windows, retention and tags that were
+    /// set there. What its file names stays its own: a made cluster of the same name changes nothing but these.
     #[must_use]
     pub fn with_definitions(&self, rows: &[DefinitionRow]) -> Self {
         let mut config = self.clone();
@@ -26,6 +26,9 @@ impl Config {
             }
             if let Some(cluster) = config.clusters.get_mut(&row.cluster) {
                 cluster.automation.define(row);
+                changed_tags(&mut cluster.tags, &row.tag_changes());
+            } else if row.is_made() {
+                changed_tags(config.tags_to_come.entry(row.cluster.clone()).or_default(), &row.tag_changes());
             }
         }
         config

@@ -4,7 +4,7 @@ use policies::job::Step;
 use serde::{Deserialize, Serialize};
 
 use super::work::Held;
-use super::{about, backup, reach, verify};
+use super::{about, backup, reach, said, verify};
 use crate::catalog::{Code, Mark, NewEvent};
 use crate::error::{Class, Result};
 use crate::repository::Repository;
@@ -56,6 +56,7 @@ pub(super) async fn remove(held: &mut Held) -> Result<Vec<NewEvent>> {
     held.begin(Step::Remove, "").await?;
     let now_ms = held.catalog.now_unix_ms().await?;
     held.catalog.audit(&parameters.who, "cluster.remove", &held.row.cluster, &with, now_ms).await?;
+    said::removal(&held.config, &held.catalog, &held.row.cluster, Some(now_ms)).await?;
     held.catalog.mark_schedule(&held.row.cluster, Mark::Removed, now_ms).await?;
     let message = format!("cluster {} was removed {with}", held.row.cluster);
     Ok(vec![about(&held.row, Code::ClusterRemoved, message)])

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::work::Held;
-use super::{about, export, reach, target};
+use super::{about, export, reach, said, target};
 use crate::catalog::{Code, NewEvent};
 use crate::error::{Class, Error, Result};
 use crate::nodes::Unfinished;
@@ -192,7 +192,7 @@ pub(super) async fn run(held: &mut Held) -> Result<Vec<NewEvent>> {
     .await?;
     let primaries = outcome.nodes.iter().filter(|node| node.role == "primary");
     let nodes: Vec<String> = primaries.map(|node| format!("{}:{}", node.host, node.port)).collect();
-    held.catalog.define_nodes(&held.row.job_id, &nodes, held.catalog.now_unix_ms().await?).await?;
+    said::filled(&held.config, &held.catalog, &held.row.job_id, &nodes).await?;
     held.begin(Step::Record, "").await?;
     let what = if held.row.snapshot_name.is_empty() {
         "RDB files".to_owned()

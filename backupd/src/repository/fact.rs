@@ -3,6 +3,8 @@
 //! A fact is never changed; a newer one of the same kind, by the time it tells, takes its place. Where the writer had the key,
 //! the fact has a MAC.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -26,6 +28,8 @@ pub enum Kind {
     Copied,
     /// From when on retention may remove it: `{"expires_unix_ms":n}`, or `null` when something keeps it again.
     Expires,
+    /// Tags were given or taken away since: `{"tags":{"name":"value" or null}}`, one after the other.
+    Tags,
     /// Another account may read it, or may no longer: `{"grant":…,"key_id":…,"revoked":true|false}`.
     Granted,
 }
@@ -40,6 +44,7 @@ impl Kind {
             Self::Verified => "verified",
             Self::Copied => "copied",
             Self::Expires => "expires",
+            Self::Tags => "tags",
             Self::Granted => "granted",
         }
     }
@@ -65,7 +70,17 @@ pub struct Fact {
     pub says: Map<String, Value>,
 }
 
+/// Tags that are given, and those that are taken away, without a value.
+pub type TagChanges = BTreeMap<String, Option<String>>;
+
 impl Fact {
+    /// What it says of tags; nothing when it is about something else.
+    #[must_use]
+    pub fn tags(&self) -> TagChanges {
+        let said = self.says.get("tags").filter(|_| self.kind == Kind::Tags);
+        said.and_then(|tags| serde_json::from_value(tags.clone()).ok()).unwrap_or_default()
+    }
+
     /// Where it is.
     #[must_use]
     pub fn key(&self, place: &Place) -> String {
@@ -140,6 +155,18 @@ impl Repository {
         let says = std::iter::once(("kept".to_owned(), kept.into())).collect();
         let fact = self.note(place, Kind::Kept, says, data_key).await?;
         // a removal writes its tombstone before it looks for this note, so that one of the two sees the other
+        self.check_no_removal(place).await?;
+        self.check_published(place).await?;
+        Ok(fact)
+    }
+
+    /// Notes that tags of a snapshot were given, or taken away where there is no value.
+    ///
+    /// # Errors
+    /// `Busy` or `NotFound` when it is being removed or was, and what the store says.
+    pub async fn tag(&self, place: &Place, changes: &TagChanges, data_key: Option<&DataKey>) -> Result<Fact> {
+        let says = std::iter::once(("tags".to_owned(), serde_json::json!(changes))).collect();
+        let fact = self.note(place, Kind::Tags, says, data_key).await?;
         self.check_no_removal(place).await?;
         self.check_published(place).await?;
         Ok(fact)

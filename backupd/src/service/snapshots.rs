@@ -7,7 +7,7 @@ use policies::access::{Principal, Resource};
 
 use super::view::SnapshotView;
 use super::{Page, Services, cursor};
-use crate::catalog::{ListedRow, ROWS_MAX, ShardRow, SnapshotFilter, SnapshotRow};
+use crate::catalog::{ListedRow, ROWS_MAX, SnapshotFilter, SnapshotRow, changed_tags};
 use crate::error::{Class, Error, Result};
 use crate::jobs::reach;
 use crate::repository::{Keys, Repository};
@@ -141,14 +141,6 @@ impl Services {
         let (repository, keys) = reach::repository(&self.config(), &found.repository).await?;
         show(&repository, &keys, &found.snapshot.name).await
     }
-
-    /// The shards of a snapshot, by index.
-    ///
-    /// # Errors
-    /// Those of the catalog.
-    pub async fn shards(&self, snapshot: &SnapshotRow) -> Result<Vec<ShardRow>> {
-        self.catalog.shards(&snapshot.repository_id, &snapshot.snapshot_id).await
-    }
 }
 
 /// What a snapshot is called that was given no name.
@@ -178,5 +170,7 @@ pub async fn show(repository: &Repository, keys: &Keys, name: &str) -> Result<Sn
         (place, unproven.claimed().clone(), None)
     };
     let facts = repository.facts(&place, data_key.as_ref()).await?;
-    Ok(SnapshotView { facts, ..SnapshotView::from(&manifest) })
+    let mut view = SnapshotView::from(&manifest);
+    facts.iter().for_each(|fact| changed_tags(&mut view.tags, &fact.tags()));
+    Ok(SnapshotView { facts, ..view })
 }

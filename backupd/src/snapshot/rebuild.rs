@@ -1,18 +1,23 @@
 //! The catalog made again from the repositories, and compared with them.
 //!
-//! Manifests are taken as they claim to be, as a listing does: a catalog is an index, and whoever reads a snapshot proves it.
+//! Manifests and facts are taken as they claim to be, as a listing does: a catalog is an index, and whoever reads a snapshot proves it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use super::record::{cluster_row, shard_row, snapshot_row};
-use crate::catalog::{Catalog, ROWS_MAX, SnapshotFilter, SnapshotRow};
+use super::record::{cluster_row, definition_row, shard_row, snapshot_row};
+use crate::catalog::{Catalog, Code, Mark, NewEvent, ROWS_MAX, SnapshotFilter, SnapshotRow, changed_tags};
 use crate::clock;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::manifest::Manifest;
-use crate::repository::Repository;
+use crate::repository::definition::Definition;
+use crate::repository::fact::Kind;
 use crate::repository::listing::Status;
+use crate::repository::{Place, Repository};
+
+/// Of how many snapshots facts are read at the same time.
+const READS_IN_FLIGHT: usize = 16;
 
 /// How a catalog and one repository differ: names of snapshots, or ids where the name is not known.
 #[derive(Debug, Default, Serialize)]
@@ -27,7 +32,10 @@ pub struct Differences {
     pub stale: Vec<String>,
     /// The catalog says something else than their manifest.
     pub different: Vec<String>,
-    /// Their manifest cannot be read, so nothing can be said of them; what the catalog knows of them stays.
+    /// Clusters of which something else was said besides the configuration: their making, window, retention, tags, removal.
+    pub clusters: Vec<String>,
+    /// Their manifest cannot be read, so nothing can be said of them; what the catalog knows of them stays. Also what was said of a cluster
+    /// and cannot be read.
     pub broken: Vec<String>,
 }
 
@@ -35,31 +43,35 @@ impl Differences {
     /// Whether the catalog says what the repository holds.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.missing.is_empty() && self.stale.is_empty() && self.different.is_empty()
+        [&self.missing, &self.stale, &self.different, &self.clusters].iter().all(|names| names.is_empty())
     }
 }
 
-/// Compares; nothing is written.
+/// Compares; nothing is written. `name` is what the configuration calls the repository.
 ///
 /// # Errors
 /// What the catalog or the repository says.
-pub async fn check(catalog: &Catalog, repository: &Repository) -> Result<Differences> {
-    Survey::make(catalog, repository).await?.differences(catalog).await
+pub async fn check(catalog: &Catalog, repository: &Repository, name: &str) -> Result<Differences> {
+    let survey = Survey::make(catalog, repository).await?;
+    let mut differences = survey.differences(catalog).await?;
+    differences.clusters = definitions(catalog, repository, name, false, &mut differences.broken).await?;
+    Ok(differences)
 }
 
 /// Makes the catalog say what the repository holds. It tells what had to be changed.
 ///
 /// # Errors
 /// What the catalog or the repository says; what was changed until then is right, and it can be run again.
-pub async fn rebuild(catalog: &Catalog, repository: &Repository) -> Result<Differences> {
+pub async fn rebuild(catalog: &Catalog, repository: &Repository, name: &str) -> Result<Differences> {
     let survey = Survey::make(catalog, repository).await?;
-    let differences = survey.differences(catalog).await?;
+    let mut differences = survey.differences(catalog).await?;
     let (url, now_ms) = (repository.store().url(), clock::unix_ms(clock::now()));
     // oldest first, so that a cluster is known as it was last seen
-    for manifest in &survey.manifests {
+    for (manifest, row) in &survey.snapshots {
         catalog.upsert_cluster(&cluster_row(manifest, &url, now_ms)).await?;
         let shards = manifest.shards.iter().map(shard_row).collect::<Result<Vec<_>>>()?;
-        catalog.record_snapshot(&snapshot_row(repository.id(), manifest)?, &shards).await?;
+        catalog.record_snapshot(row, &shards).await?;
+        catalog.put_snapshot_tags(&row.repository_id, &row.snapshot_id, &row.tags).await?;
         catalog.mark_snapshot_present(repository.id(), &manifest.snapshot_id).await?;
     }
     for (id, row) in &survey.known {
@@ -67,15 +79,68 @@ pub async fn rebuild(catalog: &Catalog, repository: &Repository) -> Result<Diffe
             catalog.mark_snapshot_removed(&row.repository_id, id, now_ms).await?;
         }
     }
+    differences.clusters = definitions(catalog, repository, name, true, &mut differences.broken).await?;
     Ok(differences)
+}
+
+/// The clusters of which the repository says something else than the catalog; with `take` the catalog is told.
+async fn definitions(
+    catalog: &Catalog,
+    repository: &Repository,
+    name: &str,
+    take: bool,
+    broken: &mut Vec<String>,
+) -> Result<Vec<String>> {
+    let (definitions, unreadable) = repository.definitions().await?;
+    broken.extend(unreadable.iter().map(|error| error.message().to_owned()));
+    let mut different = Vec::new();
+    for definition in &definitions {
+        let cluster = &definition.cluster;
+        let known = catalog.definition(cluster).await?;
+        // its snapshots went to another repository since, which says more
+        if known.as_ref().is_some_and(|row| row.number > definition.number && row.repository != name) {
+            continue;
+        }
+        let row = definition_row(definition, name);
+        let removed_ms = catalog.schedule(cluster).await?.and_then(|schedule| schedule.removed_ms);
+        let should_be = row.as_ref().and_then(|row| row.removed_ms);
+        if known == row && removed_ms.is_some() == should_be.is_some() {
+            continue;
+        }
+        different.push(cluster.clone());
+        if take {
+            taken(catalog, definition, name).await?;
+        }
+    }
+    Ok(different)
+}
+
+/// Tells the catalog what was said of a cluster, and nothing else.
+async fn taken(catalog: &Catalog, definition: &Definition, name: &str) -> Result<()> {
+    let (cluster, now_ms) = (&definition.cluster, catalog.now_unix_ms().await?);
+    let known = catalog.definition(cluster).await?;
+    let Some(row) = definition_row(definition, name) else { return catalog.forget_definition(cluster).await };
+    // the repository decides, also when it lost what was said last
+    if known.is_some_and(|known| known != row && known.number >= row.number) {
+        catalog.forget_definition(cluster).await?;
+    }
+    catalog.put_definition(&row, now_ms).await?;
+    match row.removed_ms.and_then(|ms| u64::try_from(ms).ok()) {
+        Some(removed_ms) => catalog.mark_schedule(cluster, Mark::Removed, removed_ms).await,
+        None => {
+            let message = format!("cluster {cluster} is backed up again, as its repository says");
+            let event = NewEvent::new(Code::ClusterRegistered, message).of(cluster);
+            catalog.register_again(cluster, &event, now_ms).await.map(drop)
+        }
+    }
 }
 
 /// Both sides.
 struct Survey {
     url: String,
     repository_id: String,
-    /// Of every snapshot that is available, oldest first.
-    manifests: Vec<Manifest>,
+    /// Every snapshot that is available, oldest first, with what the catalog should say of it.
+    snapshots: Vec<(Manifest, SnapshotRow)>,
     broken: Vec<String>,
     /// The ids of all that have a manifest, broken ones too.
     exists: BTreeSet<String>,
@@ -102,23 +167,23 @@ impl Survey {
             }
         }
         let (url, repository_id) = (repository.store().url(), repository.id().to_owned());
-        Ok(Self { url, repository_id, manifests, broken, exists, known })
+        let snapshots = with_tags(repository, manifests).await?;
+        Ok(Self { url, repository_id, snapshots, broken, exists, known })
     }
 
     async fn differences(&self, catalog: &Catalog) -> Result<Differences> {
         let mut differences = Differences {
             url: self.url.clone(),
-            snapshots: self.manifests.len(),
+            snapshots: self.snapshots.len(),
             broken: self.broken.clone(),
             ..Differences::default()
         };
-        for manifest in &self.manifests {
+        for (manifest, row) in &self.snapshots {
             let shards = manifest.shards.iter().map(shard_row).collect::<Result<Vec<_>>>()?;
-            let row = snapshot_row(&self.repository_id, manifest)?;
             match self.known.get(&manifest.snapshot_id) {
                 None => differences.missing.push(manifest.name.clone()),
                 Some(known)
-                    if *known != row || catalog.shards(&self.repository_id, &manifest.snapshot_id).await? != shards =>
+                    if known != row || catalog.shards(&self.repository_id, &manifest.snapshot_id).await? != shards =>
                 {
                     differences.different.push(manifest.name.clone());
                 }
@@ -129,6 +194,30 @@ impl Survey {
         differences.stale = stale.map(|(_, row)| row.name.clone()).collect();
         Ok(differences)
     }
+}
+
+/// What the catalog should say of snapshots: what their manifests say, with the tags that were changed since.
+async fn with_tags(repository: &Repository, manifests: Vec<Manifest>) -> Result<Vec<(Manifest, SnapshotRow)>> {
+    let mut snapshots = Vec::new();
+    let mut manifests = manifests.into_iter().peekable();
+    while manifests.peek().is_some() {
+        let reads = manifests.by_ref().take(READS_IN_FLIGHT).map(|manifest| {
+            let repository = repository.clone();
+            tokio::spawn(async move {
+                let place = Place { cluster: manifest.cluster.clone(), snapshot_id: manifest.snapshot_id.clone() };
+                let facts = repository.facts_of(Kind::Tags, &place, None).await?;
+                let mut row = snapshot_row(repository.id(), &manifest)?;
+                let mut tags = manifest.tags.clone();
+                facts.iter().for_each(|fact| changed_tags(&mut tags, &fact.tags()));
+                row.tags = serde_json::json!(tags).to_string();
+                Ok::<_, Error>((manifest, row))
+            })
+        });
+        for read in reads.collect::<Vec<_>>() {
+            snapshots.push(read.await.map_err(crate::task_failed)??);
+        }
+    }
+    Ok(snapshots)
 }
 
 async fn known(catalog: &Catalog, repository_id: &str) -> Result<BTreeMap<String, SnapshotRow>> {

@@ -1,13 +1,15 @@
-//! Notes a published snapshot in the catalog: the cluster as it was, the snapshot, its shards, and what its nodes can do.
+//! Notes in the catalog what repositories say: a published snapshot, the cluster as it was, its shards, what its nodes can do; and what
+//! was said of a cluster.
 
 use std::sync::Arc;
 
 use super::check::{Capability, Report};
-use crate::catalog::{Catalog, ClusterRow, NodeCapabilityRow, ShardRow, SnapshotRow};
+use crate::catalog::{Catalog, ClusterRow, DefinitionRow, NodeCapabilityRow, ShardRow, SnapshotRow};
 use crate::clock;
 use crate::error::{Class, Error, Result};
 use crate::manifest::{Manifest, Shard};
 use crate::repository::Repository;
+use crate::repository::definition::{Definition, Said};
 use crate::store::Store;
 
 /// Writes what `manifest` says into the catalog. It can be repeated.
@@ -77,6 +79,48 @@ fn capability(shard: &Shard, method: &str, seen_ms: u64) -> NodeCapabilityRow {
         available: true,
         reason: "it served a capture".to_owned(),
         seen_ms,
+    }
+}
+
+/// What a repository says of a cluster; `name` is what the configuration calls the repository. `None` when it says nothing any more.
+#[must_use]
+pub fn definition_row(definition: &Definition, name: &str) -> Option<DefinitionRow> {
+    let said = definition.says.as_ref()?;
+    Some(DefinitionRow {
+        cluster: definition.cluster.clone(),
+        made: i64::from(said.made),
+        shape: said.shape.clone(),
+        description: said.description.clone(),
+        window_text: said.window.clone(),
+        retention_days: said.retention_days,
+        snapshotting: said.snapshotting.clone(),
+        repository: name.to_owned(),
+        target: said.target.clone(),
+        job_id: said.job_id.clone(),
+        nodes: serde_json::json!(said.nodes).to_string(),
+        created_ms: said.created_unix_ms,
+        number: definition.number,
+        tags: serde_json::json!(said.tags).to_string(),
+        removed_ms: said.removed_unix_ms,
+    })
+}
+
+/// The same as a repository says it.
+#[must_use]
+pub fn said(row: &DefinitionRow) -> Said {
+    Said {
+        made: row.is_made(),
+        shape: row.shape.clone(),
+        description: row.description.clone(),
+        window: row.window_text.clone(),
+        retention_days: row.retention_days,
+        snapshotting: row.snapshotting.clone(),
+        target: row.target.clone(),
+        job_id: row.job_id.clone(),
+        nodes: row.nodes(),
+        tags: row.tag_changes(),
+        created_unix_ms: row.created_ms,
+        removed_unix_ms: row.removed_ms,
     }
 }
 

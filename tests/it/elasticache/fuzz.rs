@@ -105,14 +105,14 @@ fn post(port: u16, head: &str, body: &[u8]) -> (u16, String, String) {
     (status, kind.unwrap_or_default(), body.to_owned())
 }
 
-fn form(port: u16, body: &[u8]) -> (u16, String, String) {
+pub(super) fn form(port: u16, body: &[u8]) -> (u16, String, String) {
     let head = format!("Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n", body.len());
     post(port, &head, body)
 }
 
 #[test]
 fn whatever_is_sent_the_answer_is_xml() {
-    let place = Place::without_keys("fuzz");
+    let place = Place::without_keys("fuzz", 0);
     let daemon = place.daemon();
     let port = place.port.number;
     let count: usize = std::env::var("BACKUPD_FUZZED_FORMS").ok().and_then(|text| text.parse().ok()).unwrap_or(1500);

@@ -7,7 +7,10 @@ use policies::access::{Action, Decision, Principal, Resource};
 
 use super::error::{Code, Fault};
 use super::form::Form;
+use crate::catalog::DefinitionRow;
 use crate::config::Config;
+use crate::error::Result as OurResult;
+use crate::jobs::said;
 use crate::jobs::seen::Watch;
 use crate::live::Definitions;
 use crate::service::Services;
@@ -85,6 +88,20 @@ impl Call<'_> {
     pub async fn allow_at_all(&self, action: Action, subject: &str) -> Result<(), Fault> {
         let decision = self.query.services.decide(self.caller, action, Resource::Service, subject).await?;
         self.allowed(decision, action, subject, Fault::new(Code::AccessDenied, String::new()))
+    }
+
+    /// Says something of a cluster in its repository, so that it holds from now on.
+    ///
+    /// # Errors
+    /// As [`said::of_cluster`].
+    pub async fn say(
+        &self,
+        (repository, cluster): (&str, &str),
+        change: impl Fn(Option<DefinitionRow>) -> OurResult<Option<DefinitionRow>>,
+    ) -> OurResult<()> {
+        let services = &self.query.services;
+        Box::pin(said::of_cluster(&self.config, &services.catalog, (repository, cluster), change)).await?;
+        self.query.definitions.refresh().await
     }
 
     fn allowed(&self, decision: Decision, action: Action, subject: &str, absent: Fault) -> Result<(), Fault> {

@@ -10,7 +10,7 @@ use super::call::Call;
 use super::error::{Code, Fault};
 use super::shapes::{CacheCluster, Endpoint, Member, NodeGroup, NodeGroupConfiguration, ReplicationGroup};
 use crate::catalog::{ClusterRow, DefinitionRow, JobFilter, JobRow};
-use crate::config::Cluster;
+use crate::config::{Cluster, Config};
 use crate::error::Result;
 use crate::jobs::seen::Seen;
 
@@ -41,6 +41,24 @@ pub struct Node {
 }
 
 impl Known {
+    /// A cluster from what is said of it; `None` for one that nobody names. What is done with it is not looked at.
+    #[must_use]
+    pub fn of(
+        name: &str,
+        config: &Config,
+        definition: Option<DefinitionRow>,
+        seen: Option<(ClusterRow, u64)>,
+    ) -> Option<Self> {
+        let cluster = config.cluster(name).ok().cloned();
+        let is_made = definition.as_ref().is_some_and(DefinitionRow::is_made);
+        if cluster.is_none() && !is_made {
+            return None;
+        }
+        let (seen, first_seen_ms) = seen.unzip();
+        let created_ms = definition.as_ref().filter(|_| is_made).map(|row| row.created_ms).or(first_seen_ms);
+        Some(Self { name: name.to_owned(), cluster, definition, seen, created_ms, status: "available" })
+    }
+
     /// Whether it was made as a cache cluster of one node, without a group.
     #[must_use]
     pub fn is_single(&self) -> bool {
@@ -63,6 +81,13 @@ impl Known {
         let set = self.definition.as_ref().and_then(|row| row.window_text.clone());
         set.or_else(|| self.cluster.as_ref()?.automation.window.as_ref().map(ToString::to_string))
             .unwrap_or_else(|| policies::window::Window::chosen_for(&self.name).to_string())
+    }
+
+    /// The repository of its snapshots, by the name in the configuration.
+    #[must_use]
+    pub fn repository(&self) -> &str {
+        let made = self.definition.as_ref().map(|row| row.repository.as_str());
+        self.cluster.as_ref().map(|cluster| cluster.repository.as_str()).or(made).unwrap_or_default()
     }
 
     /// Its port, as far as the configuration tells.
@@ -193,25 +218,21 @@ impl Call<'_> {
     /// Those of the catalog.
     pub async fn known(&self, name: &str) -> Result<Option<Known>> {
         let catalog = &self.query.services.catalog;
-        let cluster = self.config.cluster(name).ok().cloned();
-        let definition = catalog.definition(name).await?;
-        let is_made = definition.as_ref().is_some_and(DefinitionRow::is_made);
-        let is_removed = catalog.schedule(name).await?.is_some_and(|row| row.removed_ms.is_some());
-        if is_removed || (cluster.is_none() && !is_made) {
+        if catalog.schedule(name).await?.is_some_and(|row| row.removed_ms.is_some()) {
             return Ok(None);
         }
+        let (definition, seen) = (catalog.definition(name).await?, catalog.cluster_seen(name).await?);
+        let Some(mut known) = Known::of(name, &self.config, definition, seen) else { return Ok(None) };
         let filter = JobFilter { cluster: Some(name.to_owned()), only_open: true, ..JobFilter::default() };
         let open = catalog.jobs(&filter).await?;
-        let status = match (&definition, status_of(&open)) {
-            (Some(row), _) if is_made && row.nodes().is_empty() => match self.job(&row.job_id).await? {
+        known.status = match (&known.definition, status_of(&open)) {
+            (Some(row), _) if row.is_made() && row.nodes().is_empty() => match self.job(&row.job_id).await? {
                 Some(job) if !job.state().is_final() => "creating",
                 _ => "restore-failed",
             },
             (_, status) => status,
         };
-        let (seen, first_seen_ms) = catalog.cluster_seen(name).await?.unzip();
-        let created_ms = definition.as_ref().filter(|_| is_made).map(|row| row.created_ms).or(first_seen_ms);
-        Ok(Some(Known { name: name.to_owned(), cluster, definition, seen, created_ms, status }))
+        Ok(Some(known))
     }
 
     async fn job(&self, id: &str) -> Result<Option<JobRow>> {

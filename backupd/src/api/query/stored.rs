@@ -1,16 +1,20 @@
 //! Snapshots, as the Query API sees them: those that are there, and those that jobs make.
 
+use std::collections::BTreeMap;
+
 use policies::access::Action;
 use policies::job::{Kind, State};
+use serde::Serialize;
 use serde_json::Value;
 
 use super::call::Call;
 use super::error::{Code, Fault};
 use super::known::Known;
 use super::shapes::{NodeGroupConfiguration, NodeSnapshot, Snapshot};
-use crate::catalog::{JobFilter, JobRow, ShardRow, SnapshotRow};
-use crate::error::{Class, Result};
+use crate::catalog::{Beside, JobFilter, JobRow, NewJob, ShardRow, SnapshotRow};
+use crate::error::{Class, Error, Result};
 use crate::jobs::seen::Seen;
+use crate::jobs::submit;
 use crate::service::snapshots::Found;
 
 /// How long a snapshot that failed is shown, ms.
@@ -121,41 +125,58 @@ impl Call<'_> {
         }
     }
 
-    /// The shape of a snapshot that is there.
+    /// A job about a snapshot that is there.
+    ///
+    /// # Errors
+    /// As [`submit::of_snapshot`].
+    pub fn job_of(&self, found: &Found, kind: Kind, parameters: &impl Serialize) -> Result<NewJob> {
+        let snapshot = &found.snapshot;
+        submit::of_snapshot(kind, &snapshot.cluster, &found.repository, &snapshot.name, parameters, self.now_ms)
+    }
+
+    /// The shapes of snapshots that are there, in their order.
+    ///
+    /// # Errors
+    /// Those of the catalog.
+    pub async fn shapes(&self, rows: &[SnapshotRow]) -> Result<Vec<Snapshot>> {
+        let beside = self.query.services.catalog.beside(rows).await?;
+        let mut clusters: BTreeMap<&str, Option<Known>> = BTreeMap::new();
+        let mut shapes = Vec::with_capacity(rows.len());
+        for row in rows {
+            let known = clusters.entry(&row.cluster).or_insert_with_key(|name| self.known_beside(&beside, name));
+            shapes.push(self.shape_of(row, &beside, known.as_ref()));
+        }
+        Ok(shapes)
+    }
+
+    /// The shape of one.
     ///
     /// # Errors
     /// Those of the catalog.
     pub async fn shape(&self, row: &SnapshotRow) -> Result<Snapshot> {
-        let shards = self.query.services.shards(row).await?;
-        let known = self.known(&row.cluster).await?;
+        let shapes = self.shapes(std::slice::from_ref(row)).await?;
+        let none = || Error::new(Class::Unforeseen, format!("the snapshot {} has no shape", row.name));
+        shapes.into_iter().next().ok_or_else(none)
+    }
+
+    fn known_beside(&self, beside: &Beside, name: &str) -> Option<Known> {
+        let seen = beside.seen(name).map(|(row, first_seen_ms)| (row.clone(), first_seen_ms));
+        let known = Known::of(name, &self.config, beside.definition(name).cloned(), seen);
+        known.filter(|_| !beside.is_removed(name))
+    }
+
+    fn shape_of(&self, row: &SnapshotRow, beside: &Beside, known: Option<&Known>) -> Snapshot {
         let is_cluster_mode = row.mode == "cluster";
-        let nodes = shards.iter().map(|shard| node_of(shard, row, known.as_ref())).collect();
         let key_ids: Vec<String> = serde_json::from_str(&row.key_ids).unwrap_or_default();
-        let base = self.base(&row.name, &row.cluster, known.as_ref(), is_cluster_mode);
-        Ok(Snapshot {
-            status: self.busy(&row.name).await?,
+        Snapshot {
+            status: busy(beside.open_jobs(&row.name)),
             source: source_of(&row.source),
             engine: row.engine.clone(),
             engine_version: row.engine_version.clone(),
             key_id: key_ids.into_iter().next(),
-            nodes,
-            ..base
-        })
-    }
-
-    /// What is done with a snapshot.
-    async fn busy(&self, name: &str) -> Result<&'static str> {
-        let jobs = self.query.services.catalog.jobs_of_snapshot(name).await?;
-        let open = jobs.iter().filter(|job| matches!(job.state(), State::Queued | State::Running));
-        let statuses = open.map(|job| match job.kind() {
-            Kind::Delete => "deleting",
-            Kind::Restore => "restoring",
-            Kind::Copy | Kind::Export => "copying",
-            _ => "available",
-        });
-        Ok(statuses
-            .min_by_key(|status| ["deleting", "restoring", "copying"].iter().position(|it| it == status).unwrap_or(3))
-            .unwrap_or("available"))
+            nodes: beside.shards(row).iter().map(|shard| node_of(shard, row, known)).collect(),
+            ..self.base(&row.name, &row.cluster, known, is_cluster_mode)
+        }
     }
 
     /// The shape of a snapshot that a job makes.
@@ -223,6 +244,18 @@ impl Call<'_> {
             ..Snapshot::default()
         }
     }
+}
+
+/// What is done with a snapshot by these jobs about it.
+fn busy(open: &[JobRow]) -> &'static str {
+    let statuses = open.iter().map(|job| match job.kind() {
+        Kind::Delete => "deleting",
+        Kind::Restore => "restoring",
+        Kind::Copy | Kind::Export => "copying",
+        _ => "available",
+    });
+    let rank = |status: &&str| ["deleting", "restoring", "copying"].iter().position(|it| it == status).unwrap_or(3);
+    statuses.min_by_key(rank).unwrap_or("available")
 }
 
 /// `creating` or `failed`.

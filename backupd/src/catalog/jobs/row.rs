@@ -7,7 +7,7 @@ use sqlx::AnyConnection;
 use super::super::{signed, unsigned};
 
 /// The columns of a [`JobRow`].
-pub(super) const COLUMNS: &str = "job_id, kind, cluster, repository, host, snapshot_name, source, parameters, state, created_ms, \
+pub(in crate::catalog) const COLUMNS: &str = "job_id, kind, cluster, repository, host, snapshot_name, source, parameters, state, created_ms, \
     not_before_ms, start_by_ms, attempts, worker, fencing, lease_ms, cancel_ms, step, snapshot_id, phase, done_bytes, \
     total_bytes, done_keys, started_ms, ended_ms, class, reason, requested_by, idempotency_key, request_sha256, result";
 

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use policies::garbage::{Holder, Item, Verdict, YOUNG, claim_of, is_snapshot_id, judge, kind_of};
+use policies::garbage::{Holder, Item, Verdict, YOUNG, claim_of, definition_of, is_snapshot_id, judge, kind_of};
 
 use super::{CLOCKS, Garbage, Kept, Orphans, Plan};
 use crate::clock;
@@ -65,7 +65,8 @@ impl Survey<'_> {
                 CLOCKS => (self.clocks().await?, Vec::new()),
                 "_names/" => continue,
                 other if policies::names::check("cluster", other.trim_end_matches('/')).is_ok() => {
-                    self.repository.level(other).await?
+                    let (objects, ids) = self.repository.level(other).await?;
+                    (self.definitions(other, objects).await?, ids)
                 }
                 other => (self.repository.entries(other).await?, Vec::new()),
             };
@@ -99,6 +100,21 @@ impl Survey<'_> {
             }
             if let Some(age_ms) = self.age_ms(&object.key).await?
                 && self.take(&object, "a gc or a check that ended in the middle", age_ms)
+            {
+                self.plan.steps.single.push(object.key);
+            }
+        }
+        Ok(foreign)
+    }
+
+    /// What was said of a cluster before it was said otherwise. The rest of these objects is not ours.
+    async fn definitions(&mut self, folder: &str, objects: Vec<ObjectEntry>) -> Result<Vec<ObjectEntry>> {
+        let number = |object: &ObjectEntry| definition_of(object.key.strip_prefix(folder).unwrap_or_default());
+        let (ours, foreign): (Vec<_>, Vec<_>) = objects.into_iter().partition(|object| number(object).is_some());
+        let last = ours.iter().filter_map(number).max();
+        for object in ours.into_iter().filter(|object| number(object) != last) {
+            if let Some(age_ms) = self.age_ms(&object.key).await?
+                && self.take(&object, "something else was said of the cluster since", age_ms)
             {
                 self.plan.steps.single.push(object.key);
             }

@@ -8,7 +8,7 @@ use super::super::error::{Code, Fault};
 use super::super::known::{Known, Node};
 use super::super::shapes::CacheCluster;
 use super::super::xml::Writer;
-use super::groups::{Wanted, define, definition};
+use super::groups::{Wanted, define};
 
 /// The most nodes of a page.
 const RECORDS_MAX: u32 = 100;
@@ -65,9 +65,7 @@ pub(super) async fn modify(call: &Call<'_>, out: &mut Writer) -> Result<(), Faul
     if wanted.is_nothing() {
         return Err(Fault::combination("No modifications were requested"));
     }
-    let mut row = definition(&known, call.now_ms);
-    wanted.write(&mut row);
-    let known: Known = define(call, known, row).await?;
+    let known: Known = define(call, known, |row| wanted.write(row)).await?;
     let cluster = one(call, &Node { known, id }).await?;
     out.element("CacheCluster", |out| cluster.write(out, true));
     Ok(())

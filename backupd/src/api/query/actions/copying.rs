@@ -69,16 +69,7 @@ async fn duplicate(
     check_key(call, to, key_id)?;
     check_free(call, target).await?;
     let parameters = submit::CopyParameters { to: to.to_owned(), name: target.to_owned(), verify: false };
-    let snapshot = &found.snapshot;
-    let new = submit::of_snapshot(
-        Kind::Copy,
-        &snapshot.cluster,
-        &found.repository,
-        &snapshot.name,
-        &parameters,
-        call.now_ms,
-    )?;
-    let job = once(call, new, target).await?;
+    let job = once(call, call.job_of(found, Kind::Copy, &parameters)?, target).await?;
     Ok(call.shape_of_job(target, &job).await?)
 }
 
@@ -89,19 +80,13 @@ async fn export(call: &Call<'_>, found: &Found, target: &str, bucket: &str) -> R
         submit::ExportParameters { to, prefix, name: target.to_owned(), ..submit::ExportParameters::default() };
     let snapshot = &found.snapshot;
     parameters.check(&call.config, &snapshot.name)?;
-    let new = submit::of_snapshot(
-        Kind::Export,
-        &snapshot.cluster,
-        &found.repository,
-        &snapshot.name,
-        &parameters,
-        call.now_ms,
-    )?;
-    once(call, new, &snapshot.name).await.map_err(|fault| match fault.code {
-        Code::SnapshotAlreadyExists => {
-            Fault::new(Code::InvalidSnapshotState, format!("Snapshot {} is busy.", snapshot.name))
+    once(call, call.job_of(found, Kind::Export, &parameters)?, &snapshot.name).await.map_err(|fault| {
+        match fault.code {
+            Code::SnapshotAlreadyExists => {
+                Fault::new(Code::InvalidSnapshotState, format!("Snapshot {} is busy.", snapshot.name))
+            }
+            _ => fault,
         }
-        _ => fault,
     })?;
     Ok(call.shape(snapshot).await?)
 }

@@ -54,15 +54,16 @@ pub(super) async fn modify(call: &Call<'_>, out: &mut Writer) -> Result<(), Faul
     if wanted.is_nothing() && description.is_none() && snapshotting.is_empty() {
         return Err(Fault::combination("No modifications were requested"));
     }
-    let mut row = definition(&known, call.now_ms);
-    wanted.write(&mut row);
-    if let Some(description) = description {
-        description.clone_into(&mut row.description);
-    }
-    if !snapshotting.is_empty() {
-        snapshotting.clone_into(&mut row.snapshotting);
-    }
-    let known = define(call, known, row).await?;
+    let change = |row: &mut DefinitionRow| {
+        wanted.write(row);
+        if let Some(description) = description {
+            description.clone_into(&mut row.description);
+        }
+        if !snapshotting.is_empty() {
+            snapshotting.clone_into(&mut row.snapshotting);
+        }
+    };
+    let known = define(call, known, change).await?;
     let group = known.group(call, call.nodes(&known).await.as_deref());
     out.element("ReplicationGroup", |out| group.write(out));
     Ok(())
@@ -120,20 +121,14 @@ impl Wanted {
     }
 }
 
-/// What was said of a cluster until now.
-pub(super) fn definition(known: &Known, now_ms: u64) -> DefinitionRow {
-    known.definition.clone().unwrap_or_else(|| DefinitionRow {
-        cluster: known.name.clone(),
-        shape: "group".to_owned(),
-        nodes: "[]".to_owned(),
-        created_ms: now_ms,
-        ..DefinitionRow::default()
+/// Changes what is said of a cluster, so that it holds from now on.
+pub(super) async fn define(call: &Call<'_>, known: Known, change: impl Fn(&mut DefinitionRow)) -> Result<Known, Fault> {
+    call.say((known.repository(), &known.name), |before| {
+        let mut row = before.unwrap_or_else(|| DefinitionRow::new(&known.name, call.now_ms));
+        change(&mut row);
+        Ok(Some(row))
     })
-}
-
-/// Says something of a cluster, so that it holds from now on.
-pub(super) async fn define(call: &Call<'_>, known: Known, row: DefinitionRow) -> Result<Known, Fault> {
-    call.query.services.catalog.put_definition(&row, call.now_ms).await?;
-    call.query.definitions.refresh().await?;
-    Ok(Known { definition: Some(row), ..known })
+    .await?;
+    let definition = call.query.services.catalog.definition(&known.name).await?;
+    Ok(Known { definition, ..known })
 }

@@ -1,5 +1,7 @@
 //! `CreateSnapshot`.
 
+use std::collections::BTreeMap;
+
 use policies::access::Action;
 use policies::job::Kind;
 
@@ -29,7 +31,8 @@ pub(super) async fn create(call: &Call<'_>, out: &mut Writer) -> Result<(), Faul
     let parameters = submit::BackupParameters {
         tags: match tags {
             Some(tags) => tags.into_iter().map(|tag| (tag.key, tag.value)).collect(),
-            None => call.group_tags(&known.name).await?,
+            // its snapshots bear the tags of the cluster anyway
+            None => BTreeMap::new(),
         },
         ..submit::BackupParameters::default()
     };

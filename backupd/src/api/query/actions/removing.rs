@@ -69,9 +69,7 @@ async fn remove(
 ) -> Result<(), Fault> {
     match known.status {
         "restore-failed" if last.is_none() => {
-            call.query.services.catalog.forget_definition(&known.name).await?;
-            call.query.definitions.refresh().await?;
-            return Ok(());
+            return Ok(call.say((known.repository(), &known.name), |_| Ok(None)).await?);
         }
         "available" => {}
         status => return Err(refuse(status)),

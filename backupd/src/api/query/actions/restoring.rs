@@ -1,6 +1,8 @@
 //! `CreateReplicationGroup` and `CreateCacheCluster`: a snapshot, or RDB files in a bucket, are restored into nodes of a target of the
 //! configuration.
 
+use std::collections::BTreeMap;
+
 use policies::access::Action;
 use policies::job::Kind;
 use policies::slot::SlotSet;
@@ -10,9 +12,11 @@ use super::super::check;
 use super::super::error::{Code, Fault};
 use super::super::form::Form;
 use super::super::known::Node;
+use super::super::shapes::Tag;
 use super::super::xml::Writer;
 use super::groups::Wanted;
 use crate::catalog::{DefinitionRow, NewJob};
+use crate::error::{Class, Error};
 use crate::jobs::submit;
 
 /// The longest id of a group, and of a node.
@@ -83,30 +87,29 @@ async fn create(
     check_absent(call, id, made_as).await?;
     let new = job(call, id, &target, &input, &shape)?;
     let mut row = DefinitionRow {
-        cluster: id.to_owned(),
         made: 1,
         shape: made_as.to_owned(),
         description: description.to_owned(),
         repository: input.repository,
         target,
         job_id: new.job_id.clone(),
-        nodes: "[]".to_owned(),
-        created_ms: call.now_ms,
-        ..DefinitionRow::default()
+        tags: tags_text(tags),
+        ..DefinitionRow::new(id, call.now_ms)
     };
     wanted.write(&mut row);
-    let catalog = &call.query.services.catalog;
-    if !catalog.add_definition(&row, call.now_ms).await? {
-        return Err(taken(id, made_as));
-    }
-    let changes = tags.into_iter().map(|tag| (tag.key, Some(tag.value))).collect();
-    let asked = crate::service::jobs::asked(call.caller, None, &[])?;
-    let submitted = async {
-        catalog.change_tags("group", id, &changes).await?;
-        call.query.services.submit(new, asked).await
+    let place = (row.repository.as_str(), id);
+    // somebody else may make one of this name at the same moment
+    let absent = |before: Option<DefinitionRow>| match before {
+        Some(before) if before.is_made() => Err(Error::new(Class::Refused, "the name is taken")),
+        _ => Ok(Some(row.clone())),
     };
-    if let Err(error) = submitted.await {
-        catalog.forget_definition(id).await?;
+    call.say(place, absent).await.map_err(|error| match error.class() {
+        Class::Refused => taken(id, made_as),
+        _ => error.into(),
+    })?;
+    let asked = crate::service::jobs::asked(call.caller, None, &[])?;
+    if let Err(error) = call.query.services.submit(new, asked).await {
+        call.say(place, |_| Ok(None)).await?;
         return Err(error.into());
     }
     let gone = || Fault::new(Code::InternalFailure, format!("{id} was removed while it was made."));
@@ -183,20 +186,19 @@ fn seed(call: &Call<'_>, bucket: &str, key: &str) -> Result<String, Fault> {
 }
 
 async fn check_absent(call: &Call<'_>, id: &str, made_as: &str) -> Result<(), Fault> {
-    if call.known(id).await?.is_some() || call.config.cluster(id).is_ok() && !was_made(call, id).await? {
+    if call.known(id).await?.is_some() || call.config.cluster(id).is_ok() && made(call, id).await?.is_none() {
         return Err(taken(id, made_as));
     }
     // one that was made and removed leaves its name
-    if was_made(call, id).await? {
-        call.query.services.catalog.forget_definition(id).await?;
+    if let Some(row) = made(call, id).await? {
+        call.say((&row.repository, id), |_| Ok(None)).await?;
         call.query.watch.forget(id);
-        call.query.definitions.refresh().await?;
     }
     Ok(())
 }
 
-async fn was_made(call: &Call<'_>, id: &str) -> Result<bool, Fault> {
-    Ok(call.query.services.catalog.definition(id).await?.is_some_and(|row| row.is_made()))
+async fn made(call: &Call<'_>, id: &str) -> Result<Option<DefinitionRow>, Fault> {
+    Ok(call.query.services.catalog.definition(id).await?.filter(DefinitionRow::is_made))
 }
 
 fn taken(id: &str, made_as: &str) -> Fault {
@@ -204,6 +206,11 @@ fn taken(id: &str, made_as: &str) -> Fault {
         "cluster" => Fault::new(Code::CacheClusterAlreadyExists, format!("Cache cluster with id {id} already exists.")),
         _ => Fault::new(Code::ReplicationGroupAlreadyExists, format!("Replication group with id {id} already exists.")),
     }
+}
+
+fn tags_text(tags: Vec<Tag>) -> String {
+    let tags: BTreeMap<String, Option<String>> = tags.into_iter().map(|tag| (tag.key, Some(tag.value))).collect();
+    serde_json::json!(tags).to_string()
 }
 
 /// The target that nodes are taken from.

@@ -9,7 +9,6 @@ use super::super::error::{Code, Fault};
 use super::super::shapes::Snapshot;
 use super::super::stored::Named;
 use super::super::xml::Writer;
-use crate::jobs::submit;
 use crate::service::snapshots::Question;
 
 /// The most snapshots of a page.
@@ -118,9 +117,8 @@ async fn many(
                 crate::error::Class::Usage => Fault::value("The parameter Marker is not valid."),
                 _ => error.into(),
             })?;
-        for row in &page.items {
-            snapshots.push(call.shape(&row.snapshot).await?);
-        }
+        let rows: Vec<_> = page.items.into_iter().map(|row| row.snapshot).collect();
+        snapshots = call.shapes(&rows).await?;
         if page.next.is_some() {
             return Ok((snapshots, page.next));
         }
@@ -157,14 +155,14 @@ pub(super) async fn delete(call: &Call<'_>, out: &mut Writer) -> Result<(), Faul
             format!("Snapshot {name} is kept: it can be deleted after `backupd snapshot keep --release {name}`.");
         return Err(Fault::new(Code::InvalidSnapshotState, message));
     }
-    let new =
-        submit::of_snapshot(Kind::Delete, &snapshot.cluster, &found.repository, &snapshot.name, &(), call.now_ms)?;
-    super::making::once(call, new, &snapshot.name).await.map_err(|fault| match fault.code {
-        Code::SnapshotAlreadyExists => {
-            let message = format!("Snapshot {name} has status deleting which is not valid for deletion.");
-            Fault::new(Code::InvalidSnapshotState, message)
+    super::making::once(call, call.job_of(&found, Kind::Delete, &())?, &snapshot.name).await.map_err(|fault| {
+        match fault.code {
+            Code::SnapshotAlreadyExists => {
+                let message = format!("Snapshot {name} has status deleting which is not valid for deletion.");
+                Fault::new(Code::InvalidSnapshotState, message)
+            }
+            _ => fault,
         }
-        _ => fault,
     })?;
     shape.status = "deleting";
     out.element("Snapshot", |out| shape.write(out, false));

@@ -1,7 +1,7 @@
 //! `ListTagsForResource`, `AddTagsToResource`, `RemoveTagsFromResource`.
 //!
-//! A snapshot has the tags that it was made with, a cluster those of the configuration; what was changed since is in the catalog. Nodes bear the
-//! tags of their cluster.
+//! A snapshot has the tags that it was made with, a cluster those of the configuration; what is changed here is written into their repository.
+//! Nodes bear the tags of their cluster.
 
 use std::collections::BTreeMap;
 
@@ -10,19 +10,25 @@ use policies::access::Action;
 use super::super::call::Call;
 use super::super::check::{self, Resource};
 use super::super::error::{Code, Fault};
+use super::super::known::Known;
 use super::super::shapes::Tag;
 use super::super::xml::Writer;
-use crate::error::Result as OurResult;
+use crate::catalog::{DefinitionRow, changed_tags};
+use crate::jobs::said;
+use crate::service::snapshots::Found;
 
 /// Changes to tags: `None` takes one away.
 type Changes = BTreeMap<String, Option<String>>;
 
-/// A thing that has tags.
+/// A thing that has tags, and the tags.
 struct Tagged {
-    /// As the catalog calls it.
-    kind: &'static str,
-    resource: String,
+    thing: Thing,
     tags: BTreeMap<String, String>,
+}
+
+enum Thing {
+    Snapshot(Box<Found>),
+    Group(Box<Known>),
 }
 
 pub(super) async fn list(call: &Call<'_>, out: &mut Writer) -> Result<(), Fault> {
@@ -52,9 +58,23 @@ pub(super) async fn remove(call: &Call<'_>, out: &mut Writer) -> Result<(), Faul
 }
 
 async fn change(call: &Call<'_>, mut tagged: Tagged, changes: Changes, out: &mut Writer) -> Result<(), Fault> {
-    apply(&mut tagged.tags, &changes);
+    changed_tags(&mut tagged.tags, &changes);
     check::check_tag_count(tagged.tags.len())?;
-    call.query.services.catalog.change_tags(tagged.kind, &tagged.resource, &changes).await?;
+    match &tagged.thing {
+        Thing::Snapshot(found) => {
+            let place = (found.repository.as_str(), found.snapshot.name.as_str());
+            said::of_snapshot(&call.config, &call.query.services.catalog, place, &changes).await?;
+        }
+        Thing::Group(known) => {
+            let change = |before: Option<DefinitionRow>| {
+                let row = before.unwrap_or_else(|| DefinitionRow::new(&known.name, call.now_ms));
+                let mut all = row.tag_changes();
+                all.extend(changes.clone());
+                Ok(Some(DefinitionRow { tags: serde_json::json!(all).to_string(), ..row }))
+            };
+            call.say((known.repository(), &known.name), change).await?;
+        }
+    }
     write(&tagged.tags, out);
     Ok(())
 }
@@ -62,41 +82,17 @@ async fn change(call: &Call<'_>, mut tagged: Tagged, changes: Changes, out: &mut
 async fn tagged(call: &Call<'_>, of_cluster: Action, of_snapshot: Action) -> Result<Tagged, Fault> {
     let known = match check::resource(call.form.required("ResourceName")?)? {
         Resource::Snapshot(name) => {
-            let found = call.snapshot(&name, of_snapshot).await?;
-            let resource = found.snapshot.snapshot_id.clone();
-            let changes = call.query.services.catalog.tag_changes("snapshot", &resource).await?;
-            let mut tags = found.tags();
-            apply(&mut tags, &changes);
-            return Ok(Tagged { kind: "snapshot", resource, tags });
+            let found = Box::new(call.snapshot(&name, of_snapshot).await?);
+            return Ok(Tagged { tags: found.tags(), thing: Thing::Snapshot(found) });
         }
         Resource::Group(id) => call.group(&id, of_cluster).await?,
         Resource::Cluster(id) => call.node(&id, of_cluster).await?.known,
     };
-    Ok(Tagged { kind: "group", tags: call.group_tags(&known.name).await?, resource: known.name })
-}
-
-fn apply(tags: &mut BTreeMap<String, String>, changes: &Changes) {
-    for (key, value) in changes {
-        match value {
-            Some(value) => tags.insert(key.clone(), value.clone()),
-            None => tags.remove(key),
-        };
-    }
+    let tags = call.query.services.cluster_tags(&known.name);
+    Ok(Tagged { thing: Thing::Group(Box::new(known)), tags })
 }
 
 fn write(tags: &BTreeMap<String, String>, out: &mut Writer) {
     let tags: Vec<Tag> = tags.iter().map(|(key, value)| Tag { key: key.clone(), value: value.clone() }).collect();
     out.list("TagList", "Tag", &tags, |out, tag| tag.write(out));
-}
-
-impl Call<'_> {
-    /// The tags of a cluster as they are now.
-    ///
-    /// # Errors
-    /// Those of the catalog.
-    pub async fn group_tags(&self, cluster: &str) -> OurResult<BTreeMap<String, String>> {
-        let mut tags = self.query.services.cluster_tags(cluster);
-        apply(&mut tags, &self.query.services.catalog.tag_changes("group", cluster).await?);
-        Ok(tags)
-    }
 }
