@@ -8,10 +8,13 @@
 //! The rule of a route is its `x-action`, a name of [`policies::access::Action`]. A route without one is refused to everybody.
 
 pub mod auth;
+mod bodies;
 mod clusters;
+mod costs;
 mod events;
 mod explorer;
 mod extract;
+mod grants;
 mod jobs;
 pub mod limits;
 pub mod listen;
@@ -23,6 +26,7 @@ mod restores;
 mod retention;
 pub mod sigv4;
 mod snapshots;
+mod spoken;
 mod tls;
 mod work;
 
@@ -43,6 +47,7 @@ use crate::jobs::seen::Watch;
 use crate::live::Definitions;
 use crate::service::Services;
 use auth::Caller;
+use bodies::Bodies;
 use limits::Rates;
 pub use openapi::document;
 use problem::Problem;
@@ -59,6 +64,7 @@ struct Inner {
     query: Query,
     limits: Limits,
     rates: Rates,
+    bodies: Bodies,
     working: Semaphore,
     streams: Arc<Semaphore>,
     rules: BTreeMap<String, Vec<(Method, Action)>>,
@@ -73,6 +79,7 @@ impl Api {
         let inner = Inner {
             query: Query { services, definitions, watch: Watch::default() },
             rates: Rates::new(limits.requests_per_second),
+            bodies: Bodies::new(limits.body_bytes, limits.bodies_bytes),
             working: Semaphore::new(limits.concurrency),
             streams: Arc::new(Semaphore::new(limits.concurrency)),
             limits: limits.clone(),

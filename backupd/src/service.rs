@@ -6,9 +6,11 @@
 
 pub mod access;
 pub mod clusters;
+pub mod costs;
 pub mod cursor;
 pub mod events;
 pub mod facts;
+pub mod grants;
 pub mod jobs;
 pub mod restores;
 pub mod retention;

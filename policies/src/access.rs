@@ -84,11 +84,17 @@ pub enum Action {
     ModifyCluster,
     /// Remove a cluster.
     RemoveCluster,
+    /// List who else may read what is in the buckets.
+    ReadGrants,
+    /// Let others read.
+    AddGrant,
+    /// Take back that others may read.
+    RevokeGrant,
 }
 
 impl Action {
     /// All of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 21] = [
         Self::Describe,
         Self::ReadClusters,
         Self::ReadSnapshots,
@@ -107,6 +113,9 @@ impl Action {
         Self::DeleteSnapshot,
         Self::ModifyCluster,
         Self::RemoveCluster,
+        Self::ReadGrants,
+        Self::AddGrant,
+        Self::RevokeGrant,
     ];
 
     /// As it is written in the audit chain and in the description of the API.
@@ -131,6 +140,9 @@ impl Action {
             Self::DeleteSnapshot => "snapshot.delete",
             Self::ModifyCluster => "cluster.modify",
             Self::RemoveCluster => "cluster.remove",
+            Self::ReadGrants => "grant.read",
+            Self::AddGrant => "grant.add",
+            Self::RevokeGrant => "grant.revoke",
         }
     }
 
@@ -149,6 +161,7 @@ impl Action {
             | Self::ReadSnapshots
             | Self::ReadJobs
             | Self::ReadEvents
+            | Self::ReadGrants
             | Self::PlanRestore => Role::Reader,
             Self::CreateSnapshot
             | Self::VerifySnapshot
@@ -161,7 +174,9 @@ impl Action {
             | Self::ReleaseSnapshot
             | Self::DeleteSnapshot
             | Self::ModifyCluster
-            | Self::RemoveCluster => Role::Admin,
+            | Self::RemoveCluster
+            | Self::AddGrant
+            | Self::RevokeGrant => Role::Admin,
         }
     }
 

@@ -2,8 +2,10 @@
 
 mod access;
 mod document;
+mod grants;
 mod limits;
 mod pages;
+pub(crate) mod signed;
 mod story;
 mod targets;
 mod tls;
@@ -58,7 +60,7 @@ impl Answer {
 }
 
 /// Sends bytes and reads until the other side closes.
-fn exchange(port: u16, bytes: &[u8]) -> Answer {
+pub(crate) fn exchange(port: u16, bytes: &[u8]) -> Answer {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     stream.set_read_timeout(Some(LIMIT)).unwrap();
     // who is refused early may not read all of it

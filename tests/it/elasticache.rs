@@ -1,5 +1,6 @@
 //! The Query API of ElastiCache, from outside: a real daemon and a real cluster, asked by clients of AWS as they are.
 
+mod access;
 mod fuzz;
 mod lost;
 

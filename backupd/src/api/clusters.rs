@@ -16,10 +16,10 @@ use super::auth::Caller;
 use super::extract::{Path, Query, Sent};
 use super::jobs::accepted;
 use super::problem::Problem;
+use super::spoken::Accepted;
 use crate::error::{Class, Error};
 use crate::jobs::submit;
 use crate::service::clusters::{self, ClusterView};
-use crate::service::jobs::JobView;
 use crate::service::windows::{COUNT_MAX, Preview};
 
 /// Who the caller is.
@@ -108,7 +108,7 @@ pub(super) async fn show(
 /// Remove a cluster: nothing is scheduled for it any more; its automated snapshots expire, the others stay.
 #[utoipa::path(delete, path = "/v1/clusters/{cluster}", tag = "clusters",
     params(("cluster" = String, Path, description = "Its name"), Removal),
-    responses((status = 202, body = JobView, headers(("Location" = String, description = "The job")))),
+    responses(Accepted),
     extensions(("x-action" = json!("cluster.remove"))))]
 pub(super) async fn remove(
     State(api): State<Api>,

@@ -6,6 +6,7 @@ use axum::http::{HeaderMap, Method, StatusCode, header};
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
+use super::auth::Caller;
 use super::problem::Problem;
 use crate::catalog::Asked;
 use crate::service::jobs::asked;
@@ -66,6 +67,8 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Sent<T> {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         let (method, uri, headers) = (request.method().clone(), request.uri().clone(), request.headers().clone());
+        // whoever repeats a signed request, as it was or as it was overheard, gets the job that there is
+        let signature = request.extensions().get::<Caller>().and_then(|caller| caller.signature.clone());
         let wrong = |why: String| Problem::request(StatusCode::BAD_REQUEST, why);
         let body = Bytes::from_request(request, state).await.map_err(|error| wrong(error.body_text()))?;
         if !body.is_empty() && !is_json(&headers) {
@@ -79,7 +82,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Sent<T> {
         let text: &[u8] = if body.is_empty() { b"{}" } else { &body };
         let value = serde_json::from_slice(text).map_err(|error| wrong(format!("the body does not fit: {error}")))?;
         let key = match headers.get("idempotency-key") {
-            None => None,
+            None => signature.map(|signature| format!("signature/{signature}")),
             Some(key) => {
                 Some(key.to_str().map_err(|_| wrong("the idempotency key is not ASCII".to_owned()))?.to_owned())
             }

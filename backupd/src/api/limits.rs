@@ -9,10 +9,10 @@ use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Api;
+use super::bodies::Unread;
 use super::problem::Problem;
 
 /// The most callers that are counted at the same time; callers are named in the configuration.
@@ -69,11 +69,15 @@ pub(super) async fn layer(State(api): State<Api>, request: Request, next: Next) 
     if told.is_some_and(|bytes| usize::try_from(bytes).map_or(true, |bytes| bytes > limits.body_bytes)) {
         return too_large();
     }
-    let read = timeout_at(deadline, Limited::new(body, limits.body_bytes).collect()).await;
-    let bytes = match read {
-        Ok(Ok(body)) => body.to_bytes(),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => return too_large(),
-        Ok(Err(_)) => {
+    // the room that the body takes is given back with the answer
+    let mut held = match timeout_at(deadline, api.inner.bodies.read(body)).await {
+        Ok(Ok(held)) => held,
+        Ok(Err(Unread::TooLarge)) => return too_large(),
+        Ok(Err(Unread::NoRoom)) => {
+            let what = "there is no room for another large body now";
+            return Problem::busy(StatusCode::SERVICE_UNAVAILABLE, what).into_response();
+        }
+        Ok(Err(Unread::Broken)) => {
             return Problem::request(StatusCode::BAD_REQUEST, "the body ended before its time").into_response();
         }
         Err(_) => {
@@ -84,7 +88,8 @@ pub(super) async fn layer(State(api): State<Api>, request: Request, next: Next) 
     let Ok(Ok(_turn)) = turn else {
         return Problem::busy(StatusCode::SERVICE_UNAVAILABLE, "too many requests at the same time").into_response();
     };
-    match timeout_at(deadline, next.run(Request::from_parts(parts, Body::from(bytes)))).await {
+    let body = std::mem::take(&mut held.bytes);
+    match timeout_at(deadline, next.run(Request::from_parts(parts, Body::from(body)))).await {
         Ok(response) => response,
         Err(_) => Problem::busy(StatusCode::SERVICE_UNAVAILABLE, "the answer took too long").into_response(),
     }

@@ -7,13 +7,13 @@ use axum::http::Method;
 use axum::response::IntoResponse;
 use policies::access::Action;
 use utoipa::openapi::path::{Operation, PathItem};
-use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme};
 use utoipa::openapi::{Content, OpenApi, Ref, ResponseBuilder};
 use utoipa::{Modify, OpenApi as _, openapi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::{Api, clusters, events, jobs, problem, progress, restores, retention, snapshots, work};
+use super::{Api, clusters, costs, events, grants, jobs, problem, progress, restores, retention, snapshots, work};
 
 /// Where a route says what it does.
 pub(super) const ACTION: &str = "x-action";
@@ -41,18 +41,21 @@ const PROBLEMS: [(&str, &str); 15] = [
 #[openapi(
     info(title = "backupd", description = "Snapshots of Redis and Valkey: made, verified, copied, restored."),
     components(schemas(problem::Problem)),
-    modifiers(&Bearer),
-    security(("bearer" = [])),
+    modifiers(&Credentials),
+    security(("bearer" = []), ("signature" = [])),
 )]
 struct Base;
 
 #[derive(Debug)]
-struct Bearer;
+struct Credentials;
 
-impl Modify for Bearer {
+impl Modify for Credentials {
     fn modify(&self, document: &mut OpenApi) {
-        let scheme = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
-        document.components.get_or_insert_default().add_security_scheme("bearer", scheme);
+        let components = document.components.get_or_insert_default();
+        components.add_security_scheme("bearer", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)));
+        let words = "AWS Signature Version 4 with an access key, for the service `backupd`, in any region.";
+        let header = ApiKeyValue::with_description("Authorization", words);
+        components.add_security_scheme("signature", SecurityScheme::ApiKey(ApiKey::Header(header)));
     }
 }
 
@@ -74,6 +77,9 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(restores::plan))
         .routes(routes!(restores::show))
         .routes(routes!(retention::plan))
+        .routes(routes!(costs::show))
+        .routes(routes!(grants::list, grants::add))
+        .routes(routes!(grants::revoke))
         .routes(routes!(events::list))
         .routes(routes!(jobs::list))
         .routes(routes!(jobs::show))

@@ -52,7 +52,8 @@ impl Problem {
     /// Nobody is known by these credentials, or there are none.
     #[must_use]
     pub fn unknown_caller(why: &str) -> Self {
-        let error = Error::new(Class::Refused, why).hint("send `Authorization: Bearer TOKEN`");
+        let error = Error::new(Class::Refused, why)
+            .hint("send `Authorization: Bearer TOKEN`, or sign the request with an access key");
         Self::of(StatusCode::UNAUTHORIZED, &error)
     }
 

@@ -16,6 +16,7 @@ use super::extract::{Path, Query, Sent};
 use super::jobs::{JobPage, find as find_job, page};
 use super::problem::Problem;
 use super::snapshots::{find, limit};
+use super::spoken::{Accepted, Once};
 use super::work::submit;
 use crate::error::{Class, Error};
 use crate::jobs::submit::RestoreParameters;
@@ -146,8 +147,8 @@ pub(super) async fn list(
 
 /// Restore a snapshot into a new cluster.
 #[utoipa::path(post, path = "/v1/restores", tag = "restores", request_body = NewRestore,
-    params(("Idempotency-Key" = Option<String>, Header, description = "Asking twice under one key is asking once")),
-    responses((status = 202, body = JobView, headers(("Location" = String, description = "The job")))),
+    params(Once),
+    responses(Accepted),
     extensions(("x-action" = json!("restore.run"))))]
 pub(super) async fn create(
     State(api): State<Api>,

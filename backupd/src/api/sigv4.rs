@@ -25,10 +25,14 @@ pub use self::header::Authorization;
 /// How far the time of a request may be from ours, s.
 pub const SKEW_MAX_S: u64 = 900;
 
-/// Services that a signature may be for.
+/// Services that a signature of a request to the Query API may be for.
 pub const SERVICES: [&str; 2] = ["elasticache", "sts"];
 
-const ALGORITHM: &str = "AWS4-HMAC-SHA256";
+/// The same of a request to the REST API.
+pub const SERVICES_REST: [&str; 2] = ["backupd", "elasticache"];
+
+/// The word with which the header `Authorization` begins.
+pub const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 
 /// A request as it arrived.
 #[derive(Debug, Clone, Copy)]

@@ -17,11 +17,11 @@ use super::auth::Caller;
 use super::extract::{Path, Query, Sent};
 use super::jobs::accepted;
 use super::problem::Problem;
+use super::spoken::{Accepted, Named, Once};
 use super::{clusters, work};
 use crate::clock;
 use crate::error::{Class, Error, Result as Outcome};
 use crate::jobs::submit::{self, BackupParameters};
-use crate::service::jobs::JobView;
 use crate::service::snapshots::{self, Found, Question};
 use crate::service::view::{ListLine, SnapshotView};
 
@@ -134,8 +134,8 @@ pub(super) async fn list(
 
 /// Make a snapshot of a cluster.
 #[utoipa::path(post, path = "/v1/snapshots", tag = "snapshots", request_body = NewSnapshot,
-    params(("Idempotency-Key" = Option<String>, Header, description = "Asking twice under one key is asking once")),
-    responses((status = 202, body = JobView, headers(("Location" = String, description = "The job")))),
+    params(Once),
+    responses(Accepted),
     extensions(("x-action" = json!("snapshot.create"))))]
 pub(super) async fn create(
     State(api): State<Api>,
@@ -176,7 +176,7 @@ fn check_tags(tags: &BTreeMap<String, String>) -> Outcome<()> {
 
 /// One snapshot with its shards, and what became known of it since.
 #[utoipa::path(get, path = "/v1/snapshots/{snapshot}", tag = "snapshots",
-    params(("snapshot" = String, Path, description = "Its name"), In),
+    params(Named, In),
     responses((status = 200, body = SnapshotView)), extensions(("x-action" = json!("snapshot.read"))))]
 pub(super) async fn show(
     State(api): State<Api>,
@@ -190,8 +190,8 @@ pub(super) async fn show(
 
 /// Delete a snapshot.
 #[utoipa::path(delete, path = "/v1/snapshots/{snapshot}", tag = "snapshots",
-    params(("snapshot" = String, Path, description = "Its name"), In),
-    responses((status = 202, body = JobView, headers(("Location" = String, description = "The job")))),
+    params(Named, In),
+    responses(Accepted),
     extensions(("x-action" = json!("snapshot.delete"))))]
 pub(super) async fn delete(
     State(api): State<Api>,

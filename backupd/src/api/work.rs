@@ -12,9 +12,9 @@ use super::extract::{Path, Query, Sent};
 use super::jobs::accepted;
 use super::problem::Problem;
 use super::snapshots::{In, find};
+use super::spoken::{Accepted, Named, Once};
 use crate::error::{Class, Error};
 use crate::jobs::submit::{self, CopyParameters, ExportParameters, KeepParameters, VerifyParameters};
-use crate::service::jobs::JobView;
 use crate::service::snapshots::Found;
 
 /// Nothing is asked for besides.
@@ -70,9 +70,7 @@ pub(super) struct Export {
 
 /// Read a snapshot again, every byte.
 #[utoipa::path(post, path = "/v1/snapshots/{snapshot}/verify", tag = "snapshots", request_body = Verification,
-    params(("snapshot" = String, Path, description = "Its name"), In,
-        ("Idempotency-Key" = Option<String>, Header, description = "Asking twice under one key is asking once")),
-    responses((status = 202, body = JobView, headers(("Location" = String, description = "The job")))),
+    params(Named, In, Once), responses(Accepted),
     extensions(("x-action" = json!("snapshot.verify"))))]
 pub(super) async fn verify(
     State(api): State<Api>,
@@ -87,9 +85,7 @@ pub(super) async fn verify(
 
 /// Copy a snapshot into another repository.
 #[utoipa::path(post, path = "/v1/snapshots/{snapshot}/copy", tag = "snapshots", request_body = Copy,
-    params(("snapshot" = String, Path, description = "Its name"), In,
-        ("Idempotency-Key" = Option<String>, Header, description = "Asking twice under one key is asking once")),
-    responses((status = 202, body = JobView, headers(("Location" = String, description = "The job")))),
+    params(Named, In, Once), responses(Accepted),
     extensions(("x-action" = json!("snapshot.copy"))))]
 pub(super) async fn copy(
     State(api): State<Api>,
@@ -109,9 +105,7 @@ pub(super) async fn copy(
 
 /// Write a snapshot as plain RDB files for other tools.
 #[utoipa::path(post, path = "/v1/snapshots/{snapshot}/export", tag = "snapshots", request_body = Export,
-    params(("snapshot" = String, Path, description = "Its name"), In,
-        ("Idempotency-Key" = Option<String>, Header, description = "Asking twice under one key is asking once")),
-    responses((status = 202, body = JobView, headers(("Location" = String, description = "The job")))),
+    params(Named, In, Once), responses(Accepted),
     extensions(("x-action" = json!("snapshot.export"))))]
 pub(super) async fn export(
     State(api): State<Api>,
@@ -140,9 +134,7 @@ pub(super) async fn export(
 
 /// Keep a snapshot: it cannot be deleted until it is released.
 #[utoipa::path(post, path = "/v1/snapshots/{snapshot}/keep", tag = "snapshots",
-    params(("snapshot" = String, Path, description = "Its name"), In,
-        ("Idempotency-Key" = Option<String>, Header, description = "Asking twice under one key is asking once")),
-    responses((status = 202, body = JobView, headers(("Location" = String, description = "The job")))),
+    params(Named, In, Once), responses(Accepted),
     extensions(("x-action" = json!("snapshot.keep"))))]
 pub(super) async fn keep(
     State(api): State<Api>,
@@ -157,9 +149,7 @@ pub(super) async fn keep(
 
 /// Let a snapshot go that was kept.
 #[utoipa::path(post, path = "/v1/snapshots/{snapshot}/release", tag = "snapshots",
-    params(("snapshot" = String, Path, description = "Its name"), In,
-        ("Idempotency-Key" = Option<String>, Header, description = "Asking twice under one key is asking once")),
-    responses((status = 202, body = JobView, headers(("Location" = String, description = "The job")))),
+    params(Named, In, Once), responses(Accepted),
     extensions(("x-action" = json!("snapshot.release"))))]
 pub(super) async fn release(
     State(api): State<Api>,

@@ -47,6 +47,8 @@ pub struct ServerTls {
 pub struct Limits {
     /// The largest body, bytes.
     pub body_bytes: usize,
+    /// All bodies together beyond the first 16 KiB of each, bytes.
+    pub bodies_bytes: usize,
     /// The largest head of a request, bytes.
     pub header_bytes: usize,
     /// How long a request may take, its reading included.
@@ -96,6 +98,7 @@ pub(super) struct ApiSection {
     tls_key: Option<Spanned<PathBuf>>,
     tls_client_ca: Option<Spanned<PathBuf>>,
     body_max: Option<Spanned<String>>,
+    bodies_max: Option<Spanned<String>>,
     header_max: Option<Spanned<String>>,
     request_time: Option<Spanned<String>>,
     concurrency: Option<Spanned<u32>>,
@@ -200,6 +203,7 @@ impl ApiSection {
         };
         Ok(Limits {
             body_bytes: bytes(&self.body_max, defaults.map(|it| it.body_bytes), 1)?,
+            bodies_bytes: bytes(&self.bodies_max, defaults.map(|it| it.bodies_bytes), 1)?,
             header_bytes: bytes(&self.header_max, defaults.map(|it| it.header_bytes), HEADER_BYTES_MIN)?,
             request_time,
             concurrency: size(&self.concurrency, defaults.map(|it| it.concurrency))?,

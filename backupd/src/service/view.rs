@@ -1,6 +1,8 @@
 //! Snapshots as everybody shows them: the stable fields of the JSON of the command line and of the API.
 
-use policies::cost::{Money, Stored, monthly};
+use std::collections::BTreeMap;
+
+use policies::cost::{Bill, Money, Stored, monthly};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -48,7 +50,7 @@ pub struct SnapshotView {
     #[schema(value_type = Object)]
     pub encryption: Encryption,
     /// Tags.
-    pub tags: std::collections::BTreeMap<String, String>,
+    pub tags: BTreeMap<String, String>,
     /// The program that made it.
     pub tool: String,
     /// The shards.
@@ -177,6 +179,19 @@ pub struct ClusterLine {
     pub monthly_cost: Option<String>,
 }
 
+/// Bills as lines, by cluster.
+#[must_use]
+pub fn cluster_lines(bills: BTreeMap<&str, Bill>) -> Vec<ClusterLine> {
+    let line = |(cluster, bill): (&str, Bill)| ClusterLine {
+        cluster: cluster.to_owned(),
+        snapshots: bill.snapshots,
+        stored_bytes: bill.bytes,
+        billed_bytes: bill.billed_bytes,
+        monthly_cost: bill.monthly.map(|cost| cost.to_string()),
+    };
+    bills.into_iter().map(line).collect()
+}
+
 /// What `snapshot list` prints.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct List {
@@ -196,15 +211,7 @@ impl List {
             let bytes = entry.manifest.as_ref()?.stored_bytes();
             Some(Stored { cluster: &entry.place.cluster, bytes })
         });
-        let bills = monthly(stored, price, first_free).into_iter();
-        let clusters = bills.map(|(cluster, bill)| ClusterLine {
-            cluster: cluster.to_owned(),
-            snapshots: bill.snapshots,
-            stored_bytes: bill.bytes,
-            billed_bytes: bill.billed_bytes,
-            monthly_cost: bill.monthly.map(|cost| cost.to_string()),
-        });
-        let clusters = clusters.collect();
+        let clusters = cluster_lines(monthly(stored, price, first_free));
         let price_per_gb_month = price.map(|price| price.to_string());
         Self { snapshots: entries.into_iter().map(Into::into).collect(), clusters, price_per_gb_month }
     }

@@ -22,7 +22,14 @@ fn a_role_may_what_weaker_ones_may_and_no_more() {
 
 #[test]
 fn what_takes_away_or_opens_data_is_for_admins() {
-    for action in [Action::DeleteSnapshot, Action::ReleaseSnapshot, Action::ExportSnapshot, Action::RemoveCluster] {
+    for action in [
+        Action::DeleteSnapshot,
+        Action::ReleaseSnapshot,
+        Action::ExportSnapshot,
+        Action::RemoveCluster,
+        Action::AddGrant,
+        Action::RevokeGrant,
+    ] {
         assert_eq!(action.least_role(), Role::Admin, "{action:?}");
     }
     assert!(Action::ALL.into_iter().all(|action| action.changes() == (action.least_role() != Role::Reader)));

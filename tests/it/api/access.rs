@@ -26,9 +26,11 @@ fn routes(served: &Served) -> Vec<Route> {
 /// The weakest role that may, said once more here: a rule that is changed is changed twice.
 fn least(action: &str) -> usize {
     match action {
-        "api.describe" | "cluster.read" | "snapshot.read" | "job.read" | "event.read" | "restore.plan" => 0,
+        "api.describe" | "cluster.read" | "snapshot.read" | "job.read" | "event.read" | "restore.plan"
+        | "grant.read" => 0,
         "snapshot.create" | "snapshot.verify" | "snapshot.copy" | "snapshot.keep" | "restore.run" | "job.cancel" => 1,
-        "snapshot.export" | "snapshot.release" | "snapshot.delete" | "cluster.remove" => 2,
+        "snapshot.export" | "snapshot.release" | "snapshot.delete" | "cluster.remove" | "grant.add"
+        | "grant.revoke" => 2,
         other => panic!("{other} is not in the table of this test: add it"),
     }
 }
@@ -37,10 +39,13 @@ fn least(action: &str) -> usize {
 fn filled(route: &Route, cluster: &str, job: &str) -> (String, Value) {
     let snapshot = format!("of-{cluster}");
     let path = route.path.replace("{cluster}", cluster).replace("{snapshot}", &snapshot).replace("{job}", job);
+    // an id of no grant: nobody learns whether it is one
+    let path = path.replace("{grant}", "0011223344556677");
     let body = match route.path.as_str() {
         _ if route.method != "POST" => Value::Null,
         "/v1/snapshots" => json!({"cluster": cluster, "name": "!"}),
         "/v1/restores" | "/v1/restores/plan" => json!({"snapshot": snapshot, "target": "nowhere", "name": "x"}),
+        "/v1/grants" => json!({"snapshot": snapshot, "account": "123456789012"}),
         "/v1/snapshots/{snapshot}/copy" | "/v1/snapshots/{snapshot}/export" => json!({"to": "nowhere"}),
         _ => Value::Null,
     };

@@ -70,6 +70,14 @@ impl Authorization {
     }
 }
 
+impl Authorization {
+    /// The signature, hexadecimal.
+    #[must_use]
+    pub fn signature(&self) -> String {
+        hex::encode(self.signature)
+    }
+}
+
 fn credential_of(text: &str) -> Result<[String; 4], Refusal> {
     let parts: Vec<&str> = text.split('/').collect();
     let [key, date, region, service, "aws4_request"] = *parts.as_slice() else {
@@ -91,8 +99,8 @@ fn signed_of(text: &str, headers: &HeaderMap) -> Result<Vec<String>, Refusal> {
     if let Some(absent) = names.iter().find(|name| !headers.contains_key(name.as_str())) {
         return Err(incomplete(format!("The header '{}' was signed and did not arrive.", short(absent))));
     }
-    for name in ["host", "x-amz-date", "content-type"] {
-        let must = name != "content-type" || headers.contains_key(name);
+    for name in ["host", "x-amz-date", "content-type", "idempotency-key"] {
+        let must = ["host", "x-amz-date"].contains(&name) || headers.contains_key(name);
         if must && !names.iter().any(|signed| signed == name) {
             return Err(incomplete(format!("The header '{name}' must be signed.")));
         }
