@@ -2,49 +2,62 @@
 //!
 //! The nodes are one standalone server, a formed cluster (whose own slots are then the plan), or servers in
 //! cluster mode that do not know each other yet (they get the planned slots and are joined). Each key is sent
-//! with `RESTORE`, its value as it stands in the file; functions with `FUNCTION LOAD`. One connection per
-//! node, and no value is held: memory is that of some buffers, however large a value is.
+//! with `RESTORE`, its value as it stands in the file; functions with `FUNCTION LOAD`. Some connections per
+//! node, and no value is held: memory is that of what is under way, which is bounded, however large a value is.
 //!
 //! | module | does |
 //! |---|---|
 //! | `inspect` | what the nodes are, and whether they are empty |
-//! | `limits` | lets a node take values of any size |
+//! | `fill` | what is done to one node, from its mark to the last key |
+//! | `limits` | how long a value a node takes, and lets it take a longer one |
 //! | `mark` | marks nodes that are not full yet |
 //! | `join` | makes a cluster of nodes that do not know each other |
 //! | `primary` | gives a file to one server without cluster mode as its primary would |
 //! | `survey` | reads a file once to know what is in it before anything is written |
-//! | `commands` | turns a file into commands |
-//! | `send` | sends them and checks every reply |
+//! | `commands` | turns a file into `RESTORE` commands |
+//! | `parts` | turns values that no `RESTORE` carries into commands for their parts |
+//! | `batch` | commands on their way |
+//! | `send` | gives them to connections |
+//! | `lane` | one connection: sends, and checks every reply |
+//! | `refusal` | what replies mean |
 
+mod batch;
 mod commands;
+mod fill;
 mod inspect;
 mod join;
+mod lane;
 mod limits;
 mod mark;
+mod parts;
 mod primary;
+mod refusal;
 mod send;
 mod survey;
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
 
 use policies::engine::Engine;
 use policies::slot::SlotSet;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::error::{Class, Error, Result};
 use crate::launch::{check_format, rdb_format};
-use crate::redis::{Node, Role, SourceOptions, connect};
+use crate::redis::{Address, Node, SourceOptions, connect};
 use crate::task_failed;
 use mark::Mark;
 pub use mark::Unfinished;
 pub(crate) use mark::key as mark_key;
-use primary::{Fed, Load};
 use send::Sent;
 use survey::Survey;
 
 /// How many nodes are loaded at the same time.
 const LOADED_AT_ONCE: usize = 8;
+/// How many files are read at the same time to know what is in them.
+const SURVEYED_AT_ONCE: usize = 4;
 
 /// How a server without cluster mode is filled.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -208,23 +221,37 @@ async fn surveys(
     progress: &(dyn Fn(LoadProgress) + Send + Sync),
 ) -> Result<Vec<Survey>> {
     progress(LoadProgress::Surveying);
-    let mut surveys: Vec<Survey> = Vec::new();
-    for ((file, node), engine) in files.iter().zip(&target.nodes).zip(&target.engines) {
-        let format = rdb_format(&file.rdb).await?;
-        check_format(engine, format).map_err(|error| error.at(format!("{}: {}", node.address, file.rdb.display())))?;
-        let survey = survey::survey(file.rdb.clone(), file.slots.clone()).await?;
-        if survey.is_marked {
-            let message = format!("{}: its source was a node that a restore had not finished", file.rdb.display());
-            return Err(Error::new(Class::Refused, message)
-                .hint(format!("--exclude '{}*' leaves out the mark of that restore", mark::PREFIX)));
+    let mut todo = files.iter().zip(&target.nodes).zip(&target.engines);
+    let (mut surveys, mut reading) = (Vec::with_capacity(files.len()), VecDeque::new());
+    loop {
+        while reading.len() < SURVEYED_AT_ONCE
+            && let Some(((file, node), engine)) = todo.next()
+        {
+            let (file, address, engine, form) = (file.clone(), node.address.clone(), engine.clone(), target.form);
+            let read = async move { survey_one(file, &address, &engine, form).await };
+            reading.push_back(AbortOnDropHandle::new(tokio::spawn(read)));
         }
-        // a standalone server may get what no command carries
-        if let Some(message) = survey.refused.clone().filter(|_| target.form != Form::Standalone) {
-            return Err(Error::new(Class::Refused, message).hint("restore with --launch or --out instead"));
-        }
-        surveys.push(survey);
+        let Some(first) = reading.pop_front() else { return Ok(surveys) };
+        surveys.push(first.await.map_err(task_failed)??);
     }
-    Ok(surveys)
+}
+
+async fn survey_one(file: ShardFile, address: &Address, engine: &Engine, form: Form) -> Result<Survey> {
+    let format = rdb_format(&file.rdb).await?;
+    check_format(engine, format).map_err(|error| error.at(format!("{address}: {}", file.rdb.display())))?;
+    let survey = survey::survey(file.rdb.clone(), file.slots).await?;
+    if survey.is_marked {
+        let message = format!("{}: its source was a node that a restore had not finished", file.rdb.display());
+        return Err(Error::new(Class::Refused, message)
+            .hint(format!("--exclude '{}*' leaves out the mark of that restore", mark::PREFIX)));
+    }
+    // a standalone server may get what no command carries
+    match survey.refused.clone().filter(|_| form != Form::Standalone) {
+        Some(message) => {
+            Err(Error::new(Class::Refused, message).hint("restore with --launch or --out instead"))
+        }
+        None => Ok(survey),
+    }
 }
 
 pub(crate) fn interrupted() -> Error {
@@ -245,25 +272,6 @@ pub async fn finish(target: &Target, files: &[ShardFile], options: &SourceOption
         mark::remove(&mut client, &mark_key(file.slots.as_ref())).await?;
     }
     Ok(())
-}
-
-/// Marks a node, and empties it if it holds what an earlier restore left; whether it holds all of its keys already.
-async fn prepare(target: &Target, index: usize, file: &ShardFile, options: &SourceOptions) -> Result<bool> {
-    let Some(node) = target.nodes.get(index) else { return Ok(false) };
-    let key = mark_key(file.slots.as_ref());
-    let mut client = connect(&node.address, options).await?;
-    let found = target.marks.get(index).cloned().flatten();
-    if let Some(found) = found {
-        if found.is_sent && found.restore == target.restore && target.unfinished == Unfinished::Resume {
-            return Ok(true);
-        }
-        if node.role == Role::Replica {
-            primary::free(&mut client).await?;
-        }
-        mark::empty(&mut client).await?;
-    }
-    mark::write(&mut client, &key, &target.mark(false)).await?;
-    Ok(false)
 }
 
 fn check_plan(target: &Target, files: &[ShardFile]) -> Result<()> {
@@ -305,7 +313,7 @@ async fn send_all(
             let (target, stop) = (target.clone(), stop.clone());
             tasks.spawn(async move {
                 let place = format!("shard {index}");
-                let keys = fill(&target, (&node, &file), survey, &options, (index, told), &stop).await;
+                let keys = fill::fill(&target, (&node, &file), survey, &options, (index, told), &stop).await;
                 let keys = keys.map_err(|error| error.at(place))?;
                 Ok((index, LoadedNode { host: node.host, port: node.port, slots: file.slots, keys }))
             });
@@ -328,62 +336,4 @@ async fn send_all(
     }
     loaded.sort_by_key(|(index, _)| *index);
     Ok(loaded.into_iter().map(|(_, node)| node).collect())
-}
-
-/// Fills one node, unless it is full already; the number of its keys.
-async fn fill(
-    target: &Target,
-    (node, file): (&Node, &ShardFile),
-    survey: Survey,
-    options: &SourceOptions,
-    (index, told): (usize, tokio::sync::mpsc::Sender<Sent>),
-    stop: &CancellationToken,
-) -> Result<u64> {
-    if stop.is_cancelled() {
-        return Err(interrupted());
-    }
-    if prepare(target, index, file, options).await? {
-        return send::check_keys(node, options, &survey, 0).await;
-    }
-    if target.form == Form::Standalone && target.method != Method::Restore {
-        let load = Load { file: &file.rdb, mark: target.mark(false) };
-        match primary::feed(node, &load, options, &told, stop).await? {
-            Fed::Loaded => {
-                mark_sent(target, node, file, options).await?;
-                return send::check_keys(node, options, &survey, 0).await;
-            }
-            Fed::NotPossible(why) if target.method == Method::Sync => {
-                let message = format!("{}: it cannot be synchronised by us: {why}", node.address);
-                return Err(Error::new(Class::Refused, message)
-                    .hint("leave out --method sync: RESTORE needs no way back to us"));
-            }
-            Fed::NotPossible(why) => {
-                tracing::warn!(node = %node.address, why, "filled by RESTORE: it cannot be synchronised by us");
-            }
-        }
-    }
-    if let Some(message) = survey.refused.clone() {
-        return Err(Error::new(Class::Refused, message).hint("restore with --launch or --out instead"));
-    }
-    let largest = survey.large.iter().map(|(_, length)| *length).max().unwrap_or(0);
-    let mut client = connect(&node.address, options).await?;
-    let before = limits::raise(&mut client, largest).await?;
-    let sent = tokio::select! {
-        sent = send::send(node, file, survey, options, index, told) => sent,
-        () = stop.cancelled() => Err(interrupted()),
-    };
-    // whatever came of it
-    let put_back = limits::put_back(&mut client, before).await;
-    if let (Err(_), Err(left)) = (&sent, &put_back) {
-        tracing::warn!(node = %node.address, error = %left, "its limits may stay raised");
-    }
-    let keys = sent?;
-    put_back?;
-    mark_sent(target, node, file, options).await?;
-    Ok(keys)
-}
-
-async fn mark_sent(target: &Target, node: &Node, file: &ShardFile, options: &SourceOptions) -> Result<()> {
-    let mut client = connect(&node.address, options).await?;
-    mark::write(&mut client, &mark_key(file.slots.as_ref()), &target.mark(true)).await
 }

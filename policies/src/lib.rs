@@ -25,6 +25,7 @@
 //! | [`window`] | when an automated backup may start, and what to do about a window now |
 //! | [`restore`] | what each source shard gives to each target shard, and whether there is room for it |
 //! | [`retention`] | which snapshots are kept and which go, with reasons |
+//! | [`depth`] | how many bytes of commands a server may have before it |
 //! | [`duration`] | lengths of time as people write them |
 
 pub mod access;
@@ -33,6 +34,7 @@ pub mod certificates;
 pub mod claim;
 pub mod copying;
 pub mod cost;
+pub mod depth;
 pub mod duration;
 pub mod engine;
 pub mod garbage;

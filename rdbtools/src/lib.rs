@@ -9,6 +9,7 @@
 //! | [`split`] | any number of RDBs in, any number out, every key in the output that owns its slot |
 //! | [`decode`] | values, whatever encoding they are in: items, members, fields, entries of streams |
 //! | [`content`] | what RDBs hold, to be compared whatever its order and encoding |
+//! | [`commands`] | the commands that make what an RDB holds |
 //! | [`deep`] | what must hold inside values: order, no member twice, streams that belong together |
 //! | [`structure`] | the pieces of a value and what they mean, for sinks that ask for them |
 //! | [`convert`] | one RDB in, the same data out in the format of an older or another engine |
@@ -54,6 +55,7 @@
 #![forbid(unsafe_code)]
 
 mod atom;
+pub mod commands;
 pub mod content;
 pub mod convert;
 pub mod crc64;

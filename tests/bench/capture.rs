@@ -84,7 +84,7 @@ pub(crate) fn sizes(asked: &Asked) {
         let shard_bytes = asked.shard_bytes / part;
         let smaller = Asked { shard_bytes, runs: 1, dir: asked.dir.join(format!("size-{part}")) };
         std::fs::create_dir(&smaller.dir).unwrap();
-        let source = Source::launch(&smaller, 1);
+        let source = Source::launch(&smaller, shapes::Shape::Mixed, 1);
         let mut peaks: Vec<f64> =
             (0..asked.runs).map(|run| snapshot(&smaller, &source, &format!("n{run}")).0.peak_mib).collect();
         peaks.sort_by(f64::total_cmp);
@@ -95,7 +95,7 @@ pub(crate) fn sizes(asked: &Asked) {
 
 /// The latencies of a steady workload on the primary, without a capture and with captures of its replica all the time.
 pub(crate) fn effect(asked: &Asked) {
-    let source = Source::launch(asked, 1);
+    let source = Source::launch(asked, shapes::Shape::Mixed, 1);
     let primary = source.urls()[0].clone();
     let replica = Server::start(&Options::new());
     let port = source.restored["nodes"][0]["port"].to_string();

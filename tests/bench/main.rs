@@ -2,8 +2,8 @@
 //!
 //! `cargo bench -p backupd --bench whole_way` prints the tables of `backupd/docs/performance.md`. `BENCH_MB` is the RDB
 //! of one shard (1000), `BENCH_RUNS` the runs whose median counts (5), `BENCH_DIR` a folder for everything that is
-//! written (the system's folder for temporary files). An argument picks one table: `time`, `memory`, `stages`, `sizes` or
-//! `effect`.
+//! written (the system's folder for temporary files). An argument picks one table: `time`, `memory`, `restore`, `stages`,
+//! `sizes` or `effect`. `BENCH_SHAPES` picks shapes of the table `restore` (`small,mixed`).
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -19,8 +19,9 @@ mod capture;
 #[path = "../it/harness.rs"]
 mod harness;
 mod meter;
+mod restore;
 #[path = "../../rdbtools/benches/throughput/shapes.rs"]
-#[expect(dead_code, reason = "one of its shapes is measured here")]
+#[expect(dead_code, reason = "two of its shapes are measured here")]
 mod shapes;
 
 use std::path::{Path, PathBuf};
@@ -61,6 +62,9 @@ fn main() {
     if is_asked("memory") {
         memory(&asked);
     }
+    if is_asked("restore") {
+        restore::restore(&asked);
+    }
     if is_asked("stages") {
         capture::stages(&asked);
     }
@@ -80,10 +84,10 @@ struct Source {
 }
 
 impl Source {
-    fn launch(asked: &Asked, shards: usize) -> Self {
+    fn launch(asked: &Asked, shape: shapes::Shape, shards: usize) -> Self {
         let file = asked.dir.join("source.rdb");
         let size = (asked.shard_bytes * shards) as u64;
-        shapes::Shape::Mixed.write(size, &mut std::fs::File::create(&file).unwrap()).unwrap();
+        shape.write(size, &mut std::fs::File::create(&file).unwrap()).unwrap();
         let source = Self::launch_from(&asked.dir.join("source"), &["--rdb", file.to_str().unwrap()], shards);
         std::fs::remove_file(&file).unwrap();
         source
@@ -151,7 +155,7 @@ fn snapshot(asked: &Asked, source: &Source, name: &str) -> (Cost, Value) {
 
 /// One shard: wall time and CPU of a snapshot beside the tool that people use today.
 fn time(asked: &Asked) {
-    let source = Source::launch(asked, 1);
+    let source = Source::launch(asked, shapes::Shape::Mixed, 1);
     let mut link = nodes::connect(&source.urls()[0]);
     let port = source.restored["nodes"][0]["port"].to_string();
     let file = asked.dir.join("peer.rdb").display().to_string();
@@ -208,7 +212,7 @@ fn settle(link: &mut redis::Connection) {
 
 /// Three shards together: the peak memory of every step, without and with one large value.
 fn memory(asked: &Asked) {
-    let source = Source::launch(asked, SHARDS);
+    let source = Source::launch(asked, shapes::Shape::Mixed, SHARDS);
     println!("\npeak memory, {SHARDS} shards of {:.0} MB of RDB each", mb(asked.shard_bytes as u64));
     println!("{:<56}{:>12}{:>10}{:>10}", "", "peak MiB", "wall s", "CPU s");
     print_cost("restore --rdb FILE --launch", &source.load);

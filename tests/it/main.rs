@@ -31,6 +31,7 @@ mod redis_capture;
 mod redis_choice;
 mod redis_launch;
 mod redis_nodes;
+mod redis_nodes_large;
 mod redis_sentinel;
 mod redis_server;
 mod redis_stream;

@@ -20,7 +20,7 @@ use crate::harness::server::{Options, Server};
 use crate::redis_server::{fill, options, save_rdb, server};
 
 /// The data of `sources`, split into one file per element of `slots`.
-fn split(sources: &[&Server], slots: &[SlotSet], dir: &Path) -> Vec<ShardFile> {
+pub(crate) fn split(sources: &[&Server], slots: &[SlotSet], dir: &Path) -> Vec<ShardFile> {
     let path = |index: usize| dir.join(format!("target-{index}.rdb"));
     let outputs: Vec<File> = (0..slots.len()).map(|index| File::create(path(index)).unwrap()).collect();
     let inputs: Vec<Vec<u8>> =

@@ -1,10 +1,16 @@
-//! Turns a file into commands.
+//! Turns a file into `RESTORE` commands.
+
+use std::io::Write as _;
 
 use rdbtools::crc64::Crc64;
 use rdbtools::{Key, Sink};
 
+use super::batch::{BATCH_LEN, Made, Of, Piece};
 use super::survey::{Survey, shown};
 use crate::redis::put_command;
+
+/// A piece ends with the command that fills it, which is mostly a short one.
+const PIECE_CAPACITY: usize = BATCH_LEN + BATCH_LEN / 8;
 
 /// Makes commands of what a scanner tells: `SELECT`, `FUNCTION LOAD`, and for each key
 /// `RESTORE key ttl payload ABSTTL`.
@@ -13,72 +19,132 @@ use crate::redis::put_command;
 /// endian) and the CRC-64 of all that: what `DUMP` gives (`createDumpPayload` of the server).
 #[derive(Debug)]
 pub(super) struct Commands {
-    /// Bytes to send.
-    pub(super) out: Vec<u8>,
-    /// For each command that ends within `out`, what a message calls it.
-    pub(super) names: Vec<String>,
     /// Keys left out because their time is over.
     pub(super) skipped: u64,
+    made: Vec<Made>,
+    /// Commands that are not handed over yet.
+    out: Vec<u8>,
+    replies: u64,
+    keys: u64,
     survey: Survey,
     rdb_version: [u8; 2],
     now_unix_ms: i64,
     number: u64,
-    db: u64,
-    name: String,
+    /// The database that the commands in `out` have chosen: each piece may go over another connection.
+    db: Option<u64>,
     state: State,
-    /// What follows the payload in the command of the key that passes.
+    /// The command of the key that passes, before its payload, the payload, and what follows it.
+    head: Vec<u8>,
+    payload: Vec<u8>,
     tail: Vec<u8>,
 }
 
 /// What happens with the value that passes.
 #[derive(Debug)]
 enum State {
-    /// It is left out.
+    /// It is left out here.
     Skip,
     /// It is held, because its length is not known yet; the survey names every large one.
-    Hold { head: Vec<u8>, payload: Vec<u8> },
-    /// Its length is known, so it is passed on.
-    Pass(Box<Crc64>),
+    Hold,
+    /// Its length is known, so it is passed on; a message calls its key so.
+    Pass(Box<Crc64>, String),
 }
 
 impl Commands {
     pub(super) fn new(survey: Survey, now_unix_ms: u64) -> Self {
         Self {
-            out: Vec::new(),
-            names: Vec::new(),
             skipped: 0,
+            made: Vec::new(),
+            out: Vec::with_capacity(PIECE_CAPACITY),
+            replies: 0,
+            keys: 0,
             survey,
             rdb_version: [0; 2],
             now_unix_ms: i64::try_from(now_unix_ms).unwrap_or(i64::MAX),
             number: 0,
-            db: 0,
-            name: String::new(),
+            db: None,
             state: State::Skip,
+            head: Vec::new(),
+            payload: Vec::new(),
             tail: Vec::new(),
         }
     }
 
-    fn command(&mut self, name: String, words: &[&[u8]]) {
-        put_command(&mut self.out, words);
-        self.names.push(name);
+    /// What is ready.
+    pub(super) fn take(&mut self) -> Vec<Made> {
+        std::mem::take(&mut self.made)
     }
-}
 
-/// Options after the payload: the expiry is a moment, and how much the key was used.
-fn options(key: &Key<'_>) -> Vec<Vec<u8>> {
-    let mut options = vec![b"ABSTTL".to_vec()];
-    if let Some(idle_s) = key.idle_s {
-        options.extend([b"IDLETIME".to_vec(), idle_s.to_string().into_bytes()]);
-    } else if let Some(frequency) = key.frequency {
-        options.extend([b"FREQ".to_vec(), frequency.to_string().into_bytes()]);
+    /// The file has ended.
+    pub(super) fn end(&mut self) {
+        self.cut();
     }
-    options
+
+    fn command(&mut self, words: &[&[u8]]) {
+        put_command(&mut self.out, words);
+        self.replies += 1;
+    }
+
+    fn piece(&mut self, of: Of) -> Piece {
+        let bytes = std::mem::replace(&mut self.out, Vec::with_capacity(PIECE_CAPACITY));
+        Piece { bytes, replies: std::mem::take(&mut self.replies), keys: std::mem::take(&mut self.keys), of }
+    }
+
+    /// Hands over the commands that are whole.
+    fn cut(&mut self) {
+        if !self.out.is_empty() {
+            let piece = self.piece(Of::Keys);
+            self.made.push(Made::Whole(piece));
+        }
+        self.db = None;
+    }
+
+    /// Hands over a part of the command of a large value.
+    fn next(&mut self, name: String) {
+        let piece = self.piece(Of::Key(name));
+        self.made.push(Made::Next(piece));
+    }
+
+    fn select(&mut self, db: u64) {
+        if self.survey.has_databases && self.db != Some(db) {
+            self.db = Some(db);
+            self.command(&[b"SELECT", db.to_string().as_bytes()]);
+        }
+    }
+
+    /// The command of a key up to its payload, and what follows that: the expiry is a moment, and how much the key was used.
+    fn begin(&mut self, key: &Key<'_>) {
+        let used = match (key.idle_s, key.frequency) {
+            (Some(idle_s), _) => Some(("IDLETIME", idle_s)),
+            (None, Some(frequency)) => Some(("FREQ", u64::from(frequency))),
+            (None, None) => None,
+        };
+        self.tail.clear();
+        put_word(&mut self.tail, b"ABSTTL");
+        if let Some((option, number)) = used {
+            put_word(&mut self.tail, option.as_bytes());
+            put_word(&mut self.tail, number.to_string().as_bytes());
+        }
+        self.head.clear();
+        let start: &[u8] = if used.is_some() { b"*7\r\n$7\r\nRESTORE\r\n" } else { b"*5\r\n$7\r\nRESTORE\r\n" };
+        self.head.extend_from_slice(start);
+        put_word(&mut self.head, key.name);
+        match key.expires_at_ms {
+            None => self.head.extend_from_slice(b"$1\r\n0\r\n"),
+            Some(at) => put_word(&mut self.head, at.to_string().as_bytes()),
+        }
+    }
 }
 
 fn put_word(out: &mut Vec<u8>, word: &[u8]) {
-    out.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
+    put_length(out, word.len() as u64);
     out.extend_from_slice(word);
     out.extend_from_slice(b"\r\n");
+}
+
+fn put_length(out: &mut Vec<u8>, length: u64) {
+    // writing to a Vec cannot fail
+    let _infallible = write!(out, "${length}\r\n");
 }
 
 impl Sink for Commands {
@@ -87,77 +153,86 @@ impl Sink for Commands {
     }
 
     fn function(&mut self, source: &[u8]) {
-        self.command("a function library".to_owned(), &[b"FUNCTION", b"LOAD", source]);
+        self.command(&[b"FUNCTION", b"LOAD", source]);
     }
 
     fn key(&mut self, key: &Key<'_>) {
         self.number += 1;
-        let large = self.survey.large.pop_front_if(|(number, _)| *number == self.number);
+        let large = self.survey.large.pop_front_if(|large| large.number == self.number);
         self.state = State::Skip;
         // RESTORE takes 0 for "no expiry", so what expired is left out here
         if key.expires_at_ms.is_some_and(|at| at <= self.now_unix_ms) {
             self.skipped += 1;
             return;
         }
-        if key.db != self.db {
-            self.db = key.db;
-            let db = key.db.to_string();
-            self.command(format!("database {db}"), &[b"SELECT", db.as_bytes()]);
-        }
-        self.name = shown(key.name);
-        let options = options(key);
-        self.tail.clear();
-        options.iter().for_each(|option| put_word(&mut self.tail, option));
-        let mut head = format!("*{}\r\n", 4 + options.len()).into_bytes();
-        put_word(&mut head, b"RESTORE");
-        put_word(&mut head, key.name);
-        put_word(&mut head, key.expires_at_ms.unwrap_or(0).to_string().as_bytes());
-        let code = [key.value_type.code()];
-        self.state = match large {
-            None => State::Hold { head, payload: code.to_vec() },
-            Some((_, value_len)) => {
+        match large {
+            None => {
+                self.begin(key);
+                self.payload.clear();
+                self.payload.push(key.value_type.code());
+                self.select(key.db);
+                self.state = State::Hold;
+            }
+            Some(large) if large.in_parts.is_some() => {}
+            Some(large) => {
+                self.cut();
+                self.begin(key);
+                self.select(key.db);
+                let code = [key.value_type.code()];
+                self.out.append(&mut self.head);
                 // type byte, version, checksum
-                head.extend_from_slice(format!("${}\r\n", value_len + 1 + 2 + 8).as_bytes());
-                head.extend_from_slice(&code);
-                self.out.extend_from_slice(&head);
+                put_length(&mut self.out, large.length + 1 + 2 + 8);
+                self.out.extend_from_slice(&code);
                 let mut crc = Crc64::new();
                 crc.update(&code);
-                State::Pass(Box::new(crc))
+                self.state = State::Pass(Box::new(crc), shown(key.name));
             }
-        };
+        }
     }
 
     fn raw(&mut self, bytes: &[u8]) {
         match &mut self.state {
             State::Skip => {}
-            State::Hold { payload, .. } => payload.extend_from_slice(bytes),
-            State::Pass(crc) => {
+            State::Hold => self.payload.extend_from_slice(bytes),
+            State::Pass(crc, name) => {
                 crc.update(bytes);
                 self.out.extend_from_slice(bytes);
+                if self.out.len() >= BATCH_LEN {
+                    let name = name.clone();
+                    self.next(name);
+                }
             }
         }
     }
 
     fn key_end(&mut self, _bytes: u64) {
-        match std::mem::replace(&mut self.state, State::Skip) {
-            State::Skip => return,
-            State::Hold { head, mut payload } => {
-                payload.extend_from_slice(&self.rdb_version);
-                let mut crc = Crc64::new();
-                crc.update(&payload);
-                payload.extend_from_slice(&crc.value().to_le_bytes());
-                self.out.extend_from_slice(&head);
-                put_word(&mut self.out, &payload);
-            }
-            State::Pass(mut crc) => {
-                crc.update(&self.rdb_version);
-                self.out.extend_from_slice(&self.rdb_version);
-                self.out.extend_from_slice(&crc.value().to_le_bytes());
-                self.out.extend_from_slice(b"\r\n");
-            }
+        let state = std::mem::replace(&mut self.state, State::Skip);
+        if matches!(state, State::Skip) {
+            return;
         }
+        self.replies += 1;
+        self.keys += 1;
+        if let State::Pass(mut crc, name) = state {
+            crc.update(&self.rdb_version);
+            self.out.extend_from_slice(&self.rdb_version);
+            self.out.extend_from_slice(&crc.value().to_le_bytes());
+            self.out.extend_from_slice(b"\r\n");
+            self.out.extend_from_slice(&self.tail);
+            self.next(name);
+            self.made.push(Made::End);
+            self.db = None;
+            return;
+        }
+        self.payload.extend_from_slice(&self.rdb_version);
+        let mut crc = Crc64::new();
+        crc.update(&self.payload);
+        self.payload.extend_from_slice(&crc.value().to_le_bytes());
+        self.out.extend_from_slice(&self.head);
+        put_word(&mut self.out, &self.payload);
         self.out.extend_from_slice(&self.tail);
-        self.names.push(std::mem::take(&mut self.name));
+        if self.out.len() >= BATCH_LEN {
+            self.cut();
+        }
     }
 }
 
@@ -167,37 +242,53 @@ mod tests {
 
     use rdbtools::scan::Scanner;
 
+    use super::super::survey::Large;
     use super::*;
 
     /// `db 0: a = "b"`, `db 2: foo = "bar"` with expiry 1000 ms, RDB version 3.
     const FILE: &[u8] =
         b"REDIS0003\xfe\x00\x00\x01a\x01b\xfe\x02\xfc\xe8\x03\x00\x00\x00\x00\x00\x00\x00\x03foo\x03bar\xff";
 
-    fn commands(survey: Survey, now: u64, piece: usize) -> Commands {
+    /// The bytes of all pieces, how many replies there will be, and how many keys were left out.
+    fn commands(survey: Survey, now: u64, piece: usize) -> (String, u64, u64) {
         let mut scanner = Scanner::new(Commands::new(survey, now));
         for piece in FILE.chunks(piece) {
             scanner.feed(piece).unwrap();
         }
-        scanner.finish().unwrap().1
+        let mut commands = scanner.finish().unwrap().1;
+        commands.end();
+        let (mut bytes, mut replies) = (Vec::new(), 0);
+        for made in commands.take() {
+            let (Made::Whole(piece) | Made::Next(piece)) = made else { continue };
+            bytes.extend(piece.bytes);
+            replies += piece.replies;
+        }
+        (bytes.escape_ascii().to_string(), replies, commands.skipped)
+    }
+
+    fn survey() -> Survey {
+        Survey { keys: 2, expires: 1, has_databases: true, ..Survey::default() }
     }
 
     #[test]
     fn a_value_is_the_same_command_whether_it_is_held_or_passed_on() {
-        let held = commands(Survey::default(), 0, 1000);
-        let text = held.out.escape_ascii().to_string();
-        assert!(text.starts_with(r"*5\r\n$7\r\nRESTORE\r\n$1\r\na\r\n$1\r\n0\r\n$13\r\n\x00\x01b\x03\x00"), "{text}");
+        let (text, replies, _) = commands(survey(), 0, 1000);
+        let first = r"*2\r\n$6\r\nSELECT\r\n$1\r\n0\r\n*5\r\n$7\r\nRESTORE\r\n$1\r\na\r\n$1\r\n0\r\n$13\r\n\x00\x01b\x03\x00";
+        assert!(text.starts_with(first), "{text}");
         assert!(text.contains(r"*2\r\n$6\r\nSELECT\r\n$1\r\n2\r\n*5\r\n$7\r\nRESTORE\r\n$3\r\nfoo\r\n$4\r\n1000\r\n"));
-        assert_eq!(held.names, ["`a`", "database 2", "`foo`"]);
-        let large = || Survey { keys: 2, expires: 1, large: VecDeque::from([(1, 2), (2, 4)]), ..Survey::default() };
+        assert_eq!(replies, 4);
+        let large = |number, length| Large { number, length, in_parts: None };
+        let large = || Survey { large: VecDeque::from([large(1, 2), large(2, 4)]), ..survey() };
         for piece in [1, 2, 1000] {
-            assert_eq!(commands(large(), 0, piece).out, held.out);
-            assert_eq!(commands(Survey::default(), 0, piece).out, held.out);
+            assert_eq!(commands(large(), 0, piece), (text.clone(), 4, 0));
+            assert_eq!(commands(survey(), 0, piece), (text.clone(), 4, 0));
         }
     }
 
     #[test]
     fn a_key_whose_time_is_over_is_left_out() {
-        let late = commands(Survey::default(), 1000, 1000);
-        assert_eq!((late.skipped, late.names), (1, vec!["`a`".to_owned()]));
+        let (text, replies, skipped) = commands(survey(), 1000, 1000);
+        assert_eq!((replies, skipped), (2, 1));
+        assert!(!text.contains("foo"));
     }
 }

@@ -1,5 +1,6 @@
-//! The longest argument that a server takes, raised while a longer value is sent.
+//! The longest string and argument that a server takes, raised while a longer one is sent.
 
+use super::survey::Needs;
 use crate::error::{Error, Result};
 use crate::redis::Client;
 
@@ -7,45 +8,57 @@ use crate::redis::Client;
 const SETTINGS: [&str; 2] = ["proto-max-bulk-len", "client-query-buffer-limit"];
 /// What a server has when it does not tell, in bytes: what it has unless it is configured otherwise.
 const DEFAULTS: [u64; 2] = [512 << 20, 1 << 30];
-/// What surrounds a value in its payload, and a payload in its command, but for the name of the key.
-const AROUND_LEN: u64 = 1 << 20;
+
+/// What a server takes; 0: anything.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits([u64; 2]);
+
+impl Limits {
+    /// Asks for them. A server that does not tell us has most likely what all have.
+    pub(super) async fn of(client: &mut Client) -> Self {
+        let mut limits = DEFAULTS;
+        for (limit, setting) in limits.iter_mut().zip(SETTINGS) {
+            let known = client.setting(setting).await.ok().flatten();
+            *limit = known.and_then(|text| text.parse().ok()).unwrap_or(*limit);
+        }
+        Self(limits)
+    }
+
+    /// Each setting that has to be raised, from what it is to what is needed.
+    fn lacking(self, needs: Needs) -> impl Iterator<Item = (&'static str, u64, u64)> {
+        let each = SETTINGS.into_iter().zip(self.0).zip([needs.string, needs.argument]);
+        each.filter(|((_, limit), needed)| *limit > 0 && needed > limit)
+            .map(|((setting, limit), needed)| (setting, limit, needed))
+    }
+
+    /// Whether it takes all of this.
+    pub(super) fn take(self, needs: Needs) -> bool {
+        self.lacking(needs).next().is_none()
+    }
+}
 
 /// Settings as they were.
 #[derive(Debug, Default)]
 pub(super) struct Before(Vec<(&'static str, u64)>);
 
-/// Lets the server take a value of this many bytes.
+/// Lets the server take what is needed.
 ///
 /// # Errors
-/// When the value is longer than the server takes, and it does not let us change that; nothing is changed then.
-pub(super) async fn raise(client: &mut Client, largest: u64) -> Result<Before> {
+/// When that is more than the server takes, and it does not let us change that; nothing is changed then.
+pub(super) async fn raise(client: &mut Client, limits: Limits, needs: Needs) -> Result<Before> {
     let mut before = Before::default();
-    match raise_each(client, largest, &mut before).await {
-        Ok(()) => Ok(before),
-        Err(error) => {
-            if let Err(left) = put_back(client, before).await {
-                tracing::warn!(error = %left, "a limit of the node stays raised");
+    for (setting, limit, needed) in limits.lacking(needs) {
+        match client.change_setting(setting, &needed.to_string()).await {
+            Ok(()) => before.0.push((setting, limit)),
+            Err(error) => {
+                if let Err(left) = put_back(client, before).await {
+                    tracing::warn!(error = %left, "a limit of the node stays raised");
+                }
+                return Err(too_large(error, setting, needed));
             }
-            Err(error)
         }
     }
-}
-
-/// Notes each setting in `before` as soon as it is changed.
-async fn raise_each(client: &mut Client, largest: u64, before: &mut Before) -> Result<()> {
-    for (setting, default) in SETTINGS.into_iter().zip(DEFAULTS) {
-        let needed = largest.saturating_add(AROUND_LEN);
-        // a server that does not tell us has most likely what all have
-        let known = client.setting(setting).await.ok().flatten();
-        let limit = known.and_then(|text| text.parse().ok()).unwrap_or(default);
-        // 0: none
-        if limit > 0 && needed > limit {
-            let set = client.change_setting(setting, &needed.to_string()).await;
-            set.map_err(|error| too_large(error, setting, largest))?;
-            before.0.push((setting, limit));
-        }
-    }
-    Ok(())
+    Ok(before)
 }
 
 /// Sets back what [`raise`] changed.
@@ -56,8 +69,8 @@ pub(super) async fn put_back(client: &mut Client, before: Before) -> Result<()> 
     Ok(())
 }
 
-fn too_large(error: Error, setting: &str, largest: u64) -> Error {
+fn too_large(error: Error, setting: &str, needed: u64) -> Error {
     error
-        .at(format!("a value of {largest} bytes is longer than the node takes"))
-        .hint(format!("set {setting} of the node to more than that, or restore with --launch or --out"))
+        .at(format!("what makes a value is longer than the node takes, which is {needed} bytes"))
+        .hint(format!("set {setting} of the node to that, or restore with --launch or --out"))
 }

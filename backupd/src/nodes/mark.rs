@@ -45,7 +45,12 @@ impl Mark {
 
 /// The key of the mark of a node with these slots; `None`: without cluster mode.
 pub(crate) fn key(slots: Option<&SlotSet>) -> String {
-    let name = |number| format!("{PREFIX}{number}");
+    numbered(PREFIX, slots)
+}
+
+/// A name that begins with `prefix` and ends with a number that puts it into one of these slots; `None`: any.
+pub(super) fn numbered(prefix: &str, slots: Option<&SlotSet>) -> String {
+    let name = |number| format!("{prefix}{number}");
     let belongs = |number: &u32| slots.is_none_or(|slots| slots.contains(key_slot(name(*number).as_bytes())));
     name((0..TRIES_MAX).find(belongs).unwrap_or(u32::from(SLOT_COUNT)))
 }

@@ -1,36 +1,37 @@
-//! Sends the commands of one file to one node and checks every reply.
+//! Sends the commands of one file to one node, over several connections, and checks every reply.
+//!
+//! Whoever makes commands is one thread; its batches go to the connection that has the least before it. How much may be under
+//! way on all of them together is found out while the node works ([`policies::depth`]), within bounds.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::Instant;
 
-use tokio::sync::mpsc;
-use tokio::task::spawn_blocking;
-
+use policies::depth::Depth;
+use rdbtools::decode::Decoder;
 use rdbtools::scan::Scanner;
+use tokio::sync::mpsc;
+use tokio::task::{JoinSet, spawn_blocking};
 
 use super::ShardFile;
+use super::batch::{BATCH_LEN, Batch, Made, Piece};
 use super::commands::Commands;
+use super::lane::{self, Answer};
+use super::parts::Parts;
 use super::survey::{Survey, scan_file};
 use crate::clock;
 use crate::error::{Class, Error, Result};
-use crate::redis::{Incoming, Info, Node, Outgoing, SourceOptions, Wire, connect, refusal};
+use crate::redis::{Info, Node, SourceOptions, Wire, connect};
 use crate::task_failed;
 
-/// Commands are sent when so many bytes of them are ready.
-const BATCH_LEN: usize = 256 * 1024;
+/// Connections to one node: servers read, and encrypt, on more than one thread when asked by more than one client.
+pub(super) const LANES: usize = 4;
 
-/// How many batches may be made but not sent, and again sent but not answered.
-const BATCHES_AHEAD: usize = 2;
+/// Bytes that may be under way to one node, on all connections together.
+const UNDER_WAY_LEAST: u64 = 4 * BATCH_LEN as u64;
+const UNDER_WAY_MOST: u64 = 12 << 20;
 
-/// How long one batch may take to be sent, and one reply to come: a large value is a lot of work for a server.
-const STALL_WAIT: Duration = Duration::from_secs(120);
-
-/// Commands as bytes, with a name for each command that ends within them.
-#[derive(Debug, Default)]
-struct Batch {
-    bytes: Vec<u8>,
-    names: Vec<String>,
-}
+/// Pieces of a series that wait for their connection.
+const PIECES_WAITING: usize = 2;
 
 /// How far a node is.
 #[derive(Debug, Clone, Copy)]
@@ -43,9 +44,6 @@ pub(super) struct Sent {
     pub(super) bytes: u64,
 }
 
-/// Names of commands that were sent together, and their bytes.
-type Names = (Vec<String>, u64);
-
 /// Loads `file` into `node`; the number of keys that it then holds. `told` hears of progress.
 pub(super) async fn send(
     node: &Node,
@@ -55,95 +53,161 @@ pub(super) async fn send(
     shard: usize,
     told: mpsc::Sender<Sent>,
 ) -> Result<u64> {
-    let wire = Wire::connect(&node.address, options).await?;
-    let (outgoing, incoming) = wire.split();
-    let (batches, to_send) = mpsc::channel(BATCHES_AHEAD);
-    let (sent, to_read) = mpsc::channel(BATCHES_AHEAD);
-    let (path, expected) = (file.rdb.clone(), survey.clone());
-    let making = spawn_blocking(move || make(path, survey, &batches));
-    let name = node.address.to_string();
-    let (written, answered) =
-        tokio::join!(write(outgoing, to_send, sent), read(incoming, to_read, &name, (shard, told)));
-    // The maker stops when nobody takes its batches, and sending fails when the server has closed the
-    // connection; so what the server said, then what sending said, is the cause.
+    let lanes = open(node, options).await?;
+    // one batch waits while the next is made
+    let (batches, made) = mpsc::channel(1);
+    let (file, expected) = (file.clone(), survey.clone());
+    let making = spawn_blocking(move || make(&file, survey, &batches));
+    let sent = Dispatch::new(lanes, &node.address.to_string()).run(made, (shard, told)).await;
+    // the maker stops when nobody takes its batches: what a connection said is the cause
     let made = making.await.map_err(task_failed)?;
-    answered?;
-    written?;
-    let skipped = made?;
-    check_keys(node, options, &expected, skipped).await
+    sent?;
+    check_keys(node, options, &expected, made?).await
+}
+
+/// Connects as often as the node lets us, at least once.
+async fn open(node: &Node, options: &SourceOptions) -> Result<Vec<Wire>> {
+    let mut lanes = vec![Wire::connect(&node.address, options).await?];
+    while lanes.len() < LANES {
+        match Wire::connect(&node.address, options).await {
+            Ok(wire) => lanes.push(wire),
+            Err(error) => {
+                tracing::debug!(node = %node.address, %error, "fewer connections than wished for");
+                break;
+            }
+        }
+    }
+    Ok(lanes)
+}
+
+/// Who gives batches to connections.
+struct Dispatch {
+    lanes: Vec<Lane>,
+    running: JoinSet<Result<()>>,
+    answers: mpsc::Receiver<Answer>,
+    depth: Depth,
+    under_way: u64,
+    taken: Sent,
+}
+
+struct Lane {
+    batches: mpsc::UnboundedSender<(Batch, Instant)>,
+    under_way: u64,
+}
+
+impl Dispatch {
+    fn new(wires: Vec<Wire>, node: &str) -> Self {
+        let (answered, answers) = mpsc::channel(LANES);
+        let mut running = JoinSet::new();
+        let mut lanes = Vec::new();
+        for (index, wire) in wires.into_iter().enumerate() {
+            // what is in it is bounded by what may be under way
+            let (batches, given) = mpsc::unbounded_channel();
+            running.spawn(lane::run(index, wire, node.to_owned(), given, answered.clone()));
+            lanes.push(Lane { batches, under_way: 0 });
+        }
+        let depth = Depth::new(UNDER_WAY_LEAST, UNDER_WAY_MOST);
+        Self { lanes, running, answers, depth, under_way: 0, taken: Sent { shard: 0, keys: 0, bytes: 0 } }
+    }
+
+    /// Until every batch was answered, or the first connection failed.
+    async fn run(mut self, mut made: mpsc::Receiver<Batch>, (shard, told): (usize, mpsc::Sender<Sent>)) -> Result<()> {
+        self.taken.shard = shard;
+        loop {
+            tokio::select! {
+                Some(answer) = self.answers.recv() => {
+                    self.answered(answer);
+                    // nobody may be listening for progress any more
+                    told.send(self.taken).await.ok();
+                }
+                batch = made.recv(), if !self.lanes.is_empty() && self.under_way < self.depth.bytes() => match batch {
+                    Some(batch) => self.give(batch),
+                    // they end when they have read the last reply
+                    None => self.lanes.clear(),
+                },
+                Some(ended) = self.running.join_next() => ended.map_err(task_failed)??,
+                else => return Ok(()),
+            }
+        }
+    }
+
+    fn give(&mut self, batch: Batch) {
+        let bytes = counted(&batch);
+        let Some(lane) = self.lanes.iter_mut().min_by_key(|lane| lane.under_way) else { return };
+        lane.under_way += bytes;
+        self.under_way += bytes;
+        // one that has ended is seen by its failure
+        lane.batches.send((batch, Instant::now())).ok();
+    }
+
+    fn answered(&mut self, answer: Answer) {
+        self.taken.keys += answer.keys;
+        self.taken.bytes += answer.bytes;
+        let Some(took) = answer.took else { return };
+        self.under_way = self.under_way.saturating_sub(answer.bytes);
+        if let Some(lane) = self.lanes.get_mut(answer.lane) {
+            lane.under_way = lane.under_way.saturating_sub(answer.bytes);
+        }
+        self.depth.answered(answer.bytes, u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+    }
+}
+
+/// A series is bounded by its own queue and its connection.
+fn counted(batch: &Batch) -> u64 {
+    match batch {
+        Batch::Whole(piece) => piece.bytes.len() as u64,
+        Batch::Series(_) => 0,
+    }
 }
 
 /// Reads the file and makes batches; the number of keys that were left out. Ends early when nobody takes them.
-fn make(path: PathBuf, survey: Survey, batches: &mpsc::Sender<Batch>) -> Result<u64> {
-    let commands = Commands::new(survey, clock::unix_ms(clock::now()));
-    let stopped = || Error::new(Class::Unforeseen, "the sender stopped");
-    let flush = |commands: &mut Commands| {
-        let batch = Batch { bytes: std::mem::take(&mut commands.out), names: std::mem::take(&mut commands.names) };
-        batches.blocking_send(batch).map_err(|_| stopped())
-    };
-    let (_, mut commands) = scan_file(&path, Scanner::new(commands), |scanner| {
-        let commands = scanner.sink_mut();
-        if commands.out.len() >= BATCH_LEN { flush(commands) } else { Ok(()) }
+fn make(file: &ShardFile, survey: Survey, batches: &mpsc::Sender<Batch>) -> Result<u64> {
+    let now = clock::unix_ms(clock::now());
+    let mut outlet = Outlet { batches, series: None };
+    let in_parts = survey.in_parts();
+    let parts = Parts::new(in_parts, survey.has_databases, now)?;
+    let has_parts = parts.has_any();
+    let (_, mut commands) = scan_file(&file.rdb, Scanner::new(Commands::new(survey, now)), |scanner| {
+        scanner.sink_mut().take().into_iter().try_for_each(|made| outlet.put(made))
     })?;
-    flush(&mut commands)?;
+    commands.end();
+    commands.take().into_iter().try_for_each(|made| outlet.put(made))?;
+    if has_parts {
+        let scanner = Scanner::new(Decoder::new(parts));
+        scan_file(&file.rdb, scanner, |scanner| {
+            scanner.sink_mut().values_mut().take().into_iter().try_for_each(|made| outlet.put(made))
+        })?;
+    }
     Ok(commands.skipped)
 }
 
-async fn write(mut outgoing: Outgoing, mut batches: mpsc::Receiver<Batch>, sent: mpsc::Sender<Names>) -> Result<()> {
-    while let Some(batch) = batches.recv().await {
-        // The reader has failed when it does not take the names, and says why.
-        if sent.send((batch.names, batch.bytes.len() as u64)).await.is_err() {
-            return Ok(());
-        }
-        outgoing.write(&batch.bytes, STALL_WAIT).await?;
-    }
-    Ok(())
+/// Where what was made goes.
+struct Outlet<'a> {
+    batches: &'a mpsc::Sender<Batch>,
+    series: Option<mpsc::Sender<Piece>>,
 }
 
-async fn read(
-    mut incoming: Incoming,
-    mut names: mpsc::Receiver<Names>,
-    node: &str,
-    (shard, told): (usize, mpsc::Sender<Sent>),
-) -> Result<()> {
-    let (mut answered, mut taken) = (0, 0);
-    while let Some((names, bytes)) = names.recv().await {
-        for name in names {
-            let line = incoming.line(STALL_WAIT).await?;
-            if let Some(text) = line.strip_prefix('-') {
-                return Err(refused(node, &name, text));
+impl Outlet<'_> {
+    fn put(&mut self, made: Made) -> Result<()> {
+        let stopped = || Error::new(Class::Unforeseen, "the sender stopped");
+        match made {
+            Made::Whole(piece) => self.batches.blocking_send(Batch::Whole(piece)).map_err(|_| stopped()),
+            Made::End => {
+                self.series = None;
+                Ok(())
             }
-            if line.starts_with('$') {
-                // FUNCTION LOAD answers with the name of the library, on a line of its own
-                incoming.line(STALL_WAIT).await?;
+            Made::Next(piece) => {
+                if self.series.is_none() {
+                    let (pieces, given) = mpsc::channel(PIECES_WAITING);
+                    self.batches.blocking_send(Batch::Series(given)).map_err(|_| stopped())?;
+                    self.series = Some(pieces);
+                }
+                match &self.series {
+                    Some(pieces) => pieces.blocking_send(piece).map_err(|_| stopped()),
+                    None => Err(stopped()),
+                }
             }
-            answered += 1;
         }
-        // Nobody may be listening for progress any more.
-        taken += bytes;
-        told.send(Sent { shard, keys: answered, bytes: taken }).await.ok();
-    }
-    Ok(())
-}
-
-/// What an error reply to a command of a restore means.
-fn refused(node: &str, name: &str, reply: &str) -> Error {
-    let message = |what: &str| format!("{node}: {name}: {what} (the server says: {reply})");
-    let code = reply.split_ascii_whitespace().next().unwrap_or("");
-    match code {
-        "BUSYKEY" => Error::new(Class::Refused, message("the key is there already; the node was not left alone")),
-        "OOM" => Error::new(Class::Refused, message("the node is out of memory")).hint("raise its maxmemory"),
-        "READONLY" => Error::new(Class::Refused, message("the node is a replica by now")),
-        "MOVED" | "ASK" | "CROSSSLOT" => Error::new(Class::Refused, message("the node does not serve the key's slot")),
-        _ if reply.contains("payload version or checksum") => {
-            Error::new(Class::Version, message("the node does not take values of this RDB version"))
-                .hint("restore into an engine at least as new as the source's")
-        }
-        _ if reply.contains("Bad data format") => {
-            Error::new(Class::Version, message("the node cannot read the value")).hint("a module may be missing there")
-        }
-        _ if reply.contains("already exists") => Error::new(Class::Refused, message("it is there already")),
-        _ => refusal(node, &format!("RESTORE of {name}"), reply),
     }
 }
 

@@ -18,11 +18,49 @@ use crate::task_failed;
 /// begins with the length of its value.
 pub(super) const HELD_LEN_MAX: u64 = 1 << 20;
 
+/// What surrounds a value in its payload, and a payload in its command, but for the name of the key.
+const AROUND_LEN: u64 = 1 << 20;
+
 /// How many bytes of a file are read at a time.
 const READ_LEN: usize = 256 * 1024;
 
 /// How many bytes of a key's name a message shows.
 const NAME_SHOWN_MAX: usize = 120;
+
+/// A value that is not held.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Large {
+    /// The number of its key, counted from 1.
+    pub(super) number: u64,
+    /// Its bytes in the file.
+    pub(super) length: u64,
+    /// Commands make it, one part after another: what the longest of them asks of the node.
+    pub(super) in_parts: Option<Needs>,
+}
+
+/// What a node has to take, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Needs {
+    /// The longest string: `proto-max-bulk-len`.
+    pub(super) string: u64,
+    /// The longest argument of a command: `client-query-buffer-limit`.
+    pub(super) argument: u64,
+}
+
+impl Needs {
+    /// What both need.
+    pub(super) fn and(self, other: Self) -> Self {
+        Self { string: self.string.max(other.string), argument: self.argument.max(other.argument) }
+    }
+}
+
+impl Large {
+    /// What a node has to take for it.
+    pub(super) fn needs(&self) -> Needs {
+        let payload = self.length.saturating_add(AROUND_LEN);
+        self.in_parts.unwrap_or(Needs { string: payload, argument: payload })
+    }
+}
 
 /// What a file holds, as far as sending it depends on it.
 #[derive(Debug, Clone, Default)]
@@ -31,12 +69,26 @@ pub(super) struct Survey {
     pub(super) keys: u64,
     /// Keys with an expiry.
     pub(super) expires: u64,
-    /// The length of each value above [`HELD_LEN_MAX`], with the number of its key, counted from 1.
-    pub(super) large: VecDeque<(u64, u64)>,
+    /// Some keys are in a database above 0.
+    pub(super) has_databases: bool,
+    /// Each value above [`HELD_LEN_MAX`].
+    pub(super) large: VecDeque<Large>,
     /// It holds the mark of a restore that did not end.
     pub(super) is_marked: bool,
     /// Why no command carries all of it.
     pub(super) refused: Option<String>,
+}
+
+impl Survey {
+    /// What a node has to take for the largest values.
+    pub(super) fn needs(&self) -> Needs {
+        self.large.iter().map(Large::needs).fold(Needs::default(), Needs::and)
+    }
+
+    /// The numbers of the keys whose values commands make.
+    pub(super) fn in_parts(&self) -> VecDeque<u64> {
+        self.large.iter().filter(|large| large.in_parts.is_some()).map(|large| large.number).collect()
+    }
 }
 
 /// Surveys a file; with `slots`, every key must belong to them.
@@ -101,6 +153,7 @@ impl Sink for Surveyor {
         self.survey.keys += 1;
         self.survey.expires += u64::from(key.expires_at_ms.is_some());
         self.value_len = 0;
+        self.survey.has_databases |= key.db != 0;
         self.survey.is_marked |= key.db == 0 && key.name == self.mark.as_bytes();
         if !key.meta.is_empty() {
             self.refuse(format!("key {}: metadata of modules cannot be sent to a running node", shown(key.name)));
@@ -121,7 +174,8 @@ impl Sink for Surveyor {
 
     fn key_end(&mut self, _bytes: u64) {
         if self.value_len > HELD_LEN_MAX {
-            self.survey.large.push_back((self.survey.keys, self.value_len));
+            let (number, length) = (self.survey.keys, self.value_len);
+            self.survey.large.push_back(Large { number, length, in_parts: None });
         }
     }
 }

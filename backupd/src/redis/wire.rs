@@ -32,6 +32,20 @@ const FEW: usize = 64 * 1024;
 /// That pause. What comes meanwhile waits in the socket.
 const GATHERED_FOR: Duration = Duration::from_millis(1);
 
+/// The reply to most commands.
+const OK: &[u8] = b"+OK\r\n";
+
+/// What a server said to a command, as far as whoever sends many of them has to know.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Said {
+    /// It did it.
+    Done,
+    /// It did it, and answered with this number.
+    Number(i64),
+    /// It did not; its words.
+    Refused(String),
+}
+
 /// A connected socket of either kind.
 pub(super) trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Socket for T {}
@@ -218,6 +232,52 @@ impl Incoming {
             }
         }
         Err(lost(&self.node, "nothing but newlines for too long"))
+    }
+
+    /// Takes replies `+OK` that were read already, at most `most`; how many they were.
+    pub(crate) fn take_oks(&mut self, most: u64) -> u64 {
+        let oks = self.input.chunks_exact(OK.len()).take_while(|reply| *reply == OK).count();
+        let oks = oks.min(usize::try_from(most).unwrap_or(usize::MAX));
+        self.input.advance(oks * OK.len());
+        oks as u64
+    }
+
+    /// Reads one reply to its end, whatever it is made of.
+    pub(crate) async fn reply(&mut self, stall: Duration) -> Result<Said> {
+        let (mut left, mut said) = (1u64, None);
+        while left > 0 {
+            left -= 1;
+            let line = self.line(stall).await?;
+            let (kind, text) = line.split_at_checked(1).unwrap_or_default();
+            let number = text.parse().unwrap_or(0i64);
+            match kind {
+                "*" => left = left.saturating_add(u64::try_from(number).unwrap_or(0)),
+                // what is not there is -1
+                "$" if number >= 0 => self.skip(number.unsigned_abs().saturating_add(2), stall).await?,
+                _ => {}
+            }
+            said.get_or_insert_with(|| match kind {
+                "-" => Said::Refused(text.to_owned()),
+                ":" => Said::Number(number),
+                _ => Said::Done,
+            });
+        }
+        Ok(said.unwrap_or(Said::Done))
+    }
+
+    async fn skip(&mut self, mut length: u64, stall: Duration) -> Result<()> {
+        while length > 0 {
+            if self.input.is_empty() {
+                self.input.reserve(LINE_READ_LEN);
+                if receive(&mut self.half, &mut self.input, u64::MAX, stall, &self.node).await? == 0 {
+                    return Err(lost(&self.node, "the server closed the connection"));
+                }
+            }
+            let here = self.input.len().min(usize::try_from(length).unwrap_or(usize::MAX));
+            self.input.advance(here);
+            length = length.saturating_sub(here as u64);
+        }
+        Ok(())
     }
 
     async fn any_line(&mut self, stall: Duration) -> Result<String> {

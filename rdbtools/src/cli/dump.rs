@@ -1,13 +1,12 @@
 //! `dump`: writes everything that a file holds, checking it at the same time.
 
 mod json;
-mod losses;
 mod plain;
-mod resp;
 mod text;
 
 use std::io::{self, BufWriter, StdoutLock, Write};
 
+use rdbtools::commands::{Commands, Output};
 use rdbtools::decode::{Decoder, Values};
 use rdbtools::{ErrorKind, ScanError, Scanner, Sink};
 
@@ -16,12 +15,9 @@ use super::input::{Input, trailing};
 use super::{Dump, DumpFormat, Format, print};
 
 use json::Json;
-use resp::Resp;
 
 /// How much is written at once.
 const WRITE_LEN: usize = 256 << 10;
-/// The most memory that is spent on what commands or objects need before it can be written.
-const HELD_MAX: usize = 16 << 20;
 
 /// The standard output, buffered. A scan cannot carry an error of the system or a refusal, so they are kept here.
 struct Out {
@@ -34,7 +30,9 @@ impl Out {
     fn new() -> Self {
         Self { writer: BufWriter::with_capacity(WRITE_LEN, io::stdout().lock()), failed: None, refusal: None }
     }
+}
 
+impl Output for Out {
     /// Writes, or ends the scan.
     fn put(&mut self, bytes: &[u8]) -> Result<(), ScanError> {
         self.check()?;
@@ -70,11 +68,25 @@ trait Dumper: Values {
     fn losses(&self) -> Vec<String>;
 }
 
+impl Dumper for Commands<Out> {
+    fn close(&mut self) -> Result<(), ScanError> {
+        self.out().check()
+    }
+
+    fn out(&mut self) -> &mut Out {
+        self.out()
+    }
+
+    fn losses(&self) -> Vec<String> {
+        self.losses()
+    }
+}
+
 /// Dumps a file; the exit code.
 pub(super) fn dump(dump: &Dump, format: Format) -> Result<u8, Failure> {
     let losses = match dump.format {
         DumpFormat::Json => run(dump, Json::new(Out::new())),
-        DumpFormat::Resp => run(dump, Resp::new(Out::new(), dump.skip_modules)),
+        DumpFormat::Resp => run(dump, Commands::new(Out::new(), dump.skip_modules)),
         DumpFormat::Plain => plain::dump(&dump.file, Out::new()).map(|()| Vec::new()),
     }?;
     print::losses(&losses, format);
@@ -126,40 +138,6 @@ fn feed<S: Sink>(scanner: &mut Scanner<S>, dump: &Dump) -> Result<Option<ScanErr
             Err(error) => return Ok(Some(error)),
             Ok(used) if used < bytes.len() => return Ok(Some(trailing(scanner.offset()))),
             Ok(_) => {}
-        }
-    }
-}
-
-/// Strings that are needed again or before they can be written, up to [`HELD_MAX`] together.
-#[derive(Debug, Default)]
-struct Held {
-    strings: Vec<Vec<u8>>,
-    length: usize,
-}
-
-impl Held {
-    fn clear(&mut self) {
-        self.strings.clear();
-        self.length = 0;
-    }
-
-    /// Begins another string.
-    fn begin(&mut self, offset: u64, length: u64) -> Result<(), ScanError> {
-        let room = HELD_MAX.saturating_sub(self.length) as u64;
-        if length > room {
-            let message = format!("a member or names of fields of more than {HELD_MAX} bytes cannot be held");
-            return Err(ScanError { offset, kind: ErrorKind::Unsupported, message });
-        }
-        // what counts is what arrives, not what is claimed; the number of strings counts too
-        self.length += size_of::<Vec<u8>>();
-        self.strings.push(Vec::new());
-        Ok(())
-    }
-
-    fn add(&mut self, bytes: &[u8]) {
-        self.length += bytes.len();
-        if let Some(last) = self.strings.last_mut() {
-            last.extend_from_slice(bytes);
         }
     }
 }

@@ -178,6 +178,9 @@ pub(super) fn notes(options: &Options, nodes: Option<&nodes::Target>, shards: &[
         let how = "we act as its primary for one synchronisation, if it can come to us; else it gets RESTORE commands";
         notes.push(format!("{}: {how}", node.address));
     }
+    if nodes.is_some_and(|nodes| !syncs(options, nodes)) {
+        notes.push("values that a node does not take at once are made by commands, one part after another".to_owned());
+    }
     for node in nodes.into_iter().flat_map(|nodes| &nodes.nodes) {
         if node.maxmemory > 0 && node.maxmemory_policy != "noeviction" {
             let (address, policy) = (&node.address, &node.maxmemory_policy);

@@ -1,13 +1,14 @@
 //! JSON: an array with one object per line, for each key, aux field, function library and module's data.
 //! `docs/dump.md` has the whole form.
 
+use rdbtools::commands::{Held, Output};
 use rdbtools::decode::{Part, StreamFacts, Values};
 use rdbtools::structure::{ModuleNumber, Role};
 use rdbtools::{Key, ModuleId, ScanError, Sink};
 use serde_json::json;
 
 use super::text::{Text, string};
-use super::{Dumper, Held, Out};
+use super::{Dumper, Out};
 
 /// What the value that is passing is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,6 +3,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use rdbtools::ScanError;
+use rdbtools::commands::Output;
 use serde_json::{Value, json};
 
 use super::Out;

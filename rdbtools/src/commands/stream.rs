@@ -1,9 +1,9 @@
 //! The commands that make streams, their groups, and what is pending.
 
-use rdbtools::decode::{StreamFacts, StreamId};
-use rdbtools::{ErrorKind, ScanError};
+use crate::decode::{StreamFacts, StreamId};
+use crate::error::{ErrorKind, ScanError};
 
-use super::{Delivery, HELD_MAX, Resp, bulk, command};
+use super::{Commands, Delivery, HELD_MAX, Output, bulk, command};
 
 /// The most pending entries of a group that are held until its consumers come.
 const PENDING_MAX: usize = HELD_MAX / size_of::<Delivery>();
@@ -11,7 +11,7 @@ const PENDING_MAX: usize = HELD_MAX / size_of::<Delivery>();
 /// The most ids of a stream's entries that are held to tell whether a pending entry is still there.
 const LIVE_MAX: usize = HELD_MAX / size_of::<StreamId>();
 
-impl Resp {
+impl<O: Output> Commands<O> {
     pub(super) fn entry(&mut self, id: StreamId, deleted: bool, shared: bool, fields: u64) -> Result<(), ScanError> {
         self.is_discarded = deleted;
         self.next_shared = shared.then_some(0);

@@ -1,14 +1,42 @@
-//! RESP: the commands that make what a file holds, for `redis-cli --pipe` (arrays of bulk strings). They are
-//! those that a server writes when it rewrites its append-only file (`aof.c`).
+//! The commands that make what an RDB holds, as they are sent to a server (arrays of bulk strings). They are those that a
+//! server writes when it rewrites its append-only file (`aof.c`).
+//!
+//! A [`Commands`] stands behind a [`Decoder`](crate::decode::Decoder) and writes to an [`Output`]. Values pass: what has to be
+//! held is bounded, and what cannot be held ends the scan. What no command makes again is refused or counted.
+//!
+//! ```
+//! use rdbtools::commands::{Commands, Output};
+//! use rdbtools::decode::Decoder;
+//! use rdbtools::{ScanError, Scanner};
+//!
+//! struct Text(Vec<u8>);
+//!
+//! impl Output for Text {
+//!     fn put(&mut self, bytes: &[u8]) -> Result<(), ScanError> {
+//!         self.0.extend_from_slice(bytes);
+//!         Ok(())
+//!     }
+//! }
+//!
+//! let mut scanner = Scanner::new(Decoder::new(Commands::new(Text(Vec::new()), false)));
+//! scanner.feed(b"REDIS0003\xfe\x00\x00\x03foo\x03bar\xff")?;
+//! let mut commands = scanner.finish()?.1.into_values();
+//! assert_eq!(commands.out().0, b"*3\r\n$3\r\nSET\r\n$3\r\nfoo\r\n$3\r\nbar\r\n");
+//! # Ok::<(), ScanError>(())
+//! ```
 
+mod held;
+mod losses;
 mod stream;
 
-use rdbtools::decode::{Part, StreamFacts, StreamId, Values};
-use rdbtools::structure::Role;
-use rdbtools::{ErrorKind, Key, ModuleId, ScanError, Sink};
+use crate::decode::{Part, StreamFacts, StreamId, Values};
+use crate::error::{ErrorKind, ScanError};
+use crate::sink::{Key, Sink};
+use crate::structure::Role;
+use crate::value::ModuleId;
 
-use super::losses::Losses;
-use super::{Dumper, HELD_MAX, Held, Out};
+pub use held::{HELD_MAX, Held};
+use losses::Losses;
 
 /// The most arguments of one command that adds elements, and about the most bytes of it. A longer element has a
 /// command of its own, which is written as the element passes.
@@ -26,9 +54,36 @@ enum Passing {
     Written,
 }
 
+/// Where commands go.
+pub trait Output {
+    /// Takes more bytes.
+    ///
+    /// # Errors
+    /// Whatever ends the scan.
+    fn put(&mut self, bytes: &[u8]) -> Result<(), ScanError>;
+
+    /// A command begins: the bytes that follow are its own, and the one before is complete.
+    fn begin_command(&mut self) {}
+
+    /// No command makes what `message` names; `hint` says what can be done about it. The key is left out, unless a scan is to
+    /// end here: then the next [`Self::put`] or [`Self::check`] says so.
+    fn refuse(&mut self, message: String, hint: &str) {
+        let _ = (message, hint);
+    }
+
+    /// Whether the scan goes on.
+    ///
+    /// # Errors
+    /// Whatever ends the scan.
+    fn check(&self) -> Result<(), ScanError> {
+        Ok(())
+    }
+}
+
 /// Writes commands.
-pub(super) struct Resp {
-    out: Out,
+#[derive(Debug)]
+pub struct Commands<O> {
+    out: O,
     skip_modules: bool,
     losses: Losses,
     db: u64,
@@ -63,14 +118,16 @@ fn bulk(out: &mut Vec<u8>, bytes: &[u8]) {
 }
 
 /// Writes a command, or its first arguments where more follow.
-fn command(out: &mut Out, arguments: &[&[u8]], more: u64) -> Result<(), ScanError> {
+fn command(out: &mut impl Output, arguments: &[&[u8]], more: u64) -> Result<(), ScanError> {
+    out.begin_command();
     let mut text = format!("*{}\r\n", arguments.len() as u64 + more).into_bytes();
     arguments.iter().for_each(|argument| bulk(&mut text, argument));
     out.put(&text)
 }
 
-impl Resp {
-    pub(super) fn new(out: Out, skip_modules: bool) -> Self {
+impl<O: Output> Commands<O> {
+    /// Writes to `out`; what belongs to modules is refused, or left out without a word.
+    pub fn new(out: O, skip_modules: bool) -> Self {
         Self {
             out,
             skip_modules,
@@ -94,6 +151,16 @@ impl Resp {
             pending: Vec::new(),
             live: None,
         }
+    }
+
+    /// Where the commands go.
+    pub fn out(&mut self) -> &mut O {
+        &mut self.out
+    }
+
+    /// What could not be written: a line for each kind that occurred, with how often.
+    pub fn losses(&self) -> Vec<String> {
+        self.losses.told()
     }
 
     /// Adds arguments to the command under way.
@@ -226,7 +293,7 @@ impl Resp {
     }
 }
 
-impl Values for Resp {
+impl<O: Output> Values for Commands<O> {
     fn part(&mut self, offset: u64, part: Part<'_>) -> Result<(), ScanError> {
         self.out.check()?;
         match part {
@@ -292,7 +359,7 @@ impl Values for Resp {
     }
 }
 
-impl Sink for Resp {
+impl<O: Output> Sink for Commands<O> {
     fn function(&mut self, source: &[u8]) {
         // an error of the output is kept there
         let _ = command(&mut self.out, &[b"FUNCTION", b"LOAD", source], 0);
@@ -345,19 +412,5 @@ impl Sink for Resp {
             let message = format!("key \"{key}\" belongs to the module {name}: no command makes it");
             self.out.refuse(message, "leave out what modules keep with --skip-modules, or use --format json");
         }
-    }
-}
-
-impl Dumper for Resp {
-    fn close(&mut self) -> Result<(), ScanError> {
-        self.out.check()
-    }
-
-    fn out(&mut self) -> &mut Out {
-        &mut self.out
-    }
-
-    fn losses(&self) -> Vec<String> {
-        self.losses.told()
     }
 }

@@ -1,0 +1,91 @@
+//! What is done to one node: it is marked, gets its keys by the way that it allows, and is counted.
+
+use tokio_util::sync::CancellationToken;
+
+use super::limits::Limits;
+use super::primary::{Fed, Load};
+use super::send::Sent;
+use super::survey::Survey;
+use super::{
+    Form, Method, ShardFile, Target, Unfinished, interrupted, limits, mark, mark_key, parts, primary, send,
+};
+use crate::error::{Class, Error, Result};
+use crate::redis::{Node, Role, SourceOptions, connect};
+
+/// Fills one node, unless it is full already; the number of its keys.
+pub(super) async fn fill(
+    target: &Target,
+    (node, file): (&Node, &ShardFile),
+    survey: Survey,
+    options: &SourceOptions,
+    (index, told): (usize, tokio::sync::mpsc::Sender<Sent>),
+    stop: &CancellationToken,
+) -> Result<u64> {
+    if stop.is_cancelled() {
+        return Err(interrupted());
+    }
+    if prepare(target, index, file, options).await? {
+        return send::check_keys(node, options, &survey, 0).await;
+    }
+    if target.form == Form::Standalone && target.method != Method::Restore {
+        let load = Load { file: &file.rdb, mark: target.mark(false) };
+        match primary::feed(node, &load, options, &told, stop).await? {
+            Fed::Loaded => {
+                mark_sent(target, node, file, options).await?;
+                return send::check_keys(node, options, &survey, 0).await;
+            }
+            Fed::NotPossible(why) if target.method == Method::Sync => {
+                let message = format!("{}: it cannot be synchronised by us: {why}", node.address);
+                return Err(Error::new(Class::Refused, message)
+                    .hint("leave out --method sync: RESTORE needs no way back to us"));
+            }
+            Fed::NotPossible(why) => {
+                tracing::warn!(node = %node.address, why, "filled by RESTORE: it cannot be synchronised by us");
+            }
+        }
+    }
+    if let Some(message) = survey.refused.clone() {
+        return Err(Error::new(Class::Refused, message).hint("restore with --launch or --out instead"));
+    }
+    let mut client = connect(&node.address, options).await?;
+    let limits = Limits::of(&mut client).await;
+    let survey = parts::plan(survey, file.rdb.clone(), limits).await?;
+    let before = limits::raise(&mut client, limits, survey.needs()).await?;
+    let sent = tokio::select! {
+        sent = send::send(node, file, survey, options, index, told) => sent,
+        () = stop.cancelled() => Err(interrupted()),
+    };
+    // whatever came of it
+    let put_back = limits::put_back(&mut client, before).await;
+    if let (Err(_), Err(left)) = (&sent, &put_back) {
+        tracing::warn!(node = %node.address, error = %left, "its limits may stay raised");
+    }
+    let keys = sent?;
+    put_back?;
+    mark_sent(target, node, file, options).await?;
+    Ok(keys)
+}
+
+async fn mark_sent(target: &Target, node: &Node, file: &ShardFile, options: &SourceOptions) -> Result<()> {
+    let mut client = connect(&node.address, options).await?;
+    mark::write(&mut client, &mark_key(file.slots.as_ref()), &target.mark(true)).await
+}
+
+/// Marks a node, and empties it if it holds what an earlier restore left; whether it holds all of its keys already.
+async fn prepare(target: &Target, index: usize, file: &ShardFile, options: &SourceOptions) -> Result<bool> {
+    let Some(node) = target.nodes.get(index) else { return Ok(false) };
+    let key = mark_key(file.slots.as_ref());
+    let mut client = connect(&node.address, options).await?;
+    let found = target.marks.get(index).cloned().flatten();
+    if let Some(found) = found {
+        if found.is_sent && found.restore == target.restore && target.unfinished == Unfinished::Resume {
+            return Ok(true);
+        }
+        if node.role == Role::Replica {
+            primary::free(&mut client).await?;
+        }
+        mark::empty(&mut client).await?;
+    }
+    mark::write(&mut client, &key, &target.mark(false)).await?;
+    Ok(false)
+}
