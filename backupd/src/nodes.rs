@@ -8,6 +8,7 @@
 //! | module | does |
 //! |---|---|
 //! | `inspect` | what the nodes are, and whether they are empty |
+//! | `eviction` | sets aside that a node evicts keys, and puts it back |
 //! | `fill` | what is done to one node, from its mark to the last key |
 //! | `limits` | how long a value a node takes, and lets it take a longer one |
 //! | `mark` | marks nodes that are not full yet |
@@ -23,6 +24,7 @@
 
 mod batch;
 mod commands;
+mod eviction;
 mod fill;
 mod inspect;
 mod join;
@@ -122,8 +124,14 @@ impl Target {
     }
 
     /// What a node says while it is not finished.
-    fn mark(&self, is_sent: bool) -> Mark {
-        Mark { restore: self.restore.clone(), is_sent }
+    fn mark(&self, index: usize, is_sent: bool) -> Mark {
+        Mark { restore: self.restore.clone(), is_sent, eviction: self.eviction(index) }
+    }
+
+    /// How a node evicts keys when no restore fills it, where that is to be set aside.
+    fn eviction(&self, index: usize) -> Option<String> {
+        let found = self.marks.get(index).and_then(Option::as_ref);
+        self.nodes.get(index).and_then(|node| eviction::of(node, found))
     }
 }
 
@@ -262,13 +270,14 @@ pub(crate) fn interrupted() -> Error {
 pub const HALF_FULL: &str = "the nodes may hold a part of the data now, and are marked so: run it again with --resume to \
                              go on, or with --replace to empty them first";
 
-/// Removes the marks: the nodes hold what they should.
+/// Removes the marks: the nodes hold what they should. Nodes that evict keys do so again.
 ///
 /// # Errors
 /// `SourceUnavailable` and `SourceAuth` when a node leaves or refuses us.
 pub async fn finish(target: &Target, files: &[ShardFile], options: &SourceOptions) -> Result<()> {
-    for (node, file) in target.nodes.iter().zip(files) {
+    for (index, (node, file)) in target.nodes.iter().zip(files).enumerate() {
         let mut client = connect(&node.address, options).await?;
+        eviction::put_back(target, index, &mut client).await.map_err(|error| error.at(&node.address))?;
         mark::remove(&mut client, &mark_key(file.slots.as_ref())).await?;
     }
     Ok(())

@@ -55,15 +55,13 @@ fn a_node_that_dies_in_the_middle_is_named_and_the_others_need_not_be_sent_again
 }
 
 #[test]
-fn a_node_that_is_full_or_evicts_is_named_and_has_room_the_next_time() {
+fn a_node_that_is_full_evicts_nothing_is_named_and_has_room_the_next_time() {
     let (source, repo) = (Server::standalone(), Repo::folder());
     // no value is larger than the room that is left
     let fill = "for i = 1, 6000 do redis.call('SET', 'key:' .. i, string.rep(tostring(i), 200)) end";
     source.run(&["EVAL", fill, "0"]);
     repo.create(&source.url(), "one");
-    for (policy, code, word, flag) in
-        [("noeviction", 18, "raise its maxmemory", "--resume"), ("allkeys-random", 17, "evicted", "--replace")]
-    {
+    for policy in ["noeviction", "allkeys-random", "volatile-ttl"] {
         let target = Cluster::start(2, 0);
         let node = &target.shards[1].primary;
         let used: u64 = node.info("used_memory").unwrap().parse().unwrap();
@@ -71,15 +69,25 @@ fn a_node_that_is_full_or_evicts_is_named_and_has_room_the_next_time() {
         node.run(&["CONFIG", "SET", "maxmemory", &(used + (200 << 10)).to_string()]);
         let address = target.shards[0].primary.address();
         let words = ["restore", "one", "--nodes", &address, "--ignore-memory"];
-        repo.run(&words).exits(code).says("shard 1").says(&node.address()).says(word).says(flag);
-        node.run(&["CONFIG", "SET", "maxmemory", "0"]);
-        if policy != "noeviction" {
-            // the mark was evicted too, so nobody but its owner may empty it
-            repo.run(&[&words[..], &[flag]].concat()).exits(18).says(&node.address()).says("FLUSHALL");
-            node.run(&["FLUSHALL"]);
-        }
-        again(&repo, &words, &[flag], &source, &target);
+        // nothing is evicted, the mark neither, until all of it is there
+        repo.run(&words).exits(18).says("shard 1").says(&node.address()).says("raise its maxmemory").says("--resume");
+        assert_eq!(node.info("evicted_keys").as_deref(), Some("0"));
+        let room = (used + (64 << 20)).to_string();
+        node.run(&["CONFIG", "SET", "maxmemory", &room]);
+        again(&repo, &words, &["--resume"], &source, &target);
+        assert_eq!(node.info("maxmemory_policy").as_deref(), Some(policy));
     }
+}
+
+#[test]
+fn a_node_that_would_evict_the_mark_and_lets_nobody_change_that_is_refused() {
+    let (_source, repo) = snapshot(500);
+    let lines = ["maxmemory 1gb", "maxmemory-policy allkeys-lru", "user default on nopass ~* &* +@all -config|set"];
+    let target = Server::start(&lines.iter().fold(Options::new(), |options, line| options.line(*line)));
+    let address = target.address();
+    let words = ["restore", "one", "--nodes", &address, "--method", "restore"];
+    repo.run(&words).exits(18).says(&address).says("allkeys-lru").says("maxmemory-policy");
+    assert_eq!(keys(&target), 1, "the mark alone");
 }
 
 #[test]

@@ -60,15 +60,17 @@ fn a_changed_value_is_found_and_its_node_named() {
     compare(&source.nodes(), &target.nodes()).assert_equal();
 }
 
+/// A node that evicts what expires, and lets nobody change that.
 #[test]
 fn what_a_node_evicts_is_missed() {
     let source = Server::standalone();
     for index in 0..300 {
-        source.run(&["SET", &format!("key:{index}"), &"x".repeat(20_000)]);
+        source.run(&["SET", &format!("key:{index}"), &"x".repeat(20_000), "PXAT", &FAR.to_string()]);
     }
     let repo = Repo::folder();
     repo.create(&source.url(), "one");
-    let target = Server::start(&Options::new().line("maxmemory 4mb").line("maxmemory-policy allkeys-random"));
+    let lines = ["maxmemory 4mb", "maxmemory-policy volatile-random", "user default on nopass ~* &* +@all -config|set"];
+    let target = Server::start(&lines.iter().fold(Options::new(), |options, line| options.line(*line)));
     let outcome = repo.run(&["restore", "one", "--nodes", &target.address(), "--ignore-memory", "--method", "restore"]);
     outcome.exits(17).says(&target.address()).says("evicted").says("maxmemory");
 }

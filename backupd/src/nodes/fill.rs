@@ -7,7 +7,7 @@ use super::primary::{Fed, Load};
 use super::send::Sent;
 use super::survey::Survey;
 use super::{
-    Form, Method, ShardFile, Target, Unfinished, interrupted, limits, mark, mark_key, parts, primary, send,
+    Form, Method, ShardFile, Target, Unfinished, eviction, interrupted, limits, mark, mark_key, parts, primary, send,
 };
 use crate::error::{Class, Error, Result};
 use crate::redis::{Node, Role, SourceOptions, connect};
@@ -28,10 +28,10 @@ pub(super) async fn fill(
         return send::check_keys(node, options, &survey, 0).await;
     }
     if target.form == Form::Standalone && target.method != Method::Restore {
-        let load = Load { file: &file.rdb, mark: target.mark(false) };
+        let load = Load { file: &file.rdb, mark: target.mark(index, false) };
         match primary::feed(node, &load, options, &told, stop).await? {
             Fed::Loaded => {
-                mark_sent(target, node, file, options).await?;
+                mark_sent(target, index, file, options).await?;
                 return send::check_keys(node, options, &survey, 0).await;
             }
             Fed::NotPossible(why) if target.method == Method::Sync => {
@@ -62,13 +62,14 @@ pub(super) async fn fill(
     }
     let keys = sent?;
     put_back?;
-    mark_sent(target, node, file, options).await?;
+    mark_sent(target, index, file, options).await?;
     Ok(keys)
 }
 
-async fn mark_sent(target: &Target, node: &Node, file: &ShardFile, options: &SourceOptions) -> Result<()> {
+async fn mark_sent(target: &Target, index: usize, file: &ShardFile, options: &SourceOptions) -> Result<()> {
+    let Some(node) = target.nodes.get(index) else { return Ok(()) };
     let mut client = connect(&node.address, options).await?;
-    mark::write(&mut client, &mark_key(file.slots.as_ref()), &target.mark(true)).await
+    mark::write(&mut client, &mark_key(file.slots.as_ref()), &target.mark(index, true)).await
 }
 
 /// Marks a node, and empties it if it holds what an earlier restore left; whether it holds all of its keys already.
@@ -79,6 +80,7 @@ async fn prepare(target: &Target, index: usize, file: &ShardFile, options: &Sour
     let found = target.marks.get(index).cloned().flatten();
     if let Some(found) = found {
         if found.is_sent && found.restore == target.restore && target.unfinished == Unfinished::Resume {
+            eviction::set_aside(target, index, &mut client).await?;
             return Ok(true);
         }
         if node.role == Role::Replica {
@@ -86,6 +88,8 @@ async fn prepare(target: &Target, index: usize, file: &ShardFile, options: &Sour
         }
         mark::empty(&mut client).await?;
     }
-    mark::write(&mut client, &key, &target.mark(false)).await?;
+    // the mark says what was set aside, so it comes first
+    mark::write(&mut client, &key, &target.mark(index, false)).await?;
+    eviction::set_aside(target, index, &mut client).await?;
     Ok(false)
 }
