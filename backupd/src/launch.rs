@@ -7,8 +7,10 @@
 
 mod access;
 mod engine;
+mod feed;
 mod folder;
 mod join;
+mod loading;
 mod nodes_conf;
 mod ports;
 mod process;
@@ -20,7 +22,9 @@ use policies::slot::SlotSet;
 
 pub use access::{Access, LaunchTls};
 pub use engine::{check_format, default_program, probe_engine, rdb_format};
+pub use feed::{Growing, has_pipes};
 pub use folder::{UNFINISHED, claim_dir};
+pub use loading::Loading;
 pub use nodes_conf::{PlannedNode, new_node_id, nodes_conf};
 pub use ports::{BUS_OFFSET, are_free};
 pub use started::Started;
@@ -142,20 +146,47 @@ pub async fn launch(plan: LaunchPlan, progress: &(dyn Fn(LaunchProgress) + Sync)
 /// # Errors
 /// As [`launch()`].
 pub async fn start(plan: LaunchPlan, progress: &(dyn Fn(LaunchProgress) + Sync)) -> Result<Started> {
+    let prepared = prepare(plan, true).await?;
+    let dir = prepared.plan.dir.clone();
+    folder::end_staging(&dir);
+    let started = Started::spawn(prepared, progress).map_err(|error| with_logs(error, &dir))?;
+    started.wait_loaded(progress).await
+}
+
+/// As [`start`], for files that are still being written: the primaries load what is there of them.
+///
+/// # Errors
+/// As [`launch()`], and `Refused` where the folder's file system has no pipes.
+pub async fn start_loading(
+    plan: LaunchPlan,
+    files: Vec<Growing>,
+    progress: &(dyn Fn(LaunchProgress) + Sync),
+) -> Result<Loading> {
+    Loading::begin(prepare(plan, false).await?, files, progress)
+}
+
+/// A launch before its first process: its folders are made.
+#[derive(Debug)]
+struct Prepared {
+    plan: LaunchPlan,
+    nodes: Vec<PlannedNode>,
+    folders: Vec<PathBuf>,
+}
+
+/// Makes the folders; the files are whole, or will come through pipes.
+async fn prepare(mut plan: LaunchPlan, is_whole: bool) -> Result<Prepared> {
     folder::check_empty(&plan.dir, true)?;
     check_shape(&plan)?;
     let engine = probe_engine(&plan.engine).await?;
     let ports = ports::reserve(plan.first_port, node_count(&plan), is_cluster(&plan))?;
-    for shard in &plan.shards {
+    for shard in plan.shards.iter().filter(|_| is_whole) {
         let format = rdb_format(&shard.rdb).await?;
         check_format(&engine, format).map_err(|error| error.at(shard.rdb.display()))?;
     }
     let nodes = planned_nodes(&plan, &ports)?;
-    let dir = folder::make(&plan.dir)?;
-    let folders = write_folders(&plan, &dir, &nodes)?;
-    folder::end_staging(&dir);
-    drop(ports);
-    Started::start(plan, nodes, folders, progress).await.map_err(|error| with_logs(error, &dir))
+    plan.dir = folder::make(&plan.dir)?;
+    let folders = write_folders(&plan, &nodes, is_whole)?;
+    Ok(Prepared { plan, nodes, folders })
 }
 
 /// Says where to look, unless the error gives better advice.
@@ -220,8 +251,9 @@ fn planned_nodes(plan: &LaunchPlan, ports: &Ports) -> Result<Vec<PlannedNode>> {
     Ok(nodes)
 }
 
-/// Writes the folder of every node and moves the files; returns the folders in the order of the nodes.
-fn write_folders(plan: &LaunchPlan, dir: &Path, nodes: &[PlannedNode]) -> Result<Vec<PathBuf>> {
+/// Writes the folder of every node, with its file or a pipe; returns the folders in the order of the nodes.
+fn write_folders(plan: &LaunchPlan, nodes: &[PlannedNode], is_whole: bool) -> Result<Vec<PathBuf>> {
+    let dir = &plan.dir;
     let cluster = is_cluster(plan);
     let primary_port = nodes.first().map_or(0, |node| node.port);
     let mut folders = Vec::new();
@@ -242,8 +274,10 @@ fn write_folders(plan: &LaunchPlan, dir: &Path, nodes: &[PlannedNode]) -> Result
             let path = folder.join(name);
             std::fs::write(&path, text).map_err(|error| folder::refused(&path, &error))?;
         }
-        if let Some(shard) = plan.shards.get(index) {
-            folder::move_file(&shard.rdb, &folder.join("dump.rdb"))?;
+        match plan.shards.get(index) {
+            Some(shard) if is_whole => folder::move_file(&shard.rdb, &folder.join(folder::DUMP))?,
+            Some(_) => feed::make_pipe(&folder.join(folder::DUMP))?,
+            None => {}
         }
         folders.push(folder);
     }

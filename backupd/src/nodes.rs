@@ -102,6 +102,8 @@ pub struct Target {
     unfinished: Unfinished,
     /// How a standalone server is filled.
     pub method: Method,
+    /// By how many ms the expiries were moved of what it gets, where they were.
+    pub shift_ms: Option<i64>,
 }
 
 impl Target {
@@ -125,7 +127,15 @@ impl Target {
 
     /// What a node says while it is not finished.
     fn mark(&self, index: usize, is_sent: bool) -> Mark {
-        Mark { restore: self.restore.clone(), is_sent, eviction: self.eviction(index) }
+        let (eviction, shift_ms) = (self.eviction(index), self.shift_ms);
+        Mark { restore: self.restore.clone(), is_sent, eviction, shift_ms }
+    }
+
+    /// By how many ms expiries were moved by the restore that goes on, so that nodes which have all of their keys can keep them.
+    #[must_use]
+    pub fn noted_shift_ms(&self) -> Option<i64> {
+        let own = |mark: &&Mark| self.unfinished == Unfinished::Resume && mark.restore == self.restore;
+        self.marks.iter().flatten().filter(own).find_map(|mark| mark.shift_ms)
     }
 
     /// How a node evicts keys when no restore fills it, where that is to be set aside.
@@ -255,9 +265,7 @@ async fn survey_one(file: ShardFile, address: &Address, engine: &Engine, form: F
     }
     // a standalone server may get what no command carries
     match survey.refused.clone().filter(|_| form != Form::Standalone) {
-        Some(message) => {
-            Err(Error::new(Class::Refused, message).hint("restore with --launch or --out instead"))
-        }
+        Some(message) => Err(Error::new(Class::Refused, message).hint("restore with --launch or --out instead")),
         None => Ok(survey),
     }
 }

@@ -55,4 +55,4 @@ pub use source::{Address, Credentials, SourceOptions, SourceUrl};
 pub use tls::Tls;
 pub use topology::{Mode, Shard, Topology, discover};
 pub use wire::certificate_ends;
-pub(crate) use wire::{Incoming, Outgoing, Wire, put_command};
+pub(crate) use wire::{Incoming, Outgoing, Said, Wire, put_command};

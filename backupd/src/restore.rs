@@ -8,6 +8,7 @@ mod bucket;
 pub mod content;
 mod convert;
 pub mod input;
+mod launching;
 mod mark;
 pub mod plan;
 pub mod split;
@@ -200,7 +201,7 @@ pub async fn plan(options: &Options) -> Result<Plan> {
 /// Runs a restore as [`plan()`] planned it for the same options.
 ///
 /// # Errors
-/// As [`plan()`]; `Verification` and `Key` for the inputs; nothing is started or named unless all inputs were whole.
+/// As [`plan()`]; `Verification` and `Key` for the inputs; nothing serves and no file is named unless all inputs were whole.
 pub async fn run(options: Options, plan: Plan, progress: Arc<Progress>, cancel: CancellationToken) -> Result<Outcome> {
     let Input::Snapshot { repository, opened } = &options.input else {
         return target::run(options, plan, &progress, &cancel).await;

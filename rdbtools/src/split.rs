@@ -95,6 +95,9 @@ pub struct SplitOptions {
     /// The time, in ms since 1970: to count keys that are expired already, which are written all the same,
     /// and to date the outputs.
     pub now_unix_ms: u64,
+    /// The inputs were scanned before and are known to be the same bytes: compressed strings that are at hand pass without
+    /// being looked into.
+    pub scanned_before: bool,
 }
 
 impl SplitOptions {
@@ -102,7 +105,7 @@ impl SplitOptions {
     #[must_use]
     pub const fn new(version: RdbVersion) -> Self {
         let select = Selection { include: Vec::new(), exclude: Vec::new(), families: Vec::new(), slots: None };
-        Self { version, ttl: Ttl::Keep, db: None, select, cluster: true, now_unix_ms: 0 }
+        Self { version, ttl: Ttl::Keep, db: None, select, cluster: true, now_unix_ms: 0, scanned_before: false }
     }
 }
 
@@ -232,7 +235,9 @@ impl<W: Outlet> Splitter<W> {
     pub fn begin_input(&mut self, name: &str) -> Result<(), SplitError> {
         match std::mem::replace(&mut self.state, State::Broken) {
             State::Between(router) => {
-                self.state = State::Within(Box::new(Scanner::new(*router)));
+                let scanner = Scanner::new(*router);
+                let scanner = if self.options.scanned_before { scanner.deferring_compressed() } else { scanner };
+                self.state = State::Within(Box::new(scanner));
                 name.clone_into(&mut self.input);
                 Ok(())
             }

@@ -299,3 +299,24 @@ fn a_failed_write_names_its_output() {
     let error = input.chunks(10_000).find_map(|piece| splitter.feed(piece).err()).unwrap();
     assert!(matches!(error, SplitError::Write { output: 1, .. }), "{error}");
 }
+
+#[test]
+fn what_was_scanned_before_is_not_looked_into_again_but_its_checksum_is() {
+    // a compressed string whose first part claims 32 bytes that are not there
+    let mut input = rdb(V12, |out| {
+        put_select_db(out, 0);
+        out.extend(b"\x00\x01k\xc3\x05\x14\x1fabcd");
+        put_key(out, "other");
+    });
+    let run = |input: &[u8], scanned_before| {
+        let options = SplitOptions { scanned_before, ..SplitOptions::new(V12) };
+        let mut splitter = Splitter::new(vec![SlotSet::full()], vec![Vec::new()], options).unwrap();
+        splitter.begin_input("input").unwrap();
+        splitter.feed(input).and_then(|_| splitter.end_input()).map(|report| report.keys)
+    };
+    assert_eq!(run(&input, true).unwrap(), 2);
+    assert!(matches!(run(&input, false).unwrap_err(), SplitError::Scan { .. }));
+    let end = input.len() - 1;
+    input[end] ^= 1;
+    assert!(matches!(run(&input, true).unwrap_err(), SplitError::Scan { .. }));
+}

@@ -32,7 +32,8 @@ const VALUES: &str = "
 
 /// A node whose limits are 1 and 2 MB, and on which nobody changes a setting.
 fn strict() -> Options {
-    let lines = ["proto-max-bulk-len 1mb", "client-query-buffer-limit 2mb", "user default on nopass ~* &* +@all -config|set"];
+    let lines =
+        ["proto-max-bulk-len 1mb", "client-query-buffer-limit 2mb", "user default on nopass ~* &* +@all -config|set"];
     lines.iter().fold(Options::new(), |options, line| options.line(*line))
 }
 
@@ -97,7 +98,7 @@ async fn fields_that_expire_come_in_parts_and_every_database_gets_its_own() {
             let all = all.unwrap();
             assert_eq!(all.len(), 20_000);
             let mut times = nodes::command(&["HPEXPIRETIME", "h", "FIELDS", "20000"]);
-            all.keys().for_each(|field| drop(times.arg(field)));
+            times.arg(all.keys().collect::<Vec<_>>());
             let values = all.values().map(|value| redis::Value::SimpleString(value.clone())).collect();
             vec![redis::Value::Array(values), times.query(&mut three).unwrap()]
         };

@@ -131,3 +131,44 @@ fn a_node_follows_nobody_and_knows_no_password_of_ours_when_a_restore_is_interru
     assert_eq!(auth, ["masterauth", ""]);
     repo.run(&words).exits(18).says("did not end");
 }
+
+/// What was shifted by a restore that was cut is shifted by as much when it goes on, and what is there stays.
+#[test]
+fn a_restore_that_shifts_expiries_goes_on_with_what_it_has_sent() {
+    const FAR: u64 = 4_102_444_800_000;
+    let source = Server::standalone();
+    let script = "for i = 1, 20000 do redis.call('SET', 'key:' .. i, redis.sha1hex(i), 'PXAT', ARGV[1]) end";
+    source.run(&["EVAL", script, "0", &FAR.to_string()]);
+    let repo = Repo::folder();
+    repo.create(&source.url(), "one");
+    let target = Cluster::start(2, 0);
+    let address = target.shards[0].primary.address();
+    let words = ["restore", "one", "--nodes", &address, "--ttl", "shift"];
+    let is_sent = |server: &Server| {
+        let mark: Vec<String> = nodes::command(&["KEYS", "backupd:*"]).query(&mut server.connect()).unwrap();
+        let text = mark
+            .first()
+            .and_then(|key| nodes::command(&["GET", key]).query::<Option<String>>(&mut server.connect()).ok()?);
+        text.is_some_and(|text| text.contains("\"is_sent\":true"))
+    };
+    // the second node writes nothing for now
+    target.shards[1].primary.run(&["CLIENT", "PAUSE", "600000", "WRITE"]);
+    let mut job = repo.cli.spawn(&repo.args(&words));
+    wait_until("the first node has its keys", || is_sent(&target.shards[0].primary) || !job.running.is_alive());
+    job.running.kill();
+    job.wait(LIMIT);
+    target.shards[1].primary.run(&["CLIENT", "UNPAUSE"]);
+    let restored = |server: &Server| server.info("cmdstat_restore").unwrap().split(',').next().unwrap().to_owned();
+    let before = restored(&target.shards[0].primary);
+    repo.json(&[&words[..], &["--resume"]].concat());
+    assert_eq!(restored(&target.shards[0].primary), before, "it was sent again");
+    let mut found = std::collections::BTreeSet::new();
+    for node in target.nodes() {
+        let mut link = nodes::connect(&node.url);
+        let keys: Vec<String> = nodes::command(&["KEYS", "*"]).query(&mut link).unwrap();
+        for key in keys.iter().take(50) {
+            found.insert(nodes::command(&["PEXPIRETIME", key]).query::<u64>(&mut link).unwrap());
+        }
+    }
+    assert!(found.len() == 1 && found.first().is_some_and(|at| *at > FAR), "{found:?}");
+}

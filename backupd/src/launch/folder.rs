@@ -99,7 +99,7 @@ pub(super) fn redis_conf(conf: &NodeConf<'_>) -> String {
         format!("dir {}", quoted(&dir.to_string_lossy())),
         format!("logfile {}", path(LOG)),
         format!("pidfile {}", path(PID)),
-        "dbfilename dump.rdb".to_owned(),
+        format!("dbfilename {DUMP}"),
         "appendonly no".to_owned(),
     ]);
     if *cluster {
@@ -109,6 +109,8 @@ pub(super) fn redis_conf(conf: &NodeConf<'_>) -> String {
     lines.join("\n") + "\n"
 }
 
+/// The file that a node loads when it starts.
+pub(super) const DUMP: &str = "dump.rdb";
 /// A node's log file.
 pub(super) const LOG: &str = "server.log";
 /// A node's pid file, written by the server.

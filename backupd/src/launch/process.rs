@@ -79,6 +79,14 @@ impl Running {
         Ok(())
     }
 
+    /// Whether all of them still run.
+    ///
+    /// # Errors
+    /// `Unforeseen`, with the end of its log, for one that has ended.
+    pub(super) fn check_alive(&mut self) -> Result<()> {
+        self.processes.iter_mut().try_for_each(Process::check_alive)
+    }
+
     /// Waits until every node has loaded its file, and counts its keys.
     pub(super) async fn wait_loaded(
         &mut self,
@@ -225,15 +233,20 @@ impl Process {
         Ok(Some(info))
     }
 
+    fn check_alive(&mut self) -> Result<()> {
+        match self.child.try_wait() {
+            Ok(Some(status)) => Err(self.failed(&format!("the server ended ({status})"))),
+            _ => Ok(()),
+        }
+    }
+
     /// Runs a command; `None` when the node does not answer (yet).
     pub(super) async fn ask<T: ::redis::FromRedisValue>(
         &mut self,
         name: &str,
         command: &::redis::Cmd,
     ) -> Result<Option<T>> {
-        if let Ok(Some(status)) = self.child.try_wait() {
-            return Err(self.failed(&format!("the server ended ({status})")));
-        }
+        self.check_alive()?;
         let mut client = match self.client.take() {
             Some(client) => client,
             None => {

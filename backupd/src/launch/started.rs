@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use policies::slot::SlotSet;
 
 use super::process::Running;
-use super::{LaunchPlan, LaunchProgress, LaunchedNode, PlannedNode, is_cluster};
+use super::{LaunchPlan, LaunchProgress, LaunchedNode, PlannedNode, Prepared, is_cluster};
 use crate::error::{Class, Error, Result};
 use crate::redis::{Address, Client, Role, SourceOptions};
 
@@ -23,13 +23,9 @@ pub struct Started {
 }
 
 impl Started {
-    /// Starts the primaries and waits until they hold their files.
-    pub(super) async fn start(
-        plan: LaunchPlan,
-        nodes: Vec<PlannedNode>,
-        folders: Vec<PathBuf>,
-        progress: &(dyn Fn(LaunchProgress) + Sync),
-    ) -> Result<Self> {
+    /// Starts the primaries.
+    pub(super) fn spawn(prepared: Prepared, progress: &(dyn Fn(LaunchProgress) + Sync)) -> Result<Self> {
+        let Prepared { plan, nodes, folders } = prepared;
         let options = plan.access.options(nodes.iter().map(|node| node.port));
         let mut running = Running::new(options.clone());
         let count = plan.shards.len();
@@ -37,8 +33,14 @@ impl Started {
             running.start(&plan.engine, folder, node.port)?;
             progress(LaunchProgress::Started { port: node.port });
         }
-        running.wait_loaded(&plan.shards, progress).await?;
         Ok(Self { plan, nodes, folders, running, options })
+    }
+
+    /// Waits until they hold their files.
+    pub(super) async fn wait_loaded(mut self, progress: &(dyn Fn(LaunchProgress) + Sync)) -> Result<Self> {
+        let loaded = self.running.wait_loaded(&self.plan.shards, progress).await;
+        loaded.map_err(|error| super::with_logs(error, &self.plan.dir))?;
+        Ok(self)
     }
 
     /// Lets the first primary save what it holds. Returns the file that it wrote.

@@ -273,7 +273,8 @@ mod tests {
     #[test]
     fn a_value_is_the_same_command_whether_it_is_held_or_passed_on() {
         let (text, replies, _) = commands(survey(), 0, 1000);
-        let first = r"*2\r\n$6\r\nSELECT\r\n$1\r\n0\r\n*5\r\n$7\r\nRESTORE\r\n$1\r\na\r\n$1\r\n0\r\n$13\r\n\x00\x01b\x03\x00";
+        let first =
+            r"*2\r\n$6\r\nSELECT\r\n$1\r\n0\r\n*5\r\n$7\r\nRESTORE\r\n$1\r\na\r\n$1\r\n0\r\n$13\r\n\x00\x01b\x03\x00";
         assert!(text.starts_with(first), "{text}");
         assert!(text.contains(r"*2\r\n$6\r\nSELECT\r\n$1\r\n2\r\n*5\r\n$7\r\nRESTORE\r\n$3\r\nfoo\r\n$4\r\n1000\r\n"));
         assert_eq!(replies, 4);

@@ -67,6 +67,7 @@ fn of(form: Form, nodes: Vec<Node>, slots: Option<Vec<SlotSet>>) -> Result<Targe
         restore: String::new(),
         unfinished: Unfinished::Refuse,
         method: Method::Auto,
+        shift_ms: None,
     })
 }
 
@@ -170,8 +171,7 @@ fn check_empty(target: &Target) -> Result<()> {
                 count => format!(" and {count} libraries of functions"),
             };
             let message = format!("{} is not empty: it holds {} keys{functions}", node.address, node.keys);
-            Err(Error::new(Class::Refused, message)
-                .hint("a restore never mixes with what is there: give empty nodes"))
+            Err(Error::new(Class::Refused, message).hint("a restore never mixes with what is there: give empty nodes"))
         }
     }
 }

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 
 use super::batch::{Batch, Of, Piece};
 use super::refusal::{refused, taken};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::redis::{Incoming, Outgoing, Said, Wire};
 
 /// How long a piece may take to be sent, and a reply to come: a large value is a lot of work for a server.
@@ -39,7 +39,7 @@ pub(super) async fn run(
     lane: usize,
     wire: Wire,
     node: String,
-    mut batches: mpsc::UnboundedReceiver<(Batch, Instant)>,
+    mut batches: mpsc::Receiver<(Batch, Instant)>,
     answers: mpsc::Sender<Answer>,
 ) -> Result<()> {
     let (mut outgoing, incoming) = wire.split();
@@ -55,7 +55,7 @@ pub(super) async fn run(
                 }
             }
         }
-        Ok(())
+        Ok::<_, Error>(())
     };
     let mut reading = std::pin::pin!(read(lane, incoming, to_read, &node, answers));
     tokio::select! {
@@ -65,12 +65,7 @@ pub(super) async fn run(
     }
 }
 
-async fn write(
-    outgoing: &mut Outgoing,
-    sent: &mpsc::Sender<Sent>,
-    piece: Piece,
-    given: Option<Instant>,
-) -> Result<()> {
+async fn write(outgoing: &mut Outgoing, sent: &mpsc::Sender<Sent>, piece: Piece, given: Option<Instant>) -> Result<()> {
     let piece = Arc::new(piece);
     // the reader has failed when it does not take it, and says why
     if sent.send(Sent { piece: Arc::clone(&piece), given }).await.is_err() {

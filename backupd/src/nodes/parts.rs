@@ -25,7 +25,7 @@ use crate::redis::put_command;
 use crate::task_failed;
 
 /// What the name of every value that is not whole begins with; random digits and a number follow.
-pub(super) const PREFIX: &str = "backupd:restore-part:";
+const PREFIX: &str = "backupd:restore-part:";
 /// Random bytes of such names.
 const RANDOM_LEN: usize = 8;
 /// A command is in a server's query buffer with what was read behind it.
@@ -168,7 +168,7 @@ impl Parts {
 
     fn hand_over(&mut self, open: u64, of: Of) {
         let piece = self.out().piece(open, of);
-        if !self.is_rehearsal && !piece.bytes.is_empty() {
+        if !self.is_rehearsal && (piece.replies > 0 || !piece.bytes.is_empty()) {
             self.made.push(Made::Next(piece));
         }
     }

@@ -3,7 +3,6 @@
 //! Whoever makes commands is one thread; its batches go to the connection that has the least before it. How much may be under
 //! way on all of them together is found out while the node works ([`policies::depth`]), within bounds.
 
-use std::path::PathBuf;
 use std::time::Instant;
 
 use policies::depth::Depth;
@@ -29,6 +28,9 @@ pub(super) const LANES: usize = 4;
 /// Bytes that may be under way to one node, on all connections together.
 const UNDER_WAY_LEAST: u64 = 4 * BATCH_LEN as u64;
 const UNDER_WAY_MOST: u64 = 12 << 20;
+
+/// Batches that one connection may have before it, however small they are.
+const BATCHES_GIVEN: usize = 64;
 
 /// Pieces of a series that wait for their connection.
 const PIECES_WAITING: usize = 2;
@@ -91,7 +93,7 @@ struct Dispatch {
 }
 
 struct Lane {
-    batches: mpsc::UnboundedSender<(Batch, Instant)>,
+    batches: mpsc::Sender<(Batch, Instant)>,
     under_way: u64,
 }
 
@@ -101,8 +103,7 @@ impl Dispatch {
         let mut running = JoinSet::new();
         let mut lanes = Vec::new();
         for (index, wire) in wires.into_iter().enumerate() {
-            // what is in it is bounded by what may be under way
-            let (batches, given) = mpsc::unbounded_channel();
+            let (batches, given) = mpsc::channel(BATCHES_GIVEN);
             running.spawn(lane::run(index, wire, node.to_owned(), given, answered.clone()));
             lanes.push(Lane { batches, under_way: 0 });
         }
@@ -120,7 +121,7 @@ impl Dispatch {
                     // nobody may be listening for progress any more
                     told.send(self.taken).await.ok();
                 }
-                batch = made.recv(), if !self.lanes.is_empty() && self.under_way < self.depth.bytes() => match batch {
+                batch = made.recv(), if self.has_room() => match batch {
                     Some(batch) => self.give(batch),
                     // they end when they have read the last reply
                     None => self.lanes.clear(),
@@ -131,13 +132,18 @@ impl Dispatch {
         }
     }
 
+    fn has_room(&self) -> bool {
+        self.under_way < self.depth.bytes() && self.lanes.iter().any(|lane| lane.batches.capacity() > 0)
+    }
+
     fn give(&mut self, batch: Batch) {
         let bytes = counted(&batch);
-        let Some(lane) = self.lanes.iter_mut().min_by_key(|lane| lane.under_way) else { return };
+        let free = self.lanes.iter_mut().filter(|lane| lane.batches.capacity() > 0);
+        let Some(lane) = free.min_by_key(|lane| lane.under_way) else { return };
         lane.under_way += bytes;
         self.under_way += bytes;
         // one that has ended is seen by its failure
-        lane.batches.send((batch, Instant::now())).ok();
+        lane.batches.try_send((batch, Instant::now())).ok();
     }
 
     fn answered(&mut self, answer: Answer) {
@@ -167,7 +173,8 @@ fn make(file: &ShardFile, survey: Survey, batches: &mpsc::Sender<Batch>) -> Resu
     let in_parts = survey.in_parts();
     let parts = Parts::new(in_parts, survey.has_databases, now)?;
     let has_parts = parts.has_any();
-    let (_, mut commands) = scan_file(&file.rdb, Scanner::new(Commands::new(survey, now)), |scanner| {
+    let scanner = Scanner::new(Commands::new(survey, now)).deferring_compressed();
+    let (_, mut commands) = scan_file(&file.rdb, scanner, |scanner| {
         scanner.sink_mut().take().into_iter().try_for_each(|made| outlet.put(made))
     })?;
     commands.end();

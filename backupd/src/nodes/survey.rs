@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use policies::slot::{SlotSet, key_slot};
 use rdbtools::scan::Scanner;
-use rdbtools::{Key, ModuleId, Sink};
+use rdbtools::{ErrorKind, Key, ModuleId, Sink};
 use tokio::task::spawn_blocking;
 
 use super::mark;
@@ -96,7 +96,8 @@ pub(super) async fn survey(path: PathBuf, slots: Option<SlotSet>) -> Result<Surv
     let read = move || {
         let mark = mark::key(slots.as_ref());
         let sink = Surveyor { slots, mark, survey: Survey::default(), value_len: 0 };
-        let (_, sink) = scan_file(&path, Scanner::new(sink), |_| Ok(()))?;
+        // who made the file has scanned what it is made of
+        let (_, sink) = scan_file(&path, Scanner::new(sink).deferring_compressed(), |_| Ok(()))?;
         Ok(sink.survey)
     };
     spawn_blocking(read).await.map_err(task_failed)?
@@ -109,7 +110,10 @@ pub(super) fn scan_file<S: Sink>(
     mut after_piece: impl FnMut(&mut Scanner<S>) -> Result<()>,
 ) -> Result<(rdbtools::Summary, S)> {
     let unreadable = |error: std::io::Error| Error::new(Class::NotFound, format!("{}: {error}", path.display()));
-    let damaged = |error: rdbtools::ScanError| Error::new(Class::Verification, format!("{}: {error}", path.display()));
+    let damaged = |error: rdbtools::ScanError| {
+        let class = if error.kind == ErrorKind::Unsupported { Class::Version } else { Class::Verification };
+        Error::new(class, format!("{}: {error}", path.display()))
+    };
     let mut file = File::open(path).map_err(unreadable)?;
     let mut buffer = vec![0; READ_LEN];
     while !scanner.is_done() {

@@ -41,7 +41,7 @@ impl Mark {
         fs::remove_file(&self.path).map_err(|error| unwritable(&self.path, &error))
     }
 
-    /// Gives up before anything was started: removes what was made, and the mark when nothing else is left, for without
+    /// Gives up before anything has served: removes what was made, and the mark when nothing else is left, for without
     /// it the folder would look like a stranger's. What cannot be removed is a warning: the error of the restore stands.
     pub(super) fn abandon(self) {
         let dir = self.path.parent().unwrap_or(&self.path).to_owned();

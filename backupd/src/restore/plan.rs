@@ -15,8 +15,7 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use super::input::PartInfo;
-use super::{Mode, Options, Target, Ttl, convert, target};
-use crate::clock;
+use super::{Mode, Options, Target, convert, target};
 use crate::error::{Class, Error, Result};
 use crate::launch::{self, probe_engine};
 use crate::nodes;
@@ -217,15 +216,13 @@ impl Plan {
     }
 }
 
-/// The name of a restore of these inputs into these slots. One that shifts expiries has a name of its own each time: a
-/// later one shifts them further, and its keys are not those of an earlier one.
+/// The name of a restore of these inputs into these slots.
 fn id(options: &Options, infos: &[PartInfo], targets: &[SlotSet]) -> String {
     let inputs: Vec<_> = infos.iter().map(|info| (&info.name, info.bytes)).collect();
     let targets: Vec<String> = targets.iter().map(ToString::to_string).collect();
     let (ttl, db, select, drop) = (options.ttl, options.db, &options.select, &options.drop);
     let snapshot = options.input.manifest().map(|manifest| &manifest.snapshot_id);
-    let moment = (ttl == Ttl::Shift).then(clock::now);
-    let all = format!("{snapshot:?} {inputs:?} {targets:?} {ttl:?} {moment:?} {db:?} {select:?} {drop:?}");
+    let all = format!("{snapshot:?} {inputs:?} {targets:?} {ttl:?} {db:?} {select:?} {drop:?}");
     hex::encode(Sha256::digest(all.as_bytes()))
 }
 

@@ -46,11 +46,12 @@ type Files = Splitter<File>;
 pub async fn run(
     options: &Options,
     plan: &Plan,
+    ttl: SplitTtl,
     dir: &Path,
     progress: &Progress,
     cancel: &CancellationToken,
 ) -> Result<(Vec<Made>, Option<Expected>)> {
-    let made = split(options, plan, dir, progress, cancel).await;
+    let made = split(options, plan, ttl, dir, progress, cancel).await;
     if made.is_err() {
         remove(dir, &options.names, plan.shards.len());
     }
@@ -74,13 +75,12 @@ fn remove(dir: &Path, names: &Names, files: usize) {
 async fn split(
     options: &Options,
     plan: &Plan,
+    ttl: SplitTtl,
     dir: &Path,
     progress: &Progress,
     cancel: &CancellationToken,
 ) -> Result<(Vec<Made>, Option<Expected>)> {
     let parts = options.input.parts().await?;
-    // told once: a shift depends on the time
-    let ttl = ttl(options)?;
     let mut splitter = begin(options, plan, ttl, dir)?;
     let mut expected = Expected::begin(options, plan, ttl);
     for (index, (part, info)) in parts.into_iter().enumerate() {
@@ -122,12 +122,15 @@ fn begin(options: &Options, plan: &Plan, ttl: SplitTtl, dir: &Path) -> Result<St
         select: options.select.clone(),
         cluster: plan.is_cluster(),
         now_unix_ms: clock::unix_ms(clock::now()),
+        // a capture scans what it stores, and what is read is what was stored
+        scanned_before: options.input.manifest().is_some(),
     };
     let splitter = Splitter::new(targets, outputs, split_options).map_err(|error| split_error(error, "the plan"))?;
     Ok((splitter, None))
 }
 
-fn ttl(options: &Options) -> Result<SplitTtl> {
+/// What becomes of expiries; to be asked once, because a shift depends on the time.
+pub(super) fn ttl(options: &Options) -> Result<SplitTtl> {
     match (options.ttl, options.input.manifest()) {
         (Ttl::Keep, _) => Ok(SplitTtl::Keep),
         (Ttl::Drop, _) => Ok(SplitTtl::Drop),

@@ -10,18 +10,20 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use rdbtools::convert::Loss;
+use rdbtools::split::Ttl;
 
 use super::bucket;
 use super::content::Expected;
 use super::convert;
+use super::launching;
 use super::mark::{self, Mark};
 use super::plan::refusals::Refusals;
-use super::plan::{Plan, PlannedShard, engine_path};
+use super::plan::{Plan, PlannedShard};
 use super::split::{self, Made, unwritable};
 use super::verify::{self, Loaded, Verified};
 use super::{Names, Options, Outcome, Target};
-use crate::error::{Class, Error, Result};
-use crate::launch::{self, LaunchPlan, LaunchProgress, LaunchedNode, PlannedNode, ShardPlan, nodes_conf};
+use crate::error::Result;
+use crate::launch::{self, PlannedNode, nodes_conf};
 use crate::nodes::{self, LoadProgress, LoadedNode, Method, ShardFile};
 use crate::pipeline::Meter;
 use crate::progress::Progress;
@@ -52,30 +54,32 @@ pub(super) async fn run(
     progress: &Progress,
     cancel: &CancellationToken,
 ) -> Result<Outcome> {
+    let making = Making { ttl: split::ttl(&options)?, progress, cancel };
     match options.target.clone() {
-        Target::Out(dir) => to_files(&options, plan, &dir, progress, cancel).await,
-        Target::Store { store, scratch } => {
-            to_store(&options, plan, &store, scratch.as_deref(), progress, cancel).await
-        }
+        Target::Out(dir) => to_files(&options, plan, &dir, making).await,
+        Target::Store { store, scratch } => to_store(&options, plan, &store, scratch.as_deref(), making).await,
         Target::Launch { .. } => {
-            let launch = launch_plan(&options, &plan)?;
-            to_launch(&options, plan, launch, progress, cancel).await
+            let launch = launching::launch_plan(&options, &plan)?;
+            launching::run(&options, plan, launch, making).await
         }
         Target::Nodes { options: nodes, scratch, method } => {
-            to_nodes(&options, plan, (&nodes, method), scratch.as_deref(), progress, cancel).await
+            to_nodes(&options, plan, (&nodes, method), scratch.as_deref(), making).await
         }
     }
 }
 
-async fn to_files(
-    options: &Options,
-    plan: Plan,
-    dir: &Path,
-    progress: &Progress,
-    cancel: &CancellationToken,
-) -> Result<Outcome> {
+/// What all ways of making files have in common.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Making<'a> {
+    /// What becomes of expiries.
+    pub(super) ttl: Ttl,
+    pub(super) progress: &'a Progress,
+    pub(super) cancel: &'a CancellationToken,
+}
+
+async fn to_files(options: &Options, plan: Plan, dir: &Path, making: Making<'_>) -> Result<Outcome> {
     let mark = Mark::begin(dir, options.unfinished)?;
-    let (made, losses, _) = match make_files(options, &plan, dir, progress, cancel).await {
+    let (made, losses, _) = match make_files(options, &plan, dir, making).await {
         Ok(files) => files,
         Err(error) => {
             mark.abandon();
@@ -95,16 +99,15 @@ async fn to_store(
     plan: Plan,
     store: &Arc<dyn Store>,
     scratch: Option<&Path>,
-    progress: &Progress,
-    cancel: &CancellationToken,
+    making: Making<'_>,
 ) -> Result<Outcome> {
     let names = all_names(options, &plan);
     bucket::check_free(store, &names).await?;
     let folder = scratch_folder(scratch)?;
-    let (made, losses, _) = make_files(options, &plan, folder.path(), progress, cancel).await?;
+    let (made, losses, _) = make_files(options, &plan, folder.path(), making).await?;
     write_companions(folder.path(), &options.names, &plan, &made)?;
-    progress.phase("uploading");
-    bucket::upload(store, folder.path(), &names, progress, cancel).await?;
+    making.progress.phase("uploading");
+    bucket::upload(store, folder.path(), &names, making.progress, making.cancel).await?;
     let base = store.url();
     let base = base.split('?').next().unwrap_or_default().trim_end_matches('/');
     let report = |made: &Made| {
@@ -122,91 +125,15 @@ fn scratch_folder(scratch: Option<&Path>) -> Result<tempfile::TempDir> {
     folder.map_err(|error| unwritable(&base, &error))
 }
 
-/// What is launched; the files of the shards are not made yet.
-fn launch_plan(options: &Options, plan: &Plan) -> Result<LaunchPlan> {
-    let Target::Launch { dir, replicas, port, engine, access } = &options.target else {
-        return Err(Error::new(Class::Unforeseen, "the target is no launch"));
-    };
-    let shards = plan.shards.iter().map(|shard| ShardPlan {
-        slots: shard.slots.clone(),
-        rdb: PathBuf::new(),
-        keys: 0,
-        expires: 0,
-    });
-    Ok(LaunchPlan {
-        dir: dir.clone(),
-        engine: engine_path(options, engine.as_ref(), plan.version),
-        first_port: *port,
-        shards: shards.collect(),
-        replicas: *replicas,
-        settings: Vec::new(),
-        access: access.clone(),
-    })
-}
-
-async fn to_launch(
-    options: &Options,
-    plan: Plan,
-    mut launch: LaunchPlan,
-    progress: &Progress,
-    cancel: &CancellationToken,
-) -> Result<Outcome> {
-    let mark = Mark::begin(&launch.dir, options.unfinished)?;
-    let staging = launch::claim_dir(&launch.dir)?;
-    let files = make_files(options, &plan, &staging, progress, cancel);
-    let (made, losses, expected) = match files.await {
-        Ok(made) => made,
-        Err(error) => {
-            // nothing was started, so the folder becomes what it was
-            mark.abandon();
-            return Err(error);
-        }
-    };
-    for (shard, made) in launch.shards.iter_mut().zip(&made) {
-        shard.rdb.clone_from(&made.path);
-        (shard.keys, shard.expires) = (made.keys, made.expires);
-    }
-    let rows = Rows::default();
-    let shown = |step: LaunchProgress| {
-        if let LaunchProgress::Loading { port, loaded_bytes, total_bytes } = &step {
-            rows.of(progress, &format!("node {port}"), Some(*total_bytes)).passed(*loaded_bytes, 0);
-        }
-        progress.phase(describe(&step));
-    };
-    let launching = async {
-        let started = launch::start(launch, &shown).await?;
-        let verified = match &expected {
-            Some(expected) => Some(verify_started(&started, expected, progress).await?),
-            None => None,
-        };
-        Ok::<_, Error>((started.finish(&shown).await?, verified))
-    };
-    let (nodes, verified) = tokio::select! {
-        launched = launching => launched?,
-        () = cancel.cancelled() => return Err(Error::new(Class::Unforeseen, "interrupted while the cluster was being started")),
-    };
-    mark.end()?;
-    let report = |node: LaunchedNode| NodeReport {
-        host: node.host,
-        port: node.port,
-        role: node.role.as_str().to_owned(),
-        slots: node.slots,
-        keys: node.keys,
-        file: None,
-    };
-    Ok(Outcome { losses, verified, ..outcome(plan, nodes.into_iter().map(report).collect(), &made) })
-}
-
 /// Splits the inputs, and converts the files whose engines do not read them.
-async fn make_files(
+pub(super) async fn make_files(
     options: &Options,
     plan: &Plan,
     dir: &Path,
-    progress: &Progress,
-    cancel: &CancellationToken,
+    Making { ttl, progress, cancel }: Making<'_>,
 ) -> Result<(Vec<Made>, Vec<Loss>, Option<Expected>)> {
     progress.phase("splitting");
-    let (made, mut expected) = split::run(options, plan, dir, progress, cancel).await?;
+    let (made, mut expected) = split::run(options, plan, ttl, dir, progress, cancel).await?;
     if plan.converted_to.iter().any(Option::is_some) {
         progress.phase("converting");
     }
@@ -225,13 +152,16 @@ async fn to_nodes(
     plan: Plan,
     (source, method): (&SourceOptions, Method),
     scratch: Option<&Path>,
-    progress: &Progress,
-    cancel: &CancellationToken,
+    mut making: Making<'_>,
 ) -> Result<Outcome> {
+    let Making { progress, cancel, .. } = making;
     let mut target = nodes::Target::inspect_for(source, plan.id.clone(), options.unfinished).await?;
     target.method = method;
+    // nodes that have all of their keys keep them as they are
+    making.ttl = target.noted_shift_ms().map_or(making.ttl, Ttl::Shift);
+    target.shift_ms = if let Ttl::Shift(by) = making.ttl { Some(by) } else { None };
     let folder = scratch_folder(scratch)?;
-    let (made, losses, expected) = make_files(options, &plan, folder.path(), progress, cancel).await?;
+    let (made, losses, expected) = make_files(options, &plan, folder.path(), making).await?;
     let files: Vec<ShardFile> = plan
         .shards
         .iter()
@@ -266,12 +196,6 @@ async fn to_nodes(
     Ok(Outcome { losses, verified, ..outcome(plan, loaded.into_iter().map(report).collect(), &made) })
 }
 
-async fn verify_started(started: &launch::Started, expected: &Expected, progress: &Progress) -> Result<Verified> {
-    let primaries = started.primaries();
-    let nodes = primaries.iter().map(|(address, slots)| Loaded { address: address.clone(), slots: slots.clone() });
-    started.without_sync_delay(verify::run(expected, nodes.collect(), started.options(), progress)).await
-}
-
 async fn verify_loaded(
     target: &nodes::Target,
     files: &[ShardFile],
@@ -286,10 +210,10 @@ async fn verify_loaded(
 
 /// Rows of progress, made when they are first moved.
 #[derive(Debug, Default)]
-struct Rows(Mutex<HashMap<String, Arc<Meter>>>);
+pub(super) struct Rows(Mutex<HashMap<String, Arc<Meter>>>);
 
 impl Rows {
-    fn of(&self, progress: &Progress, label: &str, total_bytes: Option<u64>) -> Arc<Meter> {
+    pub(super) fn of(&self, progress: &Progress, label: &str, total_bytes: Option<u64>) -> Arc<Meter> {
         let mut rows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(rows.entry(label.to_owned()).or_insert_with(|| progress.row(label, total_bytes)))
     }
@@ -303,20 +227,7 @@ fn describe_load(step: &LoadProgress) -> String {
     }
 }
 
-fn describe(step: &LaunchProgress) -> String {
-    match step {
-        LaunchProgress::Started { port } => format!("node {port} started"),
-        LaunchProgress::Loading { port, loaded_bytes, total_bytes } => {
-            let percent = (loaded_bytes * 100).checked_div(*total_bytes).unwrap_or(0);
-            format!("node {port} loads its file: {percent} %")
-        }
-        LaunchProgress::Loaded { port, keys } => format!("node {port} holds {keys} keys"),
-        LaunchProgress::Joining => "waiting until the cluster is whole".to_owned(),
-        LaunchProgress::Serving => "the cluster serves".to_owned(),
-    }
-}
-
-fn outcome(plan: Plan, nodes: Vec<NodeReport>, made: &[Made]) -> Outcome {
+pub(super) fn outcome(plan: Plan, nodes: Vec<NodeReport>, made: &[Made]) -> Outcome {
     let keys = made.iter().map(|made| made.keys).sum();
     let expired = made.iter().map(|made| made.expired).sum();
     Outcome { plan, nodes, keys, expired, losses: Vec::new(), verified: None }
@@ -345,7 +256,7 @@ pub(super) async fn refusals(options: &Options, plan: &Plan, refusals: &mut Refu
         }
         Target::Launch { dir, .. } => {
             refusals.take(mark::check(dir, options.unfinished));
-            if let Some(launch) = refusals.take(launch_plan(options, plan)) {
+            if let Some(launch) = refusals.take(launching::launch_plan(options, plan)) {
                 launch::refusals(&launch).await.into_iter().for_each(|error| refusals.add(error));
             }
         }

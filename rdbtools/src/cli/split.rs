@@ -79,6 +79,7 @@ fn run(rules: &Rules, targets: &[SlotSet], destination: Destination, format: For
         select: Selection::default(),
         cluster: targets.len() > 1,
         now_unix_ms: super::now_unix_ms(),
+        scanned_before: false,
     };
     let mut outputs = destination.claim()?;
     let (check, left_out) = check(files, rules, outputs.scratch_folder())?.unzip();

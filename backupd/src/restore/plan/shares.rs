@@ -184,7 +184,9 @@ pub(super) fn notes(options: &Options, nodes: Option<&nodes::Target>, shards: &[
     for node in nodes.into_iter().flat_map(|nodes| &nodes.nodes) {
         if node.maxmemory > 0 && node.maxmemory_policy != "noeviction" {
             let (address, policy) = (&node.address, &node.maxmemory_policy);
-            notes.push(format!("{address} evicts keys ({policy}) when it reaches its maxmemory: not while it is filled"));
+            notes.push(format!(
+                "{address} evicts keys ({policy}) when it reaches its maxmemory: not while it is filled"
+            ));
         }
     }
     let modules: Vec<&str> = options.input.manifest().into_iter().flat_map(modules).collect();
