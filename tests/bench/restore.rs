@@ -47,7 +47,11 @@ pub(crate) fn restore(asked: &Asked) {
         let object = &made["shards"][0]["object"];
         let [plain, stored] = ["plain_bytes", "stored_bytes"].map(|name| mb(object[name].as_u64().unwrap()));
         let keys = &made["shards"][0]["rdb"]["keys"];
-        println!("\nshape {}: {plain:.0} MB of RDB, {stored:.0} MB stored, {keys} keys, {} runs", shape.name(), asked.runs);
+        println!(
+            "\nshape {}: {plain:.0} MB of RDB, {stored:.0} MB stored, {keys} keys, {} runs",
+            shape.name(),
+            asked.runs
+        );
         let mut bench = Bench { asked, place: asked.place().to_vec(), rows: Vec::new() };
         bench.launches();
         bench.synchronisation();
@@ -66,7 +70,8 @@ impl Bench<'_> {
 
     fn restore(&self, words: &[&str]) -> (Cost, Value) {
         let place = self.place.iter().map(String::as_str);
-        let words: Vec<&str> = ["restore", "one", "-o", "json"].into_iter().chain(place).chain(words.iter().copied()).collect();
+        let words: Vec<&str> =
+            ["restore", "one", "-o", "json"].into_iter().chain(place).chain(words.iter().copied()).collect();
         let (cost, text) = backupd(&words);
         (cost, serde_json::from_str(&text).unwrap())
     }
@@ -213,7 +218,8 @@ fn pipe(target: &Cluster, files: &[PathBuf]) -> Cost {
     });
     let script = each.collect::<String>() + " wait";
     let cost = measure("sh", &["-c", &script], 0).0;
-    let keys: u64 = target.servers().map(|server| nodes::command(&["DBSIZE"]).query::<u64>(&mut server.connect()).unwrap()).sum();
+    let keys: u64 =
+        target.servers().map(|server| nodes::command(&["DBSIZE"]).query::<u64>(&mut server.connect()).unwrap()).sum();
     assert!(keys > 0);
     cost
 }

@@ -60,7 +60,7 @@ pub(super) async fn run(
         Target::Store { store, scratch } => to_store(&options, plan, &store, scratch.as_deref(), making).await,
         Target::Launch { .. } => {
             let launch = launching::launch_plan(&options, &plan)?;
-            launching::run(&options, plan, launch, making).await
+            Box::pin(launching::run(&options, plan, launch, making)).await
         }
         Target::Nodes { options: nodes, scratch, method } => {
             to_nodes(&options, plan, (&nodes, method), scratch.as_deref(), making).await
