@@ -28,6 +28,8 @@ pub struct Daemon {
     pub jobs_per_repository: u32,
     /// Jobs whose source is on one host at the same time, over all daemons.
     pub jobs_per_host: u32,
+    /// How long a job may take before it is ended as failed; `None` without end.
+    pub job_time_max: Option<Duration>,
     /// How long running jobs may go on when the daemon ends.
     pub stop_wait: Duration,
     /// How long events and ended jobs are kept.
@@ -86,6 +88,7 @@ pub(super) struct DaemonSection {
     jobs: Option<Spanned<u32>>,
     jobs_per_repository: Option<Spanned<u32>>,
     jobs_per_host: Option<Spanned<u32>>,
+    job_time_max: Option<Spanned<String>>,
     stop_wait: Option<Spanned<String>>,
     events_for: Option<Spanned<String>>,
 }
@@ -126,6 +129,8 @@ impl DaemonSection {
             jobs: usize::try_from(count(&self.jobs, jobs)?).unwrap_or(1),
             jobs_per_repository: count(&self.jobs_per_repository, defaults.map(|it| it.jobs_per_repository))?,
             jobs_per_host: count(&self.jobs_per_host, defaults.map(|it| it.jobs_per_host))?,
+            job_time_max: Some(duration(&self.job_time_max, defaults.and_then(|it| it.job_time_max))?)
+                .filter(|time| !time.is_zero()),
             stop_wait: duration(&self.stop_wait, defaults.map(|it| it.stop_wait))?,
             events_for: duration(&self.events_for, defaults.map(|it| it.events_for))?,
         };

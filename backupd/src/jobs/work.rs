@@ -30,6 +30,25 @@ enum Stop {
     Canceled,
     HandBack,
     Lost,
+    Overdue,
+}
+
+/// What stops a job, and remembers the first reason.
+#[derive(Debug, Clone)]
+struct Brake {
+    cancel: CancellationToken,
+    why: Arc<Mutex<Option<Stop>>>,
+}
+
+impl Brake {
+    fn pull(&self, why: Stop) {
+        self.why.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);
+        self.cancel.cancel();
+    }
+
+    fn why(&self) -> Option<Stop> {
+        *self.why.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A job in the hands of a worker.
@@ -79,15 +98,15 @@ pub(super) async fn work(crew: Crew, row: JobRow, hand_back: CancellationToken) 
         progress: Arc::new(Progress::default()),
         cancel: CancellationToken::new(),
     };
-    let stop = Arc::new(Mutex::new(None));
+    let brake = Brake { cancel: held.cancel.clone(), why: Arc::default() };
     let beating = tokio::spawn(beat(
         crew.catalog.clone(),
         worker,
         held.row.clone(),
         Arc::clone(&held.progress),
-        held.cancel.clone(),
-        Arc::clone(&stop),
+        brake.clone(),
         hand_back,
+        held.config.daemon.job_time_max,
     ));
     let began = Instant::now();
     tracing::info!(
@@ -107,7 +126,7 @@ pub(super) async fn work(crew: Crew, row: JobRow, hand_back: CancellationToken) 
         Kind::Keep => Box::pin(keep::run(&mut held)).await,
         Kind::Restore => Box::pin(restore::run(&mut held)).await,
     };
-    let stopped = *stop.lock().unwrap_or_else(PoisonError::into_inner);
+    let stopped = brake.why();
     held.telemetry.job_ended(&held.row, outcome.as_ref().err(), stopped.is_some(), began.elapsed());
     conclude(&held, outcome, stopped).await;
     beating.abort();
@@ -119,20 +138,24 @@ async fn beat(
     worker: Worker,
     row: JobRow,
     progress: Arc<Progress>,
-    cancel: CancellationToken,
-    stop: Arc<Mutex<Option<Stop>>>,
+    brake: Brake,
     hand_back: CancellationToken,
+    job_time_max: Option<Duration>,
 ) {
     let every = (worker.lease / 4).min(BEAT_MAX);
     let mut renewed = Instant::now();
-    let halt = |why: Stop| {
-        stop.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);
-        cancel.cancel();
+    let overdue = async {
+        match job_time_max {
+            Some(time) => tokio::time::sleep(time).await,
+            None => std::future::pending().await,
+        }
     };
+    tokio::pin!(overdue);
     loop {
         tokio::select! {
             () = tokio::time::sleep(every) => {}
-            () = hand_back.cancelled(), if !cancel.is_cancelled() => halt(Stop::HandBack),
+            () = hand_back.cancelled(), if !brake.cancel.is_cancelled() => brake.pull(Stop::HandBack),
+            () = &mut overdue, if !brake.cancel.is_cancelled() => brake.pull(Stop::Overdue),
         }
         let began = Instant::now();
         let beaten = async {
@@ -143,17 +166,17 @@ async fn beat(
             Ok(Ok(is_cancel_wanted)) => {
                 renewed = began;
                 if is_cancel_wanted {
-                    halt(Stop::Canceled);
+                    brake.pull(Stop::Canceled);
                 }
             }
             Ok(Err(error)) if error.class() == Class::Busy && !error.is_retryable() => {
                 tracing::warn!(job = row.job_id, error = %error, "the job is stopped");
-                return halt(Stop::Lost);
+                return brake.pull(Stop::Lost);
             }
             failed => {
                 tracing::warn!(job = row.job_id, failed = ?failed, "no heartbeat could be written");
                 if renewed.elapsed() + every + every > worker.lease {
-                    halt(Stop::Lost);
+                    brake.pull(Stop::Lost);
                 }
             }
         }
@@ -179,6 +202,13 @@ async fn conclude(held: &Held, outcome: Result<Vec<NewEvent>>, stopped: Option<S
         }
         (Err(_), Some(Stop::Canceled)) => (Event::Stopped, Why::default(), Vec::new()),
         (Err(_), Some(Stop::HandBack)) => (Event::HandBack, Why::default(), Vec::new()),
+        (Err(error), Some(Stop::Overdue)) => {
+            let what = format!("the job was ended since it took longer than job_time_max: {}", error.message());
+            let error = Error::new(Class::Unforeseen, what)
+                .hint("see what held it up; [daemon] job_time_max says how long jobs may take");
+            tracing::warn!(job = held.row.job_id, error = %error, "the job failed");
+            (Event::Fail { retryable: false }, Why::from(&error), Vec::new())
+        }
         (Err(error), None) => {
             tracing::warn!(job = held.row.job_id, class = error.class().code(), error = %error, "the job failed");
             (Event::Fail { retryable: error.is_retryable() }, Why::from(&error), Vec::new())

@@ -235,3 +235,18 @@ fn clusters_are_read_as_their_section_says() {
     assert_eq!(other["method"], "stream-disk");
     fleet.cli.run(&["snapshot", "create", "c0", "--no-wait", "--method", "stream"]).exits(2).says("--no-wait");
 }
+
+#[test]
+fn a_job_that_takes_too_long_fails_and_leaves_nothing() {
+    let fleet = Fleet::new(1, &sqlite(), &format!("{SHORT}job_time_max = \"3s\"\n"), off());
+    let daemon = fleet.daemon();
+    fleet.servers[0].pause();
+    let failed = fleet.wait_job(&fleet.ask("c0", "one"), &["failed", "succeeded"]);
+    assert_eq!(failed["state"], "failed", "{failed}");
+    assert!(failed["reason"].as_str().unwrap().contains("job_time_max"), "{failed}");
+    fleet.servers[0].resume();
+    let next = fleet.wait_job(&fleet.ask("c0", "one"), &["failed", "succeeded"]);
+    assert_eq!(next["state"], "succeeded", "the name is free, and other jobs are done: {next}");
+    daemon.running.signal("TERM");
+    daemon.wait(LIMIT).ok();
+}
