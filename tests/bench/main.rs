@@ -3,7 +3,7 @@
 //! `cargo bench -p backupd --bench whole_way` prints the tables of `backupd/docs/performance.md`. `BENCH_MB` is the RDB
 //! of one shard (1000), `BENCH_RUNS` the runs whose median counts (5), `BENCH_DIR` a folder for everything that is
 //! written (the system's folder for temporary files). An argument picks one table: `time`, `memory`, `restore`, `stages`,
-//! `sizes` or `effect`. `BENCH_SHAPES` picks shapes of the table `restore` (`small,mixed`).
+//! `levels`, `sizes` or `effect`. `BENCH_SHAPES` picks shapes of the table `restore` (`small,mixed`).
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -18,10 +18,11 @@
 mod capture;
 #[path = "../it/harness.rs"]
 mod harness;
+mod levels;
 mod meter;
 mod restore;
 #[path = "../../rdbtools/benches/throughput/shapes.rs"]
-#[expect(dead_code, reason = "two of its shapes are measured here")]
+#[expect(dead_code, reason = "one of its shapes is not measured here")]
 mod shapes;
 
 use std::path::{Path, PathBuf};
@@ -67,6 +68,9 @@ fn main() {
     }
     if is_asked("stages") {
         capture::stages(&asked);
+    }
+    if is_asked("levels") {
+        levels::levels(&asked);
     }
     if is_asked("sizes") {
         capture::sizes(&asked);
