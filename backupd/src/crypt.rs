@@ -6,6 +6,7 @@
 pub mod keyring;
 pub mod kms;
 pub mod master;
+pub mod pair;
 pub mod wrap;
 
 use hkdf::Hkdf;

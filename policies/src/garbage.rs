@@ -99,10 +99,10 @@ pub fn kind_of(file: &str) -> Option<Kind> {
     }
 }
 
-/// Whether a part of a name is the id of a master key: `k-…` of a key file, or the ARN of a key of KMS with `.` for `:` and `/`.
+/// Whether a part of a name is the id of a master key: `k-…` of a key file, `x-…` of a key pair, or the ARN of a key of KMS with `.` for `:` and `/`.
 fn is_key_id(text: &str) -> bool {
     match text.split('.').collect::<Vec<_>>().as_slice() {
-        [id] => id.starts_with("k-") && is_word(id),
+        [id] => (id.starts_with("k-") || id.starts_with("x-")) && is_word(id),
         ["arn", words @ ..] => words.len() == 6 && words.iter().all(|word| is_word(word)),
         _ => false,
     }
@@ -158,6 +158,7 @@ mod tests {
             ("shard-0000-1.bkd".to_owned(), Kind::Shard),
             ("shard-12345-12.bkd".to_owned(), Kind::Shard),
             ("wrap-k-0011223344556677.json".to_owned(), Kind::Wrap),
+            ("wrap-x-0011223344556677.json".to_owned(), Kind::Wrap),
             ("wrap-arn.aws.kms.eu-west-1.111122223333.key.1234abcd-12ab.json".to_owned(), Kind::Wrap),
             (format!("fact-tombstone-{ID}.json"), Kind::Fact),
             (format!("lease-{ID}-000001.json"), Kind::Lease),

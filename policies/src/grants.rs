@@ -29,6 +29,18 @@ pub enum Principal {
     CanonicalId(String),
 }
 
+impl Principal {
+    /// Its ARN: for an account that of all it allows; a canonical id has none.
+    #[must_use]
+    pub fn arn(&self) -> Option<String> {
+        match self {
+            Self::Account(id) => Some(format!("arn:aws:iam::{id}:root")),
+            Self::Arn(arn) => Some(arn.clone()),
+            Self::CanonicalId(_) => None,
+        }
+    }
+}
+
 /// What may be read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -119,9 +131,8 @@ impl Grant {
         let objects: Vec<String> =
             std::iter::once(&marker).chain(&folders).map(|key| format!("{bucket}/{key}")).collect();
         let principal = match &self.principal {
-            Principal::Account(id) => json!({"AWS": format!("arn:aws:iam::{id}:root")}),
-            Principal::Arn(arn) => json!({"AWS": arn}),
             Principal::CanonicalId(id) => json!({"CanonicalUser": id}),
+            known => json!({"AWS": known.arn()}),
         };
         let statement = |part: &str, action: &str, resource: Value| {
             json!({

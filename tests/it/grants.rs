@@ -1,6 +1,12 @@
 //! Grants: another account of the S3 server reads what it was granted, with its own credentials and its own key, and nothing else.
 
+use std::sync::Arc;
+
 use aws_sdk_s3::Client;
+use aws_sdk_s3::config::Credentials;
+use backupd::crypt::keyring::Keyring;
+use backupd::repository::Keys;
+use backupd::store::{RepositoryUrl, S3Store, Store};
 use serde_json::Value;
 
 use crate::fixture::{Launched, Repo};
@@ -10,15 +16,17 @@ use crate::harness::compare::compare;
 use crate::harness::keyspace::Keyspace;
 use crate::harness::nodes;
 use crate::harness::s3::{Bucket, block_on};
+use crate::harness::server::Server;
+use crate::retention::{automated_into, verdicts};
 
 /// The other account of the S3 server.
-const OTHER: &str = "RGW22222222222222222";
+pub(crate) const OTHER: &str = "RGW22222222222222222";
 /// Of somebody else, with spaces and an order that no writer of ours would choose.
 const FOREIGN: &str = r#" { "Version" : "2012-10-17",
   "Statement" : [ {"Sid": "theirs",  "Effect":"Deny", "Principal": {"AWS": "arn:aws:iam::RGW22222222222222222:root"},
     "Action": "s3:DeleteObject", "Resource": "arn:aws:s3:::BUCKET/some/*" } ] }"#;
 
-fn policy(bucket: &Bucket) -> Option<String> {
+pub(crate) fn policy(bucket: &Bucket) -> Option<String> {
     let read = block_on(bucket.client().get_bucket_policy().bucket(&bucket.name).send());
     read.ok().and_then(|answer| answer.policy().map(str::to_owned))
 }
@@ -69,7 +77,7 @@ fn is_list_refused(bucket: &Bucket, other: &Client, prefix: &str) -> bool {
 }
 
 /// A bucket of the other account.
-fn own_bucket(like: &Bucket) -> Bucket {
+pub(crate) fn own_bucket(like: &Bucket) -> Bucket {
     let mut own = like.clone();
     own.name = format!("{}-theirs", like.name);
     (own.access_key, own.secret_key) = ("AK2".to_owned(), "SK2".to_owned());
@@ -154,9 +162,20 @@ fn another_account_restores_and_copies_the_granted_snapshot_and_nothing_else() {
     assert_ne!(wider, now);
     block_on(bucket.client().put_bucket_policy().bucket(&bucket.name).policy(&wider).send()).unwrap();
     assert_eq!(state_of(&repo, &id), Some("changed".into()));
+    let warned = || {
+        let report = repo.json(&["check", "--source", &cluster.url()]);
+        let findings = report["clusters"][0]["findings"].as_array().unwrap().clone();
+        findings.iter().any(|finding| finding["message"].as_str().unwrap().contains(id.as_str().unwrap()))
+    };
+    assert!(warned(), "check tells of what was changed");
     block_on(bucket.client().put_bucket_policy().bucket(&bucket.name).policy(&foreign).send()).unwrap();
     assert_eq!(state_of(&repo, &id), Some("not_in_policy".into()));
+    assert!(warned());
     block_on(bucket.client().put_bucket_policy().bucket(&bucket.name).policy(&now).send()).unwrap();
+    assert!(!warned(), "and not of what is in force");
+    // it is not deleted by mistake
+    repo.run(&["snapshot", "delete", "granted"]).exits(18).says(&format!("grant revoke {}", id.as_str().unwrap()));
+    repo.json(&["snapshot", "verify", "granted"]);
 
     let wraps = || bucket.list(&folder).iter().filter(|(key, _)| key.contains("/wrap-")).count();
     assert_eq!(wraps(), 2);
@@ -200,4 +219,37 @@ fn grants_of_a_cluster_are_for_later_snapshots_too_and_what_is_unsafe_is_refused
     let folder = Repo::folder();
     folder.create(&cluster.url(), "one");
     folder.run(&["grant", "add", "one", "--account", OTHER]).exits(18).says("no bucket");
+}
+
+#[test]
+fn a_granted_snapshot_outlives_retention_and_goes_only_by_force() {
+    let server = Server::standalone();
+    Keyspace::new(84, 50).load(&server.nodes());
+    let repo = Repo::bucket("grants-kept");
+    let bucket = repo.bucket.as_ref().unwrap();
+    let keys = Keys::Keyring(Keyring::read(&repo.path("keys.json")).unwrap());
+    let RepositoryUrl::Bucket(url) = repo.url.parse().unwrap() else { panic!("{} is no bucket", repo.url) };
+    let credentials = Credentials::new(&bucket.access_key, &bucket.secret_key, None, None, "tests");
+    let store: Arc<dyn Store> = Arc::new(block_on(S3Store::open(&url, Some(credentials))).unwrap());
+    for name in ["a1", "a2", "a3"] {
+        automated_into(Arc::clone(&store), keys.clone(), ("default", &server), name);
+    }
+    let id = repo.json(&["grant", "add", "a1", "--account", OTHER])["grant_id"].as_str().unwrap().to_owned();
+    let plan = verdicts(&repo.json(&["retention", "plan", "--keep-last", "1"]));
+    let of = |name: &str| plan.iter().find(|(of, ..)| of == name).unwrap();
+    let (_, verdict, reasons) = of("a1");
+    assert!(verdict == "keep" && reasons.contains(&"granted".to_owned()), "{verdict} {reasons:?}");
+    assert_eq!(of("a2").1, "mark");
+    for _ in 0..2 {
+        repo.json(&["retention", "apply", "--keep-last", "1", "--grace", "0s"]);
+    }
+    assert_eq!(repo.list().into_iter().map(|(name, _)| name).collect::<Vec<_>>(), ["a1", "a3"]);
+
+    repo.run(&["snapshot", "delete", "a1"]).exits(18).says(&id);
+    repo.json(&["snapshot", "delete", "a1", "--force"]);
+    assert_eq!(repo.list().len(), 1);
+    // what is left of the grant is seen, and taken back
+    assert_eq!(state_of(&repo, &id.as_str().into()), Some("policy_only".into()));
+    repo.json(&["grant", "revoke", &id]);
+    assert_eq!(policy(bucket), None);
 }

@@ -1,6 +1,7 @@
 //! What is kept stays, whoever deletes and whenever.
 
 use backupd::error::Class;
+use backupd::repository::removal::Despite;
 use backupd::store::LocalStore;
 
 use crate::dying::Dying;
@@ -34,7 +35,7 @@ fn a_kept_snapshot_is_refused_before_anything_is_written_and_one_that_is_kept_me
     let before = repo.files();
     // the first write would be its end
     let dying = Dying::after(LocalStore::new(&repo.root()), 0);
-    let error = block_on(async { open(dying.clone()).await.delete("one", false).await.unwrap_err() });
+    let error = block_on(async { open(dying.clone()).await.delete("one", Despite::default()).await.unwrap_err() });
     assert_eq!((error.class(), dying.is_dead()), (Class::Refused, false));
     assert_eq!(repo.files(), before);
     repo.json(&["snapshot", "keep", "one", "--release"]);
@@ -44,7 +45,7 @@ fn a_kept_snapshot_is_refused_before_anything_is_written_and_one_that_is_kept_me
     let meanwhile = Dying::never(store, "fact-tombstone-", move |repository| async move {
         repository.keep(&one, true, None).await.unwrap_err();
     });
-    let error = block_on(async { open(meanwhile).await.delete("one", false).await.unwrap_err() });
+    let error = block_on(async { open(meanwhile).await.delete("one", Despite::default()).await.unwrap_err() });
     assert_eq!(error.class(), Class::Refused, "{error}");
     repo.json(&["snapshot", "verify", "one", "--no-record"]);
     assert!(!names(&repo).iter().any(|name| name.contains("fact-tombstone-")), "nobody is kept from reading it");

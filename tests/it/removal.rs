@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use backupd::error::Class;
 use backupd::repository::gc::GUARD;
+use backupd::repository::removal::Despite;
 use backupd::repository::{Place, Repository};
 use backupd::store::{LocalStore, Store};
 
@@ -134,7 +135,7 @@ fn a_deletion_that_dies_at_any_write_leaves_a_whole_snapshot_or_garbage() {
         repo.create(&server.url(), "one");
         repo.create(&server.url(), "other");
         let dying = Dying::after(LocalStore::new(&repo.root()), writes);
-        let deleted = block_on(async { open(dying.clone()).await.delete("one", false).await });
+        let deleted = block_on(async { open(dying.clone()).await.delete("one", Despite::default()).await });
         if !dying.is_dead() {
             deleted.unwrap();
             break;
@@ -180,7 +181,7 @@ fn a_name_is_free_once_the_manifest_is_gone_however_young_the_claim_and_alive_it
         repo.create(&server.url(), "one");
         revive(&repo, "one");
         let dying = Dying::after(LocalStore::new(&repo.root()), writes);
-        let deleted = block_on(async { open(dying.clone()).await.delete("one", false).await });
+        let deleted = block_on(async { open(dying.clone()).await.delete("one", Despite::default()).await });
         assert_eq!(deleted.is_err(), dying.is_dead());
         repo.create(&server.url(), "one");
         repo.json(&["snapshot", "verify", "one"]);
@@ -295,7 +296,7 @@ fn a_reader_steps_back_from_a_snapshot_that_is_being_deleted() {
     block_on(async {
         // dies right after its tombstone; its process, which is this one, is still there
         let dying = Dying::after(LocalStore::new(&repo.root()), 1);
-        open(dying).await.delete("one", false).await.unwrap_err();
+        open(dying).await.delete("one", Despite::default()).await.unwrap_err();
         let repository = open(Arc::new(LocalStore::new(&repo.root()))).await;
         let error = repository.lease(&place, "restore").await.unwrap_err();
         assert_eq!((error.class(), error.is_retryable()), (Class::Busy, true), "{error}");

@@ -42,7 +42,11 @@ fn automated(repo: &Repo, server: &Server, name: &str) {
     automated_in(&repo.root(), keys, ("default", server), name);
 }
 
-pub(crate) fn automated_in(root: &Path, keys: Keys, (cluster, server): (&str, &Server), name: &str) {
+pub(crate) fn automated_in(root: &Path, keys: Keys, of: (&str, &Server), name: &str) {
+    automated_into(Arc::new(LocalStore::new(root)), keys, of, name);
+}
+
+pub(crate) fn automated_into(store: Arc<dyn Store>, keys: Keys, (cluster, server): (&str, &Server), name: &str) {
     let options = create::Options {
         name: name.to_owned(),
         cluster: cluster.to_owned(),
@@ -58,7 +62,6 @@ pub(crate) fn automated_in(root: &Path, keys: Keys, (cluster, server): (&str, &S
         level: 1,
         tags: BTreeMap::new(),
     };
-    let store = Arc::new(LocalStore::new(root));
     block_on(create::create(store, options, Arc::new(Progress::default()), CancellationToken::new())).unwrap();
 }
 

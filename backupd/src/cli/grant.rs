@@ -1,6 +1,6 @@
 //! `backupd grant …`
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use clap::{Args, Subcommand};
 use policies::grants::Principal;
@@ -10,6 +10,7 @@ use super::ledger::Ledger;
 use super::output::{Output, table};
 use super::reach::{Context, RepositoryArgs};
 use crate::crypt::keyring::Keyring;
+use crate::crypt::kms::Kms;
 use crate::crypt::master::Master;
 use crate::error::Result;
 use crate::repository::grant::{Standing, State, Subject};
@@ -42,13 +43,20 @@ pub struct AddArgs {
     #[arg(required_unless_present = "cluster")]
     snapshot: Option<String>,
     /// All snapshots of this cluster, now and later. Whoever reads them needs the key file.
-    #[arg(long, value_name = "CLUSTER", conflicts_with_all = ["snapshot", "key"])]
+    #[arg(long, value_name = "CLUSTER", conflicts_with_all = ["snapshot", "key", "grantee_kms_key"])]
     cluster: Option<String>,
     #[command(flatten)]
     who: Who,
-    /// A key file of theirs: its active key opens the snapshot as well, so that ours is not given away.
-    #[arg(long, value_name = "FILE")]
-    key: Option<PathBuf>,
+    /// A key of theirs that opens the snapshot as well, so that ours is not given away: a public key (x25519:…, see `backupd key public`),
+    /// or a key file, of which the active key is taken.
+    #[arg(long, value_name = "KEY")]
+    key: Option<String>,
+    /// Or their key of AWS KMS, by its ARN, with which we may encrypt.
+    #[arg(long, value_name = "ARN", conflicts_with = "key")]
+    grantee_kms_key: Option<String>,
+    /// Where their KMS is.
+    #[arg(long, value_name = "URL", requires = "grantee_kms_key")]
+    grantee_kms_endpoint: Option<String>,
     #[command(flatten)]
     repository: RepositoryArgs,
 }
@@ -68,6 +76,21 @@ pub struct Who {
     canonical_id: Option<String>,
 }
 
+impl AddArgs {
+    /// The key of theirs.
+    async fn theirs(&self) -> Result<Option<Master>> {
+        Ok(match (&self.key, &self.grantee_kms_key) {
+            (Some(key), _) if key.starts_with("x25519:") => Some(Master::Public(key.parse()?)),
+            (Some(file), _) => Some(Master::File(Keyring::read(Path::new(file))?.active()?.clone())),
+            (None, Some(key)) => {
+                let kms = Kms::new(key, self.grantee_kms_endpoint.as_deref())?;
+                Some(Master::Kms(kms.key().await?.clone()))
+            }
+            (None, None) => None,
+        })
+    }
+}
+
 impl Who {
     fn principal(self) -> Principal {
         let account = self.account.map(Principal::Account);
@@ -85,14 +108,16 @@ pub async fn run(command: Command, context: &Context, output: Output) -> Result<
     match command {
         Command::Add(args) => add(*args, context, output).await,
         Command::List { repository } => {
-            let standing = repository.reach(context)?.repository().await?.grants().await?;
+            let reached = repository.reach(context)?;
+            let standing = reached.repository().await?.grants(&reached.keys, None).await?;
             output.result(&json!({"grants": standing}), |_| list_text(&standing))
         }
         Command::Revoke { id, repository } => {
             let reached = repository.reach(context)?;
             let repository = reached.repository().await?;
             let ledger = Ledger::lenient(reached.catalog.as_ref()).await;
-            let snapshot = ledger.around("grant.revoke", &id, "", repository.revoke_grant(&id)).await?;
+            let snapshot =
+                ledger.around("grant.revoke", &id, "", Box::pin(repository.revoke_grant(&id, &reached.keys))).await?;
             output.result(&json!({"grant_id": id, "snapshot": snapshot, "revoked": true}), |_| {
                 format!("grant {id} is taken back: what was read by it before cannot be taken back")
             })
@@ -103,8 +128,7 @@ pub async fn run(command: Command, context: &Context, output: Output) -> Result<
 async fn add(args: AddArgs, context: &Context, output: Output) -> Result<()> {
     let reached = args.repository.reach(context)?;
     let repository = reached.repository().await?;
-    let theirs = args.key.as_deref().map(Keyring::read).transpose()?;
-    let theirs = theirs.as_ref().map(Keyring::active).transpose()?.cloned().map(Master::File);
+    let theirs = args.theirs().await?;
     let (subject, name) = match (args.snapshot, args.cluster) {
         (_, Some(cluster)) => (Subject::Cluster(cluster.clone()), format!("cluster {cluster}")),
         (snapshot, None) => {
@@ -118,9 +142,10 @@ async fn add(args: AddArgs, context: &Context, output: Output) -> Result<()> {
     let given = repository.grant(&subject, principal, theirs.as_ref(), &reached.keys);
     let standing = ledger.around("grant.add", &name, &format!("to {whom}"), Box::pin(given)).await?;
     output.result(&standing, |standing| {
-        let key = match &standing.key_id {
-            Some(key_id) => format!("their key {key_id} opens it"),
-            None => "it is readable to them as it is: where it is encrypted they need a key of ours".to_owned(),
+        let key = match (&standing.key_id, &standing.kms_key) {
+            (Some(key_id), _) => format!("their key {key_id} opens it"),
+            (None, Some(kms_key)) => format!("they may open it with {kms_key}"),
+            (None, None) => "it is readable to them as it is: where it is encrypted they need a key of ours".to_owned(),
         };
         format!("grant {}: {whom} may read {name}; {key}", standing.grant_id)
     })
@@ -144,6 +169,8 @@ fn list_text(standing: &[Standing]) -> String {
             State::Changed => "changed by others",
             State::NotInPolicy => "not in the policy",
             State::PolicyOnly => "in the policy only",
+            State::NotInKms => "not in KMS",
+            State::KmsOnly => "in KMS only",
         };
         // of what only the policy knows, what it says
         let told =
@@ -152,9 +179,9 @@ fn list_text(standing: &[Standing]) -> String {
             one.grant_id.clone(),
             one.snapshot.clone().or_else(|| told("Resource")).unwrap_or_default(),
             one.principal.as_ref().map(who_text).or_else(|| told("Principal")).unwrap_or_default(),
-            one.key_id.clone().unwrap_or_default(),
+            one.key_id.clone().or_else(|| one.kms_key.clone()).unwrap_or_default(),
             state.to_owned(),
         ]
     });
-    table(&["grant", "snapshot", "who", "their key", ""], rows)
+    table(&["grant", "snapshot", "who", "key", ""], rows)
 }

@@ -1,6 +1,6 @@
 //! `backupd key …`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
@@ -23,6 +23,17 @@ pub enum Command {
     Generate {
         /// The file to make; it must not exist.
         file: PathBuf,
+        /// Add a key pair, too: others can then wrap a snapshot for its public key.
+        #[arg(long)]
+        x25519: bool,
+    },
+    /// Print the public keys of a key file, to be given to those who grant a snapshot. They are no secret.
+    Public {
+        /// The key file.
+        file: PathBuf,
+        /// Add a new key pair first.
+        #[arg(long)]
+        new: bool,
     },
     /// List the keys of a key file, and with repositories which snapshots refer to each.
     List(Where),
@@ -116,19 +127,23 @@ fn configured(context: &Context) -> Option<Location> {
 /// snapshot, `Busy` while a snapshot is being made, and what stores say.
 pub async fn run(command: Command, context: &Context, output: Output) -> Result<()> {
     match command {
-        Command::Generate { file } => {
+        Command::Generate { file, x25519 } => {
             let ledger = Ledger::lenient(configured(context).as_ref()).await;
             let subject = file.display().to_string();
-            let ring = ledger.around("key.generate", &subject, "", async { Keyring::generate(&file) }).await?;
-            let document = json!({"file": file.display().to_string(), "key_id": ring.active_id()});
+            let made = async {
+                let ring = Keyring::generate(&file)?;
+                if x25519 { Keyring::add_pair(&file) } else { Ok(ring) }
+            };
+            let ring = ledger.around("key.generate", &subject, "", made).await?;
+            let public = ring.pairs().last().map(|pair| pair.public.to_string());
+            let document = json!({"file": subject, "key_id": ring.active_id(), "public_key": public});
             output.result(&document, |_| {
-                format!(
-                    "made {} with key {}\nkeep a copy where the snapshots are not: without it they cannot be read",
-                    file.display(),
-                    ring.active_id()
-                )
+                let keep = "keep a copy where the snapshots are not: without it they cannot be read";
+                let public = public.as_ref().map(|public| format!("\nits public key is {public}")).unwrap_or_default();
+                format!("made {subject} with key {}\n{keep}{public}", ring.active_id())
             })
         }
+        Command::Public { file, new } => public(&file, new, context, output).await,
         Command::List(place) => list(&place, context, output).await,
         Command::Rotate { place, resume, to, cluster } => {
             let to = KeyArgs::from(to).read()?;
@@ -141,6 +156,25 @@ pub async fn run(command: Command, context: &Context, output: Output) -> Result<
         }
         Command::Remove { id, place } => remove(&id, &place, context, output).await,
     }
+}
+
+async fn public(file: &Path, new: bool, context: &Context, output: Output) -> Result<()> {
+    let ring = if new {
+        let ledger = Ledger::lenient(configured(context).as_ref()).await;
+        let added = async { Keyring::add_pair(file) };
+        ledger.around("key.generate", &file.display().to_string(), "x25519", added).await?
+    } else {
+        Keyring::read(file)?
+    };
+    if ring.pairs().is_empty() {
+        let what = format!("{} has no key pair", file.display());
+        return Err(Error::new(Class::NotFound, what).hint("--new adds one"));
+    }
+    let keys = ring.pairs().iter().map(
+        |pair| json!({"id": pair.public.id, "created_at": pair.created_at, "public_key": pair.public.to_string()}),
+    );
+    let document = json!({"keys": keys.collect::<Vec<_>>()});
+    output.result(&document, |_| ring.pairs().iter().map(|pair| pair.public.to_string()).collect::<Vec<_>>().join("\n"))
 }
 
 /// A key, as a listing tells of it.
@@ -278,7 +312,7 @@ async fn remove(id: &str, place: &Where, context: &Context, output: Output) -> R
     let keys = place.keys()?;
     // wraps for a key that is not in the file, as one of KMS or of a file that is lost, go all the same
     let in_file = match &keys {
-        Keys::Keyring(ring) if ring.find(id).is_some() || id.starts_with("k-") => {
+        Keys::Keyring(ring) if keys.all().await?.iter().any(|key| key.id() == id) || id.starts_with("k-") => {
             ring.check_removable(id)?;
             place.keys.key_file.as_deref()
         }

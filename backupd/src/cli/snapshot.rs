@@ -24,7 +24,7 @@ use crate::clock;
 use crate::error::{Class, Error, Result};
 use crate::jobs::{reach, submit};
 use crate::progress::Progress;
-use crate::repository::removal::Removal;
+use crate::repository::removal::{Despite, Removal};
 use crate::repository::{Keys, Repository};
 use crate::service::snapshots;
 use crate::service::view::{List, SnapshotView};
@@ -66,6 +66,9 @@ pub enum Command {
         /// Delete it although its manifest, or a note that may say that it is kept, cannot be read.
         #[arg(long)]
         broken: bool,
+        /// Delete it although others were granted to read it.
+        #[arg(long)]
+        force: bool,
         /// Where it is.
         #[command(flatten)]
         repository: RepositoryArgs,
@@ -234,12 +237,13 @@ pub async fn run(command: Command, context: &Context, output: Output, cancel: Ca
             let view = snapshots::show(&repository, &reached.keys, &name).await?;
             output.result(&view, SnapshotView::text)
         }
-        Command::Delete { name, broken, repository } => {
+        Command::Delete { name, broken, force, repository } => {
+            let despite = Despite { broken, granted: force };
             let reached = repository.reach(context)?;
             let repository = reached.repository().await?;
             let ledger = Ledger::strict(reached.catalog.as_ref()).await?;
             let details = format!("from {}", repository.store().url());
-            let removal = ledger.around("snapshot.delete", &name, &details, repository.delete(&name, broken)).await?;
+            let removal = ledger.around("snapshot.delete", &name, &details, repository.delete(&name, despite)).await?;
             ledger.removed(repository.id(), &removal.snapshot_id).await;
             output.result(&removal, removal_text)
         }

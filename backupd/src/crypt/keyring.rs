@@ -1,6 +1,7 @@
 //! Master keys in a file: several keys, one of them active.
 //!
-//! The file is JSON: `{"format":1,"active":"k-…","keys":[{"id":"k-…","created_at":"…","secret":"base64 of 32 bytes"}]}`.
+//! The file is JSON: `{"format":1,"active":"k-…","keys":[{"id":"k-…","created_at":"…","secret":"base64 of 32 bytes"}]}`, and `pairs` where
+//! others seal for a public key of it.
 //! New snapshots are wrapped for the active key; any key of the file opens what was wrapped for it.
 
 use std::fmt;
@@ -13,6 +14,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
+use super::pair::KeyPair;
 use super::{KEY_LEN, random};
 use crate::clock;
 use crate::error::{Class, Error, Result};
@@ -56,6 +58,7 @@ impl MasterKey {
 pub struct Keyring {
     active: String,
     keys: Vec<MasterKey>,
+    pairs: Vec<KeyPair>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -64,12 +67,22 @@ struct File {
     format: u32,
     active: String,
     keys: Vec<FileKey>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pairs: Vec<FilePair>,
 }
 
 #[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
 #[serde(deny_unknown_fields)]
 struct FileKey {
     id: String,
+    created_at: String,
+    secret: String,
+}
+
+#[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
+#[serde(deny_unknown_fields)]
+struct FilePair {
+    public: String,
     created_at: String,
     secret: String,
 }
@@ -81,7 +94,7 @@ impl Keyring {
     /// `Refused` when the file exists; `Config` when it cannot be written.
     pub fn generate(path: &Path) -> Result<Self> {
         let key = MasterKey::generate()?;
-        let keyring = Self { active: key.id.clone(), keys: vec![key] };
+        let keyring = Self { active: key.id.clone(), keys: vec![key], pairs: Vec::new() };
         keyring.write_new(path)?;
         Ok(keyring)
     }
@@ -99,7 +112,19 @@ impl Keyring {
         })
     }
 
-    /// Removes a key from a keyring file. Whether a snapshot still needs it must be known before.
+    /// Adds a new key pair to a keyring file. Returns the keyring as it is now.
+    ///
+    /// # Errors
+    /// As [`Keyring::add_active`].
+    pub fn add_pair(path: &Path) -> Result<Self> {
+        let pair = KeyPair::generate()?;
+        Self::update(path, |keyring| {
+            keyring.pairs.push(pair);
+            Ok(())
+        })
+    }
+
+    /// Removes a key or key pair from a keyring file. Whether a snapshot still needs it must be known before.
     ///
     /// # Errors
     /// `NotFound` when it is not there, `Refused` when it is the active one, and as [`Keyring::add_active`].
@@ -107,6 +132,7 @@ impl Keyring {
         Self::update(path, |keyring| {
             keyring.check_removable(id)?;
             keyring.keys.retain(|key| key.id != id);
+            keyring.pairs.retain(|pair| pair.public.id != id);
             Ok(())
         })
     }
@@ -116,7 +142,7 @@ impl Keyring {
     /// # Errors
     /// `NotFound` when it is not there, `Refused` when it is the active one.
     pub fn check_removable(&self, id: &str) -> Result<()> {
-        if self.find(id).is_none() {
+        if self.find(id).is_none() && self.pairs.iter().all(|pair| pair.public.id != id) {
             return Err(Error::new(Class::NotFound, format!("the key file holds no key {id}")));
         }
         if id == self.active {
@@ -166,7 +192,12 @@ impl Keyring {
             }
             _ => Error::new(Class::Config, format!("{}: the key file cannot be written: {error}", path.display())),
         };
-        let file = File { format: 1, active: self.active.clone(), keys: self.keys.iter().map(FileKey::from).collect() };
+        let file = File {
+            format: 1,
+            active: self.active.clone(),
+            keys: self.keys.iter().map(FileKey::from).collect(),
+            pairs: self.pairs.iter().map(FilePair::from).collect(),
+        };
         let json = serde_json::to_string_pretty(&file)
             .map_err(|error| Error::new(Class::Unforeseen, format!("the keyring cannot be written: {error}")))?;
         let json = Zeroizing::new(json);
@@ -205,7 +236,9 @@ impl Keyring {
             return Err(fail(format!("its format is {}, and only 1 is known", file.format)));
         }
         let keys = file.keys.iter().map(MasterKey::try_from).collect::<Result<Vec<_>, _>>().map_err(fail)?;
-        let keyring = Self { active: file.active, keys };
+        let pairs = file.pairs.iter().map(|pair| KeyPair::read(&pair.public, &pair.secret, &pair.created_at));
+        let pairs = pairs.collect::<Result<Vec<_>, _>>().map_err(fail)?;
+        let keyring = Self { active: file.active, keys, pairs };
         if keyring.find(&keyring.active).is_none() {
             return Err(fail(format!("its active key {} is not among its keys", keyring.active)));
         }
@@ -222,6 +255,12 @@ impl Keyring {
     #[must_use]
     pub fn keys(&self) -> &[MasterKey] {
         &self.keys
+    }
+
+    /// All key pairs, in the file's order.
+    #[must_use]
+    pub fn pairs(&self) -> &[KeyPair] {
+        &self.pairs
     }
 
     /// The id of the active key.
@@ -242,6 +281,12 @@ impl Keyring {
 impl From<&MasterKey> for FileKey {
     fn from(key: &MasterKey) -> Self {
         Self { id: key.id.clone(), created_at: key.created_at.clone(), secret: BASE64.encode(key.secret) }
+    }
+}
+
+impl From<&KeyPair> for FilePair {
+    fn from(pair: &KeyPair) -> Self {
+        Self { public: pair.public.to_string(), created_at: pair.created_at.clone(), secret: pair.secret_text() }
     }
 }
 
@@ -275,6 +320,22 @@ mod tests {
         let read = Keyring::read(&path).unwrap();
         assert_eq!(read.active().unwrap().expose(), made.active().unwrap().expose());
         assert_eq!(Keyring::generate(&path).unwrap_err().class(), Class::Refused);
+    }
+
+    #[test]
+    fn a_key_pair_is_in_the_file_until_it_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("keys.json");
+        Keyring::generate(&path).unwrap();
+        let made = Keyring::add_pair(&path).unwrap();
+        let public = &made.pairs()[0].public;
+        let read = Keyring::read(&path).unwrap();
+        assert_eq!(&read.pairs()[0].public, public);
+        let sealed = public.seal(b"", b"x").unwrap();
+        assert_eq!(read.pairs()[0].open(b"", sealed).unwrap().as_slice(), b"x");
+        assert!(!format!("{read:?}").contains(&read.pairs()[0].secret_text()));
+        assert!(Keyring::remove(&path, &public.id).unwrap().pairs().is_empty());
+        assert_eq!(Keyring::remove(&path, &public.id).unwrap_err().class(), Class::NotFound);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! opens for no other, and policies of KMS may ask for it.
 
 mod failure;
+mod grants;
 mod name;
 
 use std::collections::{BTreeMap, HashMap};
@@ -20,6 +21,7 @@ use tokio::sync::OnceCell;
 use zeroize::Zeroizing;
 
 use self::failure::failed;
+pub use self::grants::KmsGrant;
 use self::name::KeyName;
 use super::{DataKey, KEY_LEN};
 use crate::error::{Class, Error, Result};

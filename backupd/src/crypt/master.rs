@@ -1,7 +1,8 @@
-//! A key for which data keys are wrapped: one of a keyring file, or one of KMS.
+//! A key for which data keys are wrapped: one of a keyring file, one of KMS, or a public key.
 
 use super::keyring::MasterKey;
 use super::kms::{Context, KmsKey};
+use super::pair::{KeyPair, PublicKey};
 
 /// A key that wraps and opens data keys.
 #[derive(Debug, Clone)]
@@ -10,15 +11,21 @@ pub enum Master {
     File(MasterKey),
     /// Of KMS.
     Kms(KmsKey),
+    /// A key pair of a keyring file.
+    Pair(KeyPair),
+    /// The public key of somebody else. It seals and does not open.
+    Public(PublicKey),
 }
 
 impl Master {
-    /// Its id: `k-…`, or the ARN of a key of KMS.
+    /// Its id: `k-…`, the ARN of a key of KMS, or `x-…`.
     #[must_use]
     pub fn id(&self) -> &str {
         match self {
             Self::File(key) => &key.id,
             Self::Kms(key) => key.arn(),
+            Self::Pair(pair) => &pair.public.id,
+            Self::Public(key) => &key.id,
         }
     }
 
@@ -27,7 +34,8 @@ impl Master {
     pub fn created_at(&self) -> Option<&str> {
         match self {
             Self::File(key) => Some(&key.created_at),
-            Self::Kms(_) => None,
+            Self::Pair(pair) => Some(&pair.created_at),
+            Self::Kms(_) | Self::Public(_) => None,
         }
     }
 }

@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 use super::keyring::MasterKey;
 use super::kms::Context;
 use super::master::{Binding, Master};
+use super::pair::{KeyPair, PublicKey, Sealed};
 use super::{DataKey, random};
 use crate::canonical::{self, Proof, damaged};
 use crate::error::{Class, Error, Result};
@@ -32,6 +33,9 @@ pub struct Wrap {
     /// `aws-kms`: what KMS must be told to open it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context: Option<Context>,
+    /// `hpke-x25519-sha256-aes-256-gcm`: the encapsulated key, 32 bytes, base64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encapsulated: Option<String>,
     /// The sealed data key, base64.
     pub ciphertext: String,
 }
@@ -45,6 +49,9 @@ pub enum Algorithm {
     Aes256Gcm,
     /// By KMS.
     AwsKms,
+    /// For a public key.
+    #[serde(rename = "hpke-x25519-sha256-aes-256-gcm")]
+    Hpke,
     /// In a way that this program does not know.
     #[serde(other)]
     Unknown,
@@ -99,6 +106,7 @@ pub async fn seal(binding: Binding<'_>, data_key: &DataKey, master: &Master) -> 
             let sealed = Box::pin(key.encrypt(&context, data_key)).await?;
             of_kms(binding, key.arn(), context, &sealed)
         }
+        Master::Pair(KeyPair { public, .. }) | Master::Public(public) => seal_for(binding, data_key, public),
     }
 }
 
@@ -134,6 +142,16 @@ fn seal_with(binding: Binding<'_>, data_key: &DataKey, master: &MasterKey) -> Re
     canonical::seal(&wrap, Proof::Digest)
 }
 
+fn seal_for(binding: Binding<'_>, data_key: &DataKey, public: &PublicKey) -> Result<Vec<u8>> {
+    let aad = associated(binding.snapshot_id, &public.id);
+    let Sealed { encapsulated, ciphertext } = public.seal(&aad, data_key.expose())?;
+    let wrap = Wrap {
+        encapsulated: Some(BASE64.encode(encapsulated)),
+        ..Wrap::new(binding, &public.id, Algorithm::Hpke, &ciphertext)
+    };
+    canonical::seal(&wrap, Proof::Digest)
+}
+
 fn of_kms(binding: Binding<'_>, arn: &str, context: Context, sealed: &[u8]) -> Result<Vec<u8>> {
     let wrap = Wrap { context: Some(context), ..Wrap::new(binding, arn, Algorithm::AwsKms, sealed) };
     canonical::seal(&wrap, Proof::Digest)
@@ -148,6 +166,7 @@ impl Wrap {
             algorithm,
             nonce: None,
             context: None,
+            encapsulated: None,
             ciphertext: BASE64.encode(ciphertext),
         }
     }
@@ -166,12 +185,14 @@ pub fn parse(name: &str, file: &[u8], snapshot_id: &str, key_id: &str) -> Result
     if wrap.snapshot_id != snapshot_id || wrap.key_id != key_id {
         return Err(damaged(name, "it belongs to another snapshot or another key"));
     }
-    let fits = match wrap.algorithm {
-        Algorithm::Aes256Gcm => wrap.nonce.is_some() && wrap.context.is_none(),
-        Algorithm::AwsKms => wrap.nonce.is_none() && wrap.context.is_some(),
-        Algorithm::Unknown => false,
+    let members = [wrap.nonce.is_some(), wrap.context.is_some(), wrap.encapsulated.is_some()];
+    let expected = match wrap.algorithm {
+        Algorithm::Aes256Gcm => [true, false, false],
+        Algorithm::AwsKms => [false, true, false],
+        Algorithm::Hpke => [false, false, true],
+        Algorithm::Unknown => [false; 3],
     };
-    if fits { Ok(wrap) } else { Err(damaged(name, "its members are not those of its algorithm")) }
+    if members == expected { Ok(wrap) } else { Err(damaged(name, "its members are not those of its algorithm")) }
 }
 
 /// Opens a wrap with the master key that it names.
@@ -186,11 +207,26 @@ pub async fn open(name: &str, wrap: &Wrap, binding: Binding<'_>, master: &Master
             let (context, sealed) = sealed_by_kms(name, wrap, binding)?;
             Box::pin(key.decrypt(&context, sealed)).await.map_err(|error| error.at(name))
         }
+        Master::Pair(pair) => open_with_pair(name, wrap, pair),
+        Master::Public(key) => {
+            Err(Error::new(Class::Key, format!("{name}: only the private key of {} opens it", key.id)))
+        }
     }
 }
 
+fn open_with_pair(name: &str, wrap: &Wrap, pair: &KeyPair) -> Result<DataKey> {
+    let encapsulated = wrap.encapsulated.as_deref().ok_or_else(|| damaged(name, "it is not for a public key"))?;
+    let sealed = Sealed { encapsulated: decoded(name, encapsulated)?, ciphertext: decoded(name, &wrap.ciphertext)? };
+    let plain = pair.open(&associated(&wrap.snapshot_id, &wrap.key_id), sealed).ok_or_else(|| {
+        Error::new(Class::Key, format!("{name}: the private key of {} does not open it", pair.public.id))
+            .hint("it was made for another key pair, or is damaged: ask who granted it to grant it again")
+    })?;
+    let plain = <[u8; 32]>::try_from(plain.as_slice()).map_err(|_| damaged(name, "the data key is not 32 bytes"))?;
+    Ok(DataKey::from_bytes(plain))
+}
+
 fn open_with(name: &str, wrap: &Wrap, master: &MasterKey) -> Result<DataKey> {
-    let nonce = wrap.nonce.as_deref().ok_or_else(|| damaged(name, "it is of a key of KMS"))?;
+    let nonce = wrap.nonce.as_deref().ok_or_else(|| damaged(name, "it is not for a key of a key file"))?;
     let nonce = <[u8; 12]>::try_from(decoded(name, nonce)?).map_err(|_| damaged(name, "its nonce is not 12 bytes"))?;
     let ciphertext = decoded(name, &wrap.ciphertext)?;
     let aad = associated(&wrap.snapshot_id, &wrap.key_id);
@@ -236,6 +272,25 @@ mod tests {
         assert_eq!(open("wrap", &wrap, BINDING, &key).await.unwrap().expose(), data.expose());
         assert_eq!(open("wrap", &wrap, BINDING, &other).await.unwrap_err().class(), Class::Key);
         assert_eq!(parse("wrap", &file, "s2", key.id()).unwrap_err().class(), Class::Verification);
+    }
+
+    #[tokio::test]
+    async fn a_wrap_for_a_public_key_opens_with_its_pair_only() {
+        let (pair, other) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+        let data = DataKey::random().unwrap();
+        let file = seal(BINDING, &data, &Master::Public(pair.public.clone())).await.unwrap();
+        let wrap = parse("wrap", &file, "s1", &pair.public.id).unwrap();
+        let open = |wrap: Wrap, master: Master| async move { open("wrap", &wrap, BINDING, &master).await };
+        let opened = open(wrap.clone(), Master::Pair(pair.clone())).await.unwrap();
+        assert_eq!(opened.expose(), data.expose());
+        let moved = Wrap { snapshot_id: "s2".to_owned(), ..wrap.clone() };
+        for (wrap, master) in [
+            (wrap.clone(), Master::Pair(other)),
+            (wrap, Master::Public(pair.public.clone())),
+            (moved, Master::Pair(pair)),
+        ] {
+            assert_eq!(open(wrap, master).await.unwrap_err().class(), Class::Key);
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use super::{about, backup, reach, said, verify};
 use crate::catalog::{Code, Mark, NewEvent};
 use crate::error::{Class, Result};
 use crate::repository::Repository;
+use crate::repository::removal::Despite;
 use crate::snapshot::record;
 
 /// What was asked for with the removal of a cluster.
@@ -29,7 +30,7 @@ pub(super) async fn delete(held: &mut Held) -> Result<Vec<NewEvent>> {
     // the audit line first: what was begun is never without one
     let now_ms = held.catalog.now_unix_ms().await?;
     held.catalog.audit(who, "snapshot.delete", &name, &held.row.parameters, now_ms).await?;
-    match repository.delete(&name, false).await {
+    match repository.delete(&name, Despite::default()).await {
         Ok(removal) => {
             held.begin(Step::Record, &removal.snapshot_id).await?;
             let now_ms = held.catalog.now_unix_ms().await?;

@@ -1,18 +1,21 @@
 //! Grants: another account may read one snapshot, or those of one cluster.
 //!
-//! Giving one is, in this order: a wrap of the data key for a key of theirs, a fact beside the snapshot, statements in the bucket's
-//! policy. Whatever ends it in between leaves something that opens nothing and that the same command, or a revocation, finds by
-//! the fact. Revoking goes the other way: first nobody can read any more, then the rest goes.
+//! Giving one is, in this order: a wrap of the data key for a key of theirs, a fact beside the snapshot, a grant of KMS where the master key is of
+//! KMS and they have no key of their own, statements in the bucket's policy. Whatever ends it in between leaves something that
+//! opens nothing and that a revocation finds. Revoking goes the other way: first nobody can read any more, then the rest goes.
+
+mod standing;
 
 use policies::grants::{self, Grant, GrantError, Principal, Scope};
-use serde::Serialize;
 use serde_json::{Map, Value};
 
+use self::standing::{Given, KmsGrants, Noted};
+pub use self::standing::{Standing, State};
 use super::fact::Kind;
-use super::listing::Status;
 use super::{Keys, Place, Repository};
+use crate::crypt::kms::{Context, KmsKey};
 use crate::crypt::master::Master;
-use crate::crypt::{random, wrap};
+use crate::crypt::{DataKey, random, wrap};
 use crate::error::{Class, Error, Result};
 use crate::store::S3Store;
 
@@ -28,54 +31,20 @@ pub enum Subject {
     Cluster(String),
 }
 
-/// How a grant stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum State {
-    /// The policy says what was granted.
-    InForce,
-    /// The policy has other statements of this grant: somebody changed them.
-    Changed,
-    /// It was given, and the policy does not have it: nobody can read by it.
-    NotInPolicy,
-    /// Only the policy has it: it is for a cluster, or its snapshot is gone.
-    PolicyOnly,
-}
-
-/// A grant as repository and policy have it.
-#[derive(Debug, Clone, Serialize)]
-pub struct Standing {
-    /// Its id.
-    pub grant_id: String,
-    /// The snapshot, by its name.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub snapshot: Option<String>,
-    /// Who may read.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub principal: Option<Principal>,
-    /// Their key, for which the data key is wrapped.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub key_id: Option<String>,
-    /// How it stands.
-    pub state: State,
-    /// The statements that the policy really has.
-    pub statements: Vec<Value>,
-}
-
-/// A grant of a snapshot by its facts.
-struct Noted {
-    name: String,
-    place: Place,
-    grant: Grant,
-    key_id: Option<String>,
+/// A grant that KMS is to have.
+struct OfKms {
+    key: KmsKey,
+    grantee: String,
+    context: Context,
 }
 
 impl Repository {
-    /// Lets a principal read, with a wrap for `theirs`, a key of theirs, where the snapshot is encrypted and one is given.
+    /// Lets a principal read, with a wrap for `theirs`, a key of theirs, where the snapshot is encrypted and one is given. Without one
+    /// and with a master key of KMS they may open it with that.
     ///
     /// # Errors
     /// `Refused` for what cannot be granted safely and for a repository that is no bucket, `Usage` for a key where none fits, `Busy`
-    /// while others change the policy, what the store says.
+    /// while others change the policy, what the store and KMS say.
     pub async fn grant(
         &self,
         subject: &Subject,
@@ -92,13 +61,20 @@ impl Repository {
             prefix: bucket.folder().to_owned(),
             scope,
         };
-        let (grant, snapshot) = match subject {
+        let (grant, snapshot, of_kms) = match subject {
             Subject::Cluster(cluster) => {
                 if theirs.is_some() {
                     let what = "later snapshots of the cluster would not be wrapped for this key";
                     return Err(Error::new(Class::Usage, what).hint("grant snapshots one by one, or give the key file"));
                 }
-                (grant(Scope::Cluster { cluster: cluster.clone() }), None)
+                let grant = grant(Scope::Cluster { cluster: cluster.clone() });
+                grants::add(bucket.policy().await?.as_deref(), &grant).map_err(refused)?;
+                let mut context =
+                    self.binding(&Place { cluster: cluster.clone(), snapshot_id: String::new() }).context();
+                // whatever the snapshot
+                context.retain(|name, _| name != "backupd:snapshot");
+                let of_kms = OfKms::new(keys.of(cluster), &principal, context).await?;
+                (grant, None, of_kms)
             }
             Subject::Snapshot(name) => {
                 let (place, data_key) = self.place_of(name, keys).await?;
@@ -106,49 +82,88 @@ impl Repository {
                 let grant = grant(Scope::Snapshot { cluster, snapshot_id, name: name.clone() });
                 // what cannot be said safely is refused before anything is written
                 grants::add(bucket.policy().await?.as_deref(), &grant).map_err(refused)?;
-                match (theirs, &data_key) {
-                    (Some(master), Some(data_key)) => {
-                        let file = wrap::seal(self.binding(&place), data_key, master).await?;
-                        self.ensure_wrap(&place, data_key, master, file).await?;
+                let of_kms = match (theirs, &data_key) {
+                    (None, Some(_)) => {
+                        OfKms::new(keys.of(&place.cluster), &principal, self.binding(&place).context()).await?
                     }
-                    (Some(_), None) => {
-                        return Err(Error::new(
-                            Class::Usage,
-                            "a key was given for them, and the snapshot was not opened",
-                        )
-                        .hint("give our key file too (--key-file); a snapshot that is not encrypted needs no key"));
-                    }
-                    (None, _) => {}
-                }
-                self.note_grant(&place, &grant, theirs.map(Master::id), false).await?;
+                    _ => None,
+                };
+                self.wrap_for_them(&place, theirs, data_key.as_ref(), keys).await?;
+                let given = Given {
+                    grant: grant.clone(),
+                    key_id: theirs.map(|key| key.id().to_owned()),
+                    kms_key: of_kms.as_ref().map(|of_kms| of_kms.key.arn().to_owned()),
+                };
+                self.note_grant(&place, &given, false).await?;
                 self.check_no_removal(&place).await?;
                 self.check_published(&place).await?;
-                (grant, Some(name.clone()))
+                (grant, Some(name.clone()), of_kms)
             }
         };
+        if let Some(OfKms { key, grantee, context }) = &of_kms {
+            Box::pin(key.grant(&grant.id, grantee, context)).await?;
+        }
         change(bucket, |policy| grants::add(policy, &grant).map(Some)).await?;
         let statements = stated(bucket, &grant.id).await?;
-        let key_id = theirs.map(|key| key.id().to_owned());
         Ok(Standing {
-            grant_id: grant.id,
             snapshot,
             principal: Some(principal),
-            key_id,
-            state: State::InForce,
+            key_id: theirs.map(|key| key.id().to_owned()),
+            kms_key: of_kms.map(|of_kms| of_kms.key.arn().to_owned()),
             statements,
+            ..Standing::new(grant.id, State::InForce)
         })
     }
 
-    /// Takes a grant back: statements, wrap, fact.
+    async fn wrap_for_them(
+        &self,
+        place: &Place,
+        theirs: Option<&Master>,
+        data_key: Option<&DataKey>,
+        keys: &Keys,
+    ) -> Result<()> {
+        match (theirs, data_key) {
+            (Some(master), Some(_))
+                if keys.of(&place.cluster).all().await?.iter().any(|ours| ours.id() == master.id()) =>
+            {
+                let what = format!("{} is a key of ours: who has it reads everything", master.id());
+                Err(Error::new(Class::Refused, what).hint("name a key of theirs"))
+            }
+            (Some(master), Some(data_key)) => {
+                let file = wrap::seal(self.binding(place), data_key, master).await?;
+                match master {
+                    Master::File(_) => self.ensure_wrap(place, data_key, master, file).await,
+                    // what they alone can open is left as it is when it is whole
+                    _ => match self.check_wrap(place, master.id()).await {
+                        Err(error) if error.class() == Class::NotFound => {
+                            self.create_document(&place.wrap_key(master.id()), file).await
+                        }
+                        other => other,
+                    },
+                }
+            }
+            (Some(_), None) => {
+                let what = "a key was given for them, and the snapshot was not opened";
+                Err(Error::new(Class::Usage, what)
+                    .hint("give our key too (--key-file, --kms-key); a snapshot that is not encrypted needs no key"))
+            }
+            (None, _) => Ok(()),
+        }
+    }
+
+    /// Takes a grant back: statements, grant of KMS, wrap, fact.
     ///
     /// # Errors
-    /// `NotFound` when neither policy nor repository has it, what the store says.
-    pub async fn revoke_grant(&self, grant_id: &str) -> Result<Option<String>> {
+    /// `NotFound` when neither policy nor repository nor KMS has it, what store and KMS say. It can be called again.
+    pub async fn revoke_grant(&self, grant_id: &str, keys: &Keys) -> Result<Option<String>> {
         let bucket = self.bucket()?;
         let stated = stated(bucket, grant_id).await?;
-        let noted = self.noted_grants().await?;
-        let this = noted.iter().find(|noted| noted.grant.id == grant_id);
-        if stated.is_empty() && this.is_none() {
+        let noted = self.noted_grants(None).await?;
+        let this = noted.iter().find(|noted| noted.given.grant.id == grant_id);
+        let arns = this.and_then(|this| this.given.kms_key.clone()).into_iter().collect();
+        let kms = KmsGrants::look(keys, arns).await?;
+        let is_in_kms = kms.0.iter().flat_map(|(_, grants)| grants).any(|grant| grant.id == grant_id);
+        if stated.is_empty() && this.is_none() && !is_in_kms {
             let what = format!("there is no grant {grant_id} in {}", self.store.url());
             return Err(Error::new(Class::NotFound, what).hint("`backupd grant list` shows what there is"));
         }
@@ -160,72 +175,25 @@ impl Repository {
             None => Ok(None),
         })
         .await?;
+        for (key, grants) in &kms.0 {
+            for grant in grants {
+                if grant.id == grant_id {
+                    Box::pin(key.revoke(grant)).await?;
+                }
+            }
+        }
         let Some(this) = this else { return Ok(None) };
-        if let Some(key_id) = &this.key_id {
+        if let Some(key_id) = &this.given.key_id {
             let needed = |other: &&Noted| {
-                other.grant.id != grant_id && other.place == this.place && other.key_id.as_ref() == Some(key_id)
+                let given = &other.given;
+                given.grant.id != grant_id && other.place == this.place && given.key_id.as_ref() == Some(key_id)
             };
             if !noted.iter().any(|other| needed(&other)) {
                 self.store.delete(&this.place.wrap_key(key_id)).await?;
             }
         }
-        self.note_grant(&this.place, &this.grant, this.key_id.as_deref(), true).await?;
+        self.note_grant(&this.place, &this.given, true).await?;
         Ok(Some(this.name.clone()))
-    }
-
-    /// All grants, as the policy really has them beside what was given.
-    ///
-    /// # Errors
-    /// What the store says; `Refused` when the policy is not understood.
-    pub async fn grants(&self) -> Result<Vec<Standing>> {
-        let policy = self.bucket()?.policy().await?;
-        let mut stated: Vec<(String, Value)> = Vec::new();
-        if let Some(policy) = &policy {
-            for one in grants::list(policy).map_err(refused)? {
-                stated.push((one.grant_id, serde_json::from_str(&one.text).unwrap_or_default()));
-            }
-        }
-        let of = |id: &str| -> Vec<Value> {
-            stated.iter().filter(|(grant_id, _)| grant_id == id).map(|(_, statement)| statement.clone()).collect()
-        };
-        let mut standing = Vec::new();
-        for noted in self.noted_grants().await? {
-            let statements = of(&noted.grant.id);
-            let state = match grants::add(policy.as_deref(), &noted.grant) {
-                _ if statements.is_empty() => State::NotInPolicy,
-                Ok(_) => State::InForce,
-                Err(_) => State::Changed,
-            };
-            standing.push(Standing {
-                grant_id: noted.grant.id,
-                snapshot: Some(noted.name),
-                principal: Some(noted.grant.principal),
-                key_id: noted.key_id,
-                state,
-                statements,
-            });
-        }
-        for (grant_id, _) in &stated {
-            if standing.iter().all(|one| &one.grant_id != grant_id) {
-                standing.push(Standing {
-                    grant_id: grant_id.clone(),
-                    snapshot: None,
-                    principal: None,
-                    key_id: None,
-                    state: State::PolicyOnly,
-                    statements: of(grant_id),
-                });
-            }
-        }
-        Ok(standing)
-    }
-
-    /// Whether somebody was granted this snapshot and still is.
-    ///
-    /// # Errors
-    /// `Verification` when a fact about it cannot be read, since it may say so; what the store says.
-    pub(super) async fn is_granted(&self, place: &Place) -> Result<bool> {
-        Ok(!self.grants_of(place).await?.is_empty())
     }
 
     fn bucket(&self) -> Result<&S3Store> {
@@ -235,46 +203,25 @@ impl Repository {
         })
     }
 
-    async fn note_grant(&self, place: &Place, grant: &Grant, key_id: Option<&str>, revoked: bool) -> Result<()> {
-        let grant = serde_json::to_value(grant)
+    async fn note_grant(&self, place: &Place, given: &Given, revoked: bool) -> Result<()> {
+        let grant = serde_json::to_value(&given.grant)
             .map_err(|error| Error::new(Class::Unforeseen, format!("a grant cannot be written: {error}")))?;
-        let says = [("grant", grant), ("key_id", key_id.into()), ("revoked", revoked.into())];
+        let (key_id, kms_key) = (given.key_id.as_deref().into(), given.kms_key.as_deref().into());
+        let says = [("grant", grant), ("key_id", key_id), ("kms_key", kms_key), ("revoked", revoked.into())];
         let says: Map<String, Value> = says.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         self.note(place, Kind::Granted, says, None).await.map(drop)
     }
+}
 
-    /// The grants of a snapshot that were not taken back, each with their key.
-    async fn grants_of(&self, place: &Place) -> Result<Vec<(Grant, Option<String>)>> {
-        let mut grants: Vec<(Grant, Option<String>)> = Vec::new();
-        for fact in self.facts_below(place, "fact-granted-", None, false).await? {
-            let grant = fact.says.get("grant").cloned().unwrap_or_default();
-            let grant: Grant = serde_json::from_value(grant).map_err(|error| {
-                Error::new(Class::Version, format!("{} is not understood: {error}", fact.key(place)))
-            })?;
-            grants.retain(|(other, _)| other.id != grant.id);
-            if fact.says.get("revoked") != Some(&Value::Bool(true)) {
-                let key_id = fact.says.get("key_id").and_then(Value::as_str).map(str::to_owned);
-                grants.push((grant, key_id));
-            }
-        }
-        Ok(grants)
-    }
-
-    async fn noted_grants(&self) -> Result<Vec<Noted>> {
-        let mut noted = Vec::new();
-        for entry in self.snapshots(None).await? {
-            if !matches!(entry.status, Status::Available | Status::Broken) || entry.place.snapshot_id == "?" {
-                continue;
-            }
-            let grants = self.grants_of(&entry.place).await?;
-            noted.extend(grants.into_iter().map(|(grant, key_id)| Noted {
-                name: entry.name.clone(),
-                place: entry.place.clone(),
-                grant,
-                key_id,
-            }));
-        }
-        Ok(noted)
+impl OfKms {
+    /// What KMS is to have where the master key is one of it.
+    async fn new(keys: &Keys, principal: &Principal, context: Context) -> Result<Option<Self>> {
+        let Keys::Kms(kms) = keys else { return Ok(None) };
+        let grantee = principal.arn().ok_or_else(|| {
+            Error::new(Class::Refused, "KMS grants nothing to a canonical id")
+                .hint("name the account or an ARN of it, or a key of theirs")
+        })?;
+        Ok(Some(Self { key: kms.key().await?.clone(), grantee, context }))
     }
 }
 

@@ -65,7 +65,10 @@ impl Keys {
     pub async fn all(&self) -> Result<Vec<Master>> {
         Ok(match self {
             Self::Unsaid | Self::NoEncryption => Vec::new(),
-            Self::Keyring(ring) => ring.keys().iter().cloned().map(Master::File).collect(),
+            Self::Keyring(ring) => {
+                let keys = ring.keys().iter().cloned().map(Master::File);
+                keys.chain(ring.pairs().iter().cloned().map(Master::Pair)).collect()
+            }
             Self::Kms(kms) => vec![Master::Kms(kms.key().await?.clone())],
             Self::PerCluster { others, .. } => Box::pin(others.all()).await?,
         })
@@ -97,6 +100,18 @@ impl Keys {
         let (_, file) = wrap::fresh(binding, &master).await?;
         let wrap = wrap::parse("wrap", &file, binding.snapshot_id, master.id())?;
         wrap::open("wrap", &wrap, binding, &master).await.map(drop)
+    }
+
+    /// The keys of KMS among them.
+    #[must_use]
+    pub fn kms(&self) -> Vec<&Kms> {
+        match self {
+            Self::Kms(kms) => vec![kms],
+            Self::PerCluster { others, clusters } => {
+                std::iter::once(&**others).chain(clusters.values()).flat_map(Self::kms).collect()
+            }
+            Self::Unsaid | Self::NoEncryption | Self::Keyring(_) => Vec::new(),
+        }
     }
 
     /// What they are, for messages that tell which were tried.

@@ -45,22 +45,30 @@ struct Target {
 /// What a removal steps back from, beside leases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Unless {
-    /// A note that the snapshot is kept; `unreadable`: one that cannot be read counts for nothing.
-    Kept { unreadable: bool },
+    /// A note that the snapshot is kept, or that others may read it.
+    Kept(Despite),
     /// That, and a mark that is gone or lies in the future.
     Unmarked,
 }
 
+/// What a removal does not step back from, because that was asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Despite {
+    /// A manifest that cannot be read, and notes about the snapshot that cannot be.
+    pub broken: bool,
+    /// Others were granted to read it.
+    pub granted: bool,
+}
+
 impl Repository {
-    /// Removes a snapshot. `broken` says that one whose manifest cannot be read may go too, named by its name or by its
-    /// id as a listing shows it, and one whose note that it is kept cannot be read. No key is needed.
+    /// Removes a snapshot. One whose manifest cannot be read is named by its name or by its id as a listing shows it. No key is needed.
     ///
     /// # Errors
-    /// `NotFound`, `Refused` when it is kept, `Busy` while it is being made or read, `Verification` when it is broken, and what the
+    /// `NotFound`, `Refused` when it is kept or granted to others, `Busy` while it is being made or read, `Verification` when it is broken, and what the
     /// store says. After any of them the same call may be made again.
-    pub async fn delete(&self, name: &str, broken: bool) -> Result<Removal> {
-        let target = self.target(name, broken).await?;
-        self.remove(name, &target, Unless::Kept { unreadable: broken }).await
+    pub async fn delete(&self, name: &str, despite: Despite) -> Result<Removal> {
+        let target = self.target(name, despite.broken).await?;
+        self.remove(name, &target, Unless::Kept(despite)).await
     }
 
     /// Removes a snapshot whose mark says that its time has come; see `repository::retention`.
@@ -90,11 +98,18 @@ impl Repository {
         Ok(Removal { name: name.to_owned(), cluster, snapshot_id, objects: objects + u64::from(target.exists), left })
     }
 
-    /// Refuses what is kept, and what is not marked where that is asked for.
+    /// Refuses what is kept or granted, and what is not marked where that is asked for.
     async fn check_may_go(&self, name: &str, place: &Place, unless: Unless) -> Result<()> {
-        if self.is_kept(place, unless == Unless::Kept { unreadable: true }).await? {
+        let despite = match unless {
+            Unless::Kept(despite) => despite,
+            Unless::Unmarked => Despite::default(),
+        };
+        if self.is_kept(place, despite.broken).await? {
             return Err(Error::new(Class::Refused, format!("snapshot {name} is kept"))
                 .hint(format!("`backupd snapshot keep {name} --release` lets it go")));
+        }
+        if !despite.granted {
+            self.check_not_granted(name, place, despite.broken).await?;
         }
         let now_ms = clock::unix_ms(clock::now());
         if self.is_locked(place).await? {
@@ -111,6 +126,21 @@ impl Repository {
     pub(super) async fn is_locked(&self, place: &Place) -> Result<bool> {
         let stat = self.store.stat(&place.manifest_key()).await?;
         Ok(stat.is_some_and(|stat| stat.is_locked(clock::unix_ms(clock::now()))))
+    }
+
+    async fn check_not_granted(&self, name: &str, place: &Place, broken: bool) -> Result<()> {
+        match self.granted_ids(place).await {
+            Ok(ids) if ids.is_empty() => Ok(()),
+            Ok(ids) => {
+                let what = format!("others were granted to read snapshot {name}: {}", ids.join(", "));
+                let revoke = ids.iter().map(|id| format!("`backupd grant revoke {id}`")).collect::<Vec<_>>().join(", ");
+                Err(Error::new(Class::Refused, what)
+                    .hint(format!("{revoke} takes that back; --force deletes it all the same")))
+            }
+            // a note that cannot be read may say so
+            Err(error) if broken && matches!(error.class(), Class::Verification | Class::Version) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     async fn target(&self, name: &str, broken: bool) -> Result<Target> {

@@ -181,7 +181,8 @@ impl Repository {
             said => said,
         };
         let kept = has("fact-kept-") && unless_unreadable(self.is_kept(place, false).await)?;
-        let granted = has("fact-granted-") && unless_unreadable(self.is_granted(place).await)?;
+        let granted =
+            has("fact-granted-") && unless_unreadable(self.granted_ids(place).await.map(|ids| !ids.is_empty()))?;
         let claimed = entry.manifest.as_ref();
         let taken_at = claimed.and_then(|manifest| DateTime::parse_from_rfc3339(&manifest.begun_at).ok());
         let source: Option<Source> =

@@ -16,7 +16,7 @@ use crate::repository::grant::{Standing, State};
 pub struct GrantView {
     /// The repository of the configuration.
     pub repository: String,
-    /// How it stands: `grant_id`, `snapshot`, `principal`, `key_id`, `state`, `statements`.
+    /// How it stands: `grant_id`, `snapshot`, `principal`, `key_id`, `kms_key`, `state`, `statements`.
     #[serde(flatten)]
     #[schema(value_type = Object)]
     pub standing: Standing,
@@ -35,8 +35,8 @@ impl Services {
         }
         let mut found = Vec::new();
         for section in config.repositories().filter(|section| only.is_none_or(|only| only == section.name)) {
-            let repository = match reach::repository(&config, &section.name).await {
-                Ok((repository, _)) => repository,
+            let (repository, keys) = match reach::repository(&config, &section.name).await {
+                Ok(reached) => reached,
                 // nothing was ever written to it
                 Err(error) if error.class() == Class::NotFound => continue,
                 Err(error) => return Err(error),
@@ -44,7 +44,7 @@ impl Services {
             if only.is_none() && repository.store().as_bucket().is_none() {
                 continue;
             }
-            for standing in repository.grants().await? {
+            for standing in Box::pin(repository.grants(&keys, None)).await? {
                 if self.sees_grant(caller, &section.name, &standing).await? {
                     found.push(GrantView { repository: section.name.clone(), standing });
                 }
@@ -73,10 +73,10 @@ impl Services {
     ///
     /// # Errors
     /// `Refused` for what cannot be granted safely and for a repository that is no bucket; `Busy` while others change the bucket's policy; what
-    /// the store says.
+    /// the store and KMS say.
     pub async fn grant(&self, repository: &str, subject: &Subject, to: Principal) -> Result<GrantView> {
         let (reached, keys) = reach::repository(&self.config(), repository).await?;
-        let standing = reached.grant(subject, to, None, &keys).await?;
+        let standing = Box::pin(reached.grant(subject, to, None, &keys)).await?;
         Ok(GrantView { repository: repository.to_owned(), standing })
     }
 
@@ -89,8 +89,8 @@ impl Services {
         let mut view = grants.into_iter().find(|view| view.standing.grant_id == id).ok_or_else(|| absent(id))?;
         // what is seen may be taken back by this role, which was asked
         self.decide(caller, Action::RevokeGrant, Resource::Service, id).await?;
-        let (repository, _) = reach::repository(&self.config(), &view.repository).await?;
-        repository.revoke_grant(id).await?;
+        let (repository, keys) = reach::repository(&self.config(), &view.repository).await?;
+        Box::pin(repository.revoke_grant(id, &keys)).await?;
         view.standing.state = State::NotInPolicy;
         view.standing.statements.clear();
         Ok(view)

@@ -14,8 +14,8 @@ use super::settle::settled;
 use crate::clock;
 use crate::error::{Class, Error, Result};
 use crate::redis::{self, Address, Node, Probed, SourceOptions, Topology, certificate_ends, probe};
-use crate::repository::Keys;
 use crate::repository::probe::{self as repository_probe, Probe};
+use crate::repository::{Keys, Repository};
 use crate::store::Store;
 
 /// A check is impatient: a node that needs longer for a reply is in trouble.
@@ -168,12 +168,18 @@ pub async fn check(
     };
     let options = SourceOptions { reply_timeout: REPLY_WAIT.min(source.reply_timeout), ..source.clone() };
     check_source(&options, wishes, &mut report).await;
-    let probed = async { repository_probe::probe(store?).await };
     let mut repository_id = None;
+    let probed = async {
+        let store = store?;
+        repository_probe::probe(Arc::clone(&store)).await.map(|probe| (probe, store))
+    };
     match probed.await {
-        Ok(probe) => {
+        Ok((probe, store)) => {
             report.add_probe(&probe);
             repository_id = probe.repository_id;
+            if repository_id.is_some() {
+                check_grants(store, cluster, keys, &mut report).await;
+            }
         }
         Err(error) => report.add(Severity::Error, &error.at("repository")),
     }
@@ -183,6 +189,25 @@ pub async fn check(
     report.findings.sort_by_key(|finding| finding.severity);
     report.ok = report.findings.iter().all(|finding| finding.severity != Severity::Error);
     report
+}
+
+/// Warns of grants of the cluster's snapshots that are not in force as they were given.
+async fn check_grants(store: Arc<dyn Store>, cluster: &str, keys: &Keys, report: &mut Report) {
+    let standing = async {
+        match store.as_bucket() {
+            Some(_) => Box::pin(Repository::open(store).await?.grants(keys, Some(cluster))).await,
+            None => Ok(Vec::new()),
+        }
+    };
+    match standing.await {
+        Ok(standing) => {
+            for drift in standing.iter().filter_map(|one| one.drift()) {
+                let error = Error::new(Class::Refused, drift).hint("`backupd grant list` shows what there is");
+                report.add(Severity::Warning, &error);
+            }
+        }
+        Err(error) => report.add(Severity::Warning, &error.at("whether grants are in force is not known")),
+    }
 }
 
 async fn check_source(options: &SourceOptions, wishes: &Wishes, report: &mut Report) {
