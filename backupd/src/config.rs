@@ -6,6 +6,7 @@
 pub mod api;
 pub mod automation;
 mod capture;
+pub mod copies;
 pub mod daemon;
 mod defined;
 mod file;
@@ -25,6 +26,7 @@ use policies::replica::{Method, PrimaryUse};
 use self::api::Api;
 use self::automation::Automation;
 pub use self::capture::Capture;
+use self::copies::Copies;
 pub use self::daemon::{Daemon, Hook, HookTarget};
 pub use self::file::DEFAULT_TOML;
 use self::file::Text;
@@ -113,6 +115,8 @@ pub struct Cluster {
     pub method: Method,
     /// Its automated backups.
     pub automation: Automation,
+    /// Where its snapshots are copied to.
+    pub copies: Vec<Copies>,
     /// Where the RDB files of its nodes are to be read from here, by the id or `host:port` of the node.
     pub data_dirs: BTreeMap<String, PathBuf>,
     /// Where nodes are reached that announce another address: from the announced `host:port` or `host` to the other.
@@ -198,6 +202,10 @@ impl Config {
             if !config.repositories.contains_key(&cluster.repository) {
                 let reason = format!("there is no section [repositories.{}]", cluster.repository);
                 return Err(text.error(section.repository.span().start, &reason));
+            }
+            if let Some(copies) = section.copies.iter().find(|it| !config.repositories.contains_key(it.to.get_ref())) {
+                let reason = format!("there is no section [repositories.{}]", copies.to.get_ref());
+                return Err(text.error(copies.to.span().start, &reason));
             }
             config.clusters.insert(cluster.name.clone(), cluster);
         }

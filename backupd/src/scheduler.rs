@@ -1,8 +1,9 @@
-//! The scheduler: windows, late jobs, retention, scheduled verification, and the cleaning up of history and leftovers.
+//! The scheduler: windows, late jobs, retention, copies by policy, scheduled verification, and the cleaning up of history and leftovers.
 //!
 //! Any number of them may run: each decision is one write with a unique key or a lease, and whoever comes second does nothing.
 
 mod care;
+mod copies;
 mod retention;
 mod verification;
 mod windows;
@@ -33,6 +34,7 @@ pub struct Scheduler {
     pub telemetry: Arc<Telemetry>,
     /// Different for every process.
     pub name: String,
+    repository_ids: copies::Ids,
 }
 
 /// What it does, each by itself: a store that does not answer, or has much to clean up, delays no window.
@@ -40,6 +42,7 @@ pub struct Scheduler {
 enum Part {
     Windows,
     Verification,
+    Copies,
     Care,
 }
 
@@ -48,15 +51,21 @@ impl Part {
     const fn every(self) -> Duration {
         Duration::from_secs(match self {
             Self::Windows => 1,
-            Self::Verification | Self::Care => 5,
+            Self::Verification | Self::Copies | Self::Care => 5,
         })
     }
 }
 
 impl Scheduler {
+    /// One that has looked at nothing yet.
+    #[must_use]
+    pub fn new(catalog: Catalog, config: Live, telemetry: Arc<Telemetry>, name: String) -> Self {
+        Self { catalog, config, telemetry, name, repository_ids: copies::Ids::default() }
+    }
+
     /// Makes passes until `stop`.
     pub async fn run(self, stop: CancellationToken) {
-        let parts = [Part::Windows, Part::Verification, Part::Care].into_iter();
+        let parts = [Part::Windows, Part::Verification, Part::Copies, Part::Care].into_iter();
         let mut running: JoinSet<()> = parts.map(|part| self.clone().repeat(part, stop.clone())).collect();
         while running.join_next().await.is_some() {}
     }
@@ -66,6 +75,7 @@ impl Scheduler {
             let done = match part {
                 Part::Windows => self.pass().await,
                 Part::Verification => verification::pass(&self, &stop).await,
+                Part::Copies => Box::pin(copies::pass(&self, &stop)).await,
                 Part::Care => Box::pin(care::pass(&self, &stop)).await,
             };
             let pause = match done {

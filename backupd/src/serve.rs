@@ -76,12 +76,7 @@ pub async fn serve(flag: Option<PathBuf>, roles: Roles, stop: CancellationToken)
         tasks.spawn(listener.serve(api::router(&api), limits, stop.clone()));
     }
     if roles.scheduler {
-        let scheduler = Scheduler {
-            catalog: catalog.clone(),
-            config: live.clone(),
-            telemetry: Arc::clone(&telemetry),
-            name: name.clone(),
-        };
+        let scheduler = Scheduler::new(catalog.clone(), live.clone(), Arc::clone(&telemetry), name.clone());
         tasks.spawn(scheduler.run(stop.clone()));
         let teller = Teller::new(catalog.clone(), live.clone(), Arc::clone(&telemetry), name.clone());
         tasks.spawn(teller.run(stop.clone()));

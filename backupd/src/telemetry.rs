@@ -43,6 +43,23 @@ struct Stage {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Destination {
+    cluster: String,
+    to: String,
+}
+
+/// How far the copies of a cluster lag behind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CopyLag {
+    /// The cluster.
+    pub cluster: String,
+    /// The repository with the copies.
+    pub to: String,
+    /// Since when the snapshot that waits for the longest time is available, ms; 0 when none waits.
+    pub lag_ms: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct State {
     state: String,
 }
@@ -76,6 +93,7 @@ pub struct Telemetry {
     catalog_up: Gauge,
     catalog_errors: Counter,
     hooks: Family<Outcome, Counter>,
+    copy_lag: Family<Destination, Gauge<f64, AtomicU64>>,
     is_catalog_away: AtomicBool,
 }
 
@@ -101,6 +119,7 @@ impl Default for Telemetry {
             catalog_up: Gauge::default(),
             catalog_errors: Counter::default(),
             hooks: Family::default(),
+            copy_lag: Family::default(),
             is_catalog_away: AtomicBool::new(false),
         };
         made.register();
@@ -150,6 +169,11 @@ impl Telemetry {
             "schedule_expected_interval_seconds",
             "How far backups lie apart at most when all goes well",
             self.expected_interval.clone(),
+        );
+        registry.register(
+            "copy_lag_seconds",
+            "For how long the oldest snapshot waits that is to be copied",
+            self.copy_lag.clone(),
         );
         registry.register("jobs", "Jobs in the catalog that have not ended, by state", self.jobs.clone());
         registry.register("scheduler_passes", "Passes of the scheduler", self.passes.clone());
@@ -208,6 +232,15 @@ impl Telemetry {
     pub fn hook_told(&self, ok: bool) {
         let result = if ok { "success" } else { "failure" };
         self.hooks.get_or_create(&Outcome { result }).inc();
+    }
+
+    /// Notes how far all copies lag behind.
+    pub fn copies_lag(&self, lags: &[CopyLag]) {
+        self.copy_lag.clear();
+        for CopyLag { cluster, to, lag_ms } in lags {
+            let destination = Destination { cluster: cluster.clone(), to: to.clone() };
+            self.copy_lag.get_or_create(&destination).set(Duration::from_millis(*lag_ms).as_secs_f64());
+        }
     }
 
     /// Notes a pass of the scheduler.

@@ -16,6 +16,7 @@
 //! | [`certificates`] | when somebody should be told that a certificate ends |
 //! | [`waves`] | which shards are captured together |
 //! | [`claim`] | who owns the name of a snapshot when several claims were made |
+//! | [`copies`] | which snapshots of a cluster its policy copies into another repository |
 //! | [`copying`] | what becomes of the seal of a snapshot that is copied, and the parts of a large object |
 //! | [`cost`] | what the storage of snapshots costs a month |
 //! | [`garbage`] | what in a repository nobody needs any more, and what only looks so |
@@ -32,6 +33,7 @@ pub mod access;
 pub mod budget;
 pub mod certificates;
 pub mod claim;
+pub mod copies;
 pub mod copying;
 pub mod cost;
 pub mod depth;

@@ -1,6 +1,7 @@
 //! `backupd serve`, from outside: real servers, both databases, and whatever may happen to them.
 
 mod chaos;
+mod copies;
 mod faults;
 mod hooks;
 mod life;

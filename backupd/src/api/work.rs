@@ -99,7 +99,8 @@ pub(super) async fn copy(
     let new_name = wanted.name.clone().unwrap_or_else(|| name.clone());
     submit::check_name(&new_name)?;
     api.services().config().repository(&wanted.to)?;
-    let parameters = CopyParameters { to: wanted.to.clone(), name: new_name, verify: wanted.verify };
+    let parameters =
+        CopyParameters { to: wanted.to.clone(), name: new_name, verify: wanted.verify, source: String::new() };
     submit(&api, &caller, &sent, &found, Kind::Copy, &parameters).await
 }
 

@@ -49,6 +49,7 @@ impl Config {
             tls: target.tls.clone(),
             sentinel_master: None,
             encryption: None,
+            copies: Vec::new(),
             repository: repository.name.clone(),
             tags: BTreeMap::new(),
             primary_use: PrimaryUse::OnlyHarmless,

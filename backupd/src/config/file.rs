@@ -114,6 +114,8 @@ pub(super) struct Cluster {
     #[serde(default)]
     pub(super) method: Method,
     #[serde(default)]
+    pub(super) copies: Vec<super::copies::Section>,
+    #[serde(default)]
     pub(super) data_dirs: BTreeMap<String, PathBuf>,
     #[serde(default)]
     pub(super) addresses: BTreeMap<String, Spanned<String>>,

@@ -7,6 +7,7 @@ use policies::cost::Money;
 use toml::Spanned;
 
 use super::automation::Automation;
+use super::copies;
 use super::file::{self, Text};
 use super::sealing::Sealing;
 use super::{Cluster, Password, Repository};
@@ -108,7 +109,10 @@ pub(super) fn cluster(
         no_encryption: false,
     };
     let encryption = sealing.read(text, folder, &format!("[clusters.{checked}]"), name.span().start)?;
+    let automation = Automation::checked(text, section)?;
+    let copies = copies::read(text, &section.copies, section.repository.get_ref(), automation.policy)?;
     Ok(Cluster {
+        copies,
         encryption,
         name: checked,
         sources,
@@ -121,7 +125,7 @@ pub(super) fn cluster(
         primary_use: section.primary,
         zone: section.zone.clone(),
         method: section.method,
-        automation: Automation::checked(text, section)?,
+        automation,
         data_dirs: section.data_dirs.iter().map(|(node, path)| (node.clone(), folder.join(path))).collect(),
         addresses,
     })

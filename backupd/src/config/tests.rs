@@ -39,6 +39,8 @@ fn the_reference_is_valid_with_and_without_its_examples() {
     assert!(
         matches!(cloud, Encryption::Kms { key, endpoint: Some(url) } if key.contains(":key/1234abcd") && url == "https://kms.internal")
     );
+    let copies = &orders.copies[0];
+    assert_eq!((copies.to.as_str(), copies.manual, copies.retention.weekly), ("cloud", false, 8));
     assert_eq!(orders.encryption, Some(Encryption::KeyFile("/etc/backupd/orders.key".into())));
 }
 
@@ -73,6 +75,8 @@ fn mistakes_are_told_with_their_place() {
         ("[repositories.a]\nurl = 'file:///x'\nkms_key = 'alias/k'\nkey_file = 'k'", ":1:15:", "both"),
         ("[repositories.a]\nurl = 'file:///x'\nkms_key = 'a b'", ":3:11:", "no name of a KMS key"),
         ("[repositories.a]\nurl = 'file:///x'\nkey_file = 'k'\nkms_endpoint = 'http://x'", ":4:16:", "without kms_key"),
+        (&format!("{GOOD}copies = [{{ to = 'nowhere' }}]"), ":9:18:", "[repositories.nowhere]"),
+        (&format!("{GOOD}copies = [{{ to = 'main' }}]"), ":9:18:", "already"),
         ("[repositories.'a b']\nurl = 'file:///x'\nno_encryption = true", ":1:15:", "`a b`"),
         ("[repositories.a]\nno_encryption = true\nurl = 'ftp://x'", ":3:7:", "`ftp`"),
         ("[repositories.a]\nurl = 'file:///x'\n[repositories.a]", ":3:", "duplicate"),

@@ -101,8 +101,8 @@ pub fn options(cluster: &Cluster, password: Option<&Password>) -> Result<SourceO
     Ok(options)
 }
 
-/// What retention knows of the clusters of a repository: the rules of those whose automated backups are on, and which were
-/// removed. Of clusters that neither the configuration nor the catalog knows it knows nothing, and of those that are switched off neither.
+/// What retention knows of the clusters of a repository: the rules of those whose automated backups are on or that have copies there,
+/// and which were removed. Of clusters that neither the configuration nor the catalog knows it knows nothing, and of those that are switched off neither.
 #[must_use]
 pub fn retained<'a>(
     config: &'a Config,
@@ -111,7 +111,12 @@ pub fn retained<'a>(
 ) -> BTreeMap<String, retention::Cluster<'a>> {
     let here = config.clusters().filter(|cluster| cluster.repository == repository && cluster.automation.on);
     let rules = |cluster: &'a Cluster| retention::Cluster::Registered(&cluster.automation.policy);
+    let copies = config.clusters().filter_map(|cluster| {
+        let copies = cluster.copies.iter().find(|copies| copies.to == repository)?;
+        Some((cluster.name.clone(), retention::Cluster::Registered(&copies.retention)))
+    });
     let mut known: BTreeMap<_, _> = here.map(|cluster| (cluster.name.clone(), rules(cluster))).collect();
+    known.extend(copies);
     let removed = schedules.iter().filter(|row| row.removed_ms.is_some());
     known.extend(removed.map(|row| (row.cluster.clone(), retention::Cluster::Removed)));
     known

@@ -68,7 +68,8 @@ async fn duplicate(
     };
     check_key(call, to, key_id)?;
     check_free(call, target).await?;
-    let parameters = submit::CopyParameters { to: to.to_owned(), name: target.to_owned(), verify: false };
+    let (to, name) = (to.to_owned(), target.to_owned());
+    let parameters = submit::CopyParameters { to, name, ..submit::CopyParameters::default() };
     let job = once(call, call.job_of(found, Kind::Copy, &parameters)?, target).await?;
     Ok(call.shape_of_job(target, &job).await?)
 }
