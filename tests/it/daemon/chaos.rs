@@ -63,7 +63,11 @@ fn chaos(clusters: usize, kills: u64, seed: u64, limit: Duration) {
     }
     // in peace, what was begun is ended
     fleet.configure(&postgres(&server, &database), DAEMON, "snapshot_retention_limit = 0");
-    let started = || fleet.codes().iter().filter(|code| *code == "daemon.started").count();
+    // not by `event list`, which shows the newest ones only
+    let started = || -> u64 {
+        let query = "SELECT COUNT(*) FROM events WHERE code = 'daemon.started'";
+        server.psql(&database, query).ok().and_then(|text| text.parse().ok()).unwrap_or(0)
+    };
     let before = started();
     let restart = |mut daemon: Spawned| {
         daemon.running.kill();
