@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use chrono::Datelike as _;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
 
-use crate::fixture::Repo;
+use crate::fixture::{Launched, Repo};
 use crate::harness::cli::Outcome;
 use crate::harness::cluster::Cluster;
 use crate::harness::compare::compare;
 use crate::harness::keyspace::Keyspace;
+use crate::harness::nodes;
 use crate::harness::server::{Options, Server};
 
 /// An authority whose files are in a folder: `ca.pem`, and a certificate and key for each name that was asked for.
@@ -120,6 +121,40 @@ fn a_cluster_is_captured_over_tls() {
     }
     let (nodes, _launched) = repo.launch("one", &["--shards", "1"]);
     compare(&cluster.nodes(), &nodes).assert_equal();
+}
+
+/// A new cluster that speaks TLS alone: it takes clients with certificates of its authority and the password, nobody else, and
+/// what they read of it is what was restored.
+#[test]
+fn a_cluster_is_launched_with_tls_and_read_with_a_client_certificate() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    let source = Server::standalone();
+    Keyspace::new(57, 2000).load(&source.nodes());
+    let repo = Repo::folder();
+    repo.create(&source.url(), "one");
+    let [ca, cert, key] = authority.server();
+    let (dir, password) = (repo.path("secure"), repo.path("password"));
+    std::fs::write(&password, "a password").unwrap();
+    let launched = Launched { dir: dir.clone() };
+    let words = ["restore", "one", "--launch", text(&dir), "--shards", "2", "--replicas", "1"];
+    let access = ["--launch-ca", text(&ca), "--launch-cert", text(&cert), "--launch-key", text(&key)];
+    let outcome = repo.json(&[&words[..], &access, &["--launch-password-file", text(&password)]].concat());
+    assert_eq!(outcome["verified"]["keys"], outcome["keys"]);
+    let port = &outcome["nodes"][1]["port"];
+    let plain = nodes::try_connect(&format!("redis://127.0.0.1:{port}"));
+    let answer = plain.and_then(|mut link| nodes::command(&["PING"]).query::<String>(&mut link));
+    assert!(answer.is_err(), "it answers without TLS: {answer:?}");
+
+    let url = format!("rediss://127.0.0.1:{port}");
+    let [_, cert, key] = authority.files("client", &["backupd"], |_| {});
+    let [_, strange_cert, strange_key] = other.files("client", &["backupd"], |_| {});
+    let ours = ["--source-ca", text(&ca), "--source-password-file", text(&password)];
+    let with = |cert, key| [&ours[..], &["--source-cert", text(cert), "--source-key", text(key)]].concat();
+    create(&repo, &url, "two", &with(&strange_cert, &strange_key)).exits(13);
+    create(&repo, &url, "two", &with(&cert, &key)).ok();
+    drop(launched);
+    let (nodes, _launched) = repo.launch("two", &["--shards", "1"]);
+    compare(&source.nodes(), &nodes).assert_equal();
 }
 
 #[test]

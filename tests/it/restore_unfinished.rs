@@ -172,3 +172,57 @@ fn a_restore_that_shifts_expiries_goes_on_with_what_it_has_sent() {
     }
     assert!(found.len() == 1 && found.first().is_some_and(|at| *at > FAR), "{found:?}");
 }
+
+/// Processes that run in a folder below this one.
+fn started_from(dir: &std::path::Path) -> usize {
+    let place = |entry: std::io::Result<std::fs::DirEntry>| std::fs::read_link(entry.unwrap().path().join("cwd")).ok();
+    std::fs::read_dir("/proc").unwrap().filter_map(place).filter(|place| place.starts_with(dir)).count()
+}
+
+/// Servers load what is split while it is split: when an input turns out bad, none of them is left.
+#[test]
+fn nothing_is_left_of_servers_that_load_when_the_end_of_an_input_is_bad() {
+    let source = Cluster::start(2, 0);
+    Keyspace::new(98, 20_000).load(&source.nodes());
+    let repo = Repo::folder();
+    repo.create(&source.url(), "one");
+    let is_last = |path: &std::path::Path| path.file_name().is_some_and(|name| name == "shard-0001-1.bkd");
+    let (object, whole) = repo.snapshot_files().into_iter().find(|(path, _)| is_last(path)).unwrap();
+    let mut damaged = whole.clone();
+    // the footer is read last
+    damaged[whole.len() - 1] ^= 1;
+    let dir = repo.path("launched");
+    let words = ["restore", "one", "--launch", dir.to_str().unwrap(), "--shards", "3"];
+    let launched = Launched { dir: dir.clone() };
+    repo.json(&words);
+    assert!(started_from(&dir) >= 3);
+    drop(launched);
+    std::fs::remove_dir_all(&dir).unwrap();
+    std::fs::write(&object, &damaged).unwrap();
+    repo.run(&words).exits(17).says("shard-0001-1.bkd");
+    wait_until("the servers are gone", || started_from(&dir) == 0);
+    assert!(!dir.exists() || std::fs::read_dir(&dir).unwrap().next().is_none(), "the folder is not as it was");
+}
+
+#[test]
+fn a_server_that_ends_while_it_is_given_its_file_is_told_with_its_log() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let source = Server::standalone();
+    Keyspace::new(99, 2000).load(&source.nodes());
+    let repo = Repo::folder();
+    repo.create(&source.url(), "one");
+    let (dir, engine) = (repo.path("launched"), repo.path("redis-server"));
+    let program = crate::redis_server::program();
+    let script = format!(
+        "#!/bin/sh\n[ \"$1\" = --version ] && exec {} --version\necho no room here; exit 3\n",
+        program.display()
+    );
+    std::fs::write(&engine, script).unwrap();
+    std::fs::set_permissions(&engine, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let words = ["restore", "one", "--launch", dir.to_str().unwrap()];
+    let failed = repo.run(&[&words[..], &["--engine", engine.to_str().unwrap()]].concat());
+    failed.exits(1).says("the server ended").says("no room here");
+    let _launched = Launched { dir: dir.clone() };
+    repo.run(&words).exits(18).says("did not end");
+    repo.json(&[&words[..], &["--replace"]].concat());
+}

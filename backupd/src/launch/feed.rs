@@ -6,7 +6,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use tokio::io::AsyncReadExt as _;
@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::folder::refused;
+use super::process::STALL_WAIT;
 use crate::error::{Class, Error, Result};
 
 /// Bytes of the file that are given at once, and room in the pipe.
@@ -51,6 +52,15 @@ impl Growing {
 pub fn has_pipes(dir: &Path) -> bool {
     let tried = dir.join("pipe");
     make_pipe(&tried).is_ok() && std::fs::remove_file(&tried).is_ok()
+}
+
+/// Waits for the server, unless it has stood still for too long.
+async fn wait(since: Instant) -> io::Result<()> {
+    if since.elapsed() > STALL_WAIT {
+        return Err(io::Error::new(io::ErrorKind::TimedOut, "it stands still"));
+    }
+    sleep(LOOK_EVERY).await;
+    Ok(())
 }
 
 /// Makes a pipe in a server's folder, where it looks for its file.
@@ -97,10 +107,11 @@ pub(super) async fn feed(file: Growing, pipe: PathBuf, mut whole: watch::Receive
 
 /// Waits until the server reads the pipe.
 async fn open(pipe: &Path) -> io::Result<Sender> {
+    let begun = Instant::now();
     loop {
         match OpenOptions::new().open_sender(pipe) {
             Err(error) if error.raw_os_error() == Some(rustix::io::Errno::NXIO.raw_os_error()) => {
-                sleep(LOOK_EVERY).await;
+                wait(begun).await?;
             }
             opened => return opened,
         }
@@ -109,10 +120,14 @@ async fn open(pipe: &Path) -> io::Result<Sender> {
 
 /// Writes all of it. A full pipe is left for a while, so that reader and writer do not wake each other for every page.
 async fn put(sender: &Sender, mut bytes: &[u8]) -> io::Result<()> {
+    let mut since = Instant::now();
     while !bytes.is_empty() {
         match sender.try_write(bytes) {
-            Ok(count) => bytes = bytes.get(count..).unwrap_or_default(),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => sleep(LOOK_EVERY).await,
+            Ok(count) => {
+                bytes = bytes.get(count..).unwrap_or_default();
+                since = Instant::now();
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => wait(since).await?,
             Err(error) => return Err(error),
         }
     }

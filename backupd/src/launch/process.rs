@@ -20,7 +20,7 @@ use crate::redis::{Address, Client, Info, SourceOptions};
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// How long a node may stand still: not answer, or load nothing more.
-const STALL_WAIT: Duration = Duration::from_secs(180);
+pub(super) const STALL_WAIT: Duration = Duration::from_secs(180);
 
 /// For a connection and for a reply; a loading server answers between its keys.
 const REPLY_WAIT: Duration = Duration::from_secs(10);
