@@ -55,6 +55,8 @@ pub struct Options {
     pub names: Names,
     /// What becomes of a target that an earlier restore left unfinished.
     pub unfinished: Unfinished,
+    /// The time that files are dated with, ms since 1970: with the same one they have the same bytes.
+    pub now_unix_ms: u64,
     /// Nodes are tried though they seem to lack memory.
     pub ignore_memory: bool,
     /// Whether loaded nodes are read back and compared.

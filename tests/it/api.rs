@@ -5,6 +5,7 @@ mod document;
 mod grants;
 mod limits;
 mod pages;
+mod resumed;
 pub(crate) mod signed;
 mod story;
 mod targets;
@@ -74,7 +75,7 @@ pub(crate) fn exchange(port: u16, bytes: &[u8]) -> Answer {
 /// A daemon with an API, and somebody who asks it.
 pub(crate) struct Served {
     pub(crate) fleet: Fleet,
-    _daemon: Spawned,
+    daemon: Spawned,
 }
 
 /// The SHA-256 of a token, as it stands in the configuration.
@@ -98,13 +99,18 @@ impl Served {
 
     /// The same for a fleet that there is.
     pub(crate) fn of(fleet: Fleet, api: &str, more: &str) -> Self {
+        Self::leased(fleet, "5s", api, more)
+    }
+
+    /// The same, where a worker may say nothing for so long.
+    pub(crate) fn leased(fleet: Fleet, lease: &str, api: &str, more: &str) -> Self {
         let daemon = format!(
-            "listen = \"\"\njobs_per_host = 8\nlease = \"5s\"\nstop_wait = \"0s\"\n[api]\nlisten = \"127.0.0.1:{}\"\n{api}\n{}\n{more}\n",
+            "listen = \"\"\njobs_per_host = 8\nlease = \"{lease}\"\nstop_wait = \"0s\"\n[api]\nlisten = \"127.0.0.1:{}\"\n{api}\n{}\n{more}\n",
             fleet.port.number,
             token("admin", "admin", ""),
         );
         fleet.configure(&sqlite(), &daemon, "snapshot_retention_limit = 0");
-        let served = Self { _daemon: fleet.daemon(), fleet };
+        let served = Self { daemon: fleet.daemon(), fleet };
         wait_for("the API", LIMIT, || TcpStream::connect(("127.0.0.1", served.port())).map_err(|it| it.to_string()));
         served
     }

@@ -94,6 +94,7 @@ impl Reader {
             let options = restore::Options {
                 verify: false,
                 unfinished: backupd::nodes::Unfinished::Refuse,
+                now_unix_ms: 0,
                 ignore_memory: false,
                 input: Input::Snapshot { repository, opened },
                 shape: Shape::Shards(2),

@@ -13,6 +13,7 @@ use super::output::{Output, table};
 use super::reach::{Context, RepositoryArgs};
 use super::restore::{SelectArgs, parse_loss};
 use super::watch::watched;
+use crate::clock;
 use crate::error::{Class, Error, Result};
 use crate::nodes::Unfinished;
 use crate::progress::Progress;
@@ -120,6 +121,7 @@ pub async fn export(args: ExportArgs, context: &Context, output: Output, cancel:
         db: args.db,
         verify: false,
         unfinished: Unfinished::Refuse,
+        now_unix_ms: clock::unix_ms(clock::now()),
         ignore_memory: false,
         select: args.select.selection(),
         names: Names::Export(args.name.clone()),

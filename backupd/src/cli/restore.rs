@@ -17,6 +17,7 @@ use super::ledger::Ledger;
 use super::output::Output;
 use super::reach::{Context, RepositoryArgs};
 use super::watch::watched;
+use crate::clock;
 use crate::error::{Class, Error, Result};
 use crate::launch::{Access, LaunchTls};
 use crate::nodes::{Method, Unfinished};
@@ -267,6 +268,7 @@ async fn options(args: Args, context: &Context) -> Result<Options> {
             (_, true) => Unfinished::Replace,
             _ => Unfinished::Refuse,
         },
+        now_unix_ms: clock::unix_ms(clock::now()),
         ignore_memory: args.ignore_memory,
         verify: !args.no_verify,
         drop: args.drop,

@@ -11,6 +11,7 @@ use serde_json::json;
 use super::work::Held;
 use super::{about, reach};
 use crate::catalog::{Code, NewEvent};
+use crate::clock;
 use crate::config::Config;
 use crate::error::{Class, Error, Result};
 use crate::nodes::Unfinished;
@@ -103,6 +104,9 @@ pub(super) async fn run(held: &mut Held) -> Result<Vec<NewEvent>> {
     let url = parameters.url(&held.config, &name)?;
     let was_begun = held.row.attempts > 1;
     held.begin(Step::Export, "").await?;
+    // the same for every attempt, so that what one before this has written has the same bytes
+    let begun_ms = held.row.started_ms.and_then(|ms| u64::try_from(ms).ok());
+    let now_unix_ms = begun_ms.unwrap_or_else(|| clock::unix_ms(clock::now()));
     let opened = Box::new(repository.open_snapshot(&name, &keys).await?);
     let options = Options {
         input: Input::Snapshot { repository, opened },
@@ -113,6 +117,7 @@ pub(super) async fn run(held: &mut Held) -> Result<Vec<NewEvent>> {
         db: None,
         verify: false,
         unfinished: if was_begun { Unfinished::Replace } else { Unfinished::Refuse },
+        now_unix_ms,
         ignore_memory: false,
         select: Selection::default(),
         names: Names::Export(if parameters.name.is_empty() { name.clone() } else { parameters.name.clone() }),

@@ -12,6 +12,7 @@ use serde_json::json;
 use super::work::Held;
 use super::{about, export, reach, said, target};
 use crate::catalog::{Code, NewEvent};
+use crate::clock;
 use crate::error::{Class, Error, Result};
 use crate::nodes::Unfinished;
 use crate::restore::input::{Foreign, Input};
@@ -144,6 +145,7 @@ impl Parameters {
             select: self.selection()?,
             names: Names::Shards,
             unfinished,
+            now_unix_ms: clock::unix_ms(clock::now()),
             ignore_memory: false,
             verify: true,
             drop: export::losses(&self.drop)?,

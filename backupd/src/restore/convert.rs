@@ -11,7 +11,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::plan::format_of;
 use super::split::{Made, unwritable};
-use crate::clock;
 use crate::error::{Class, Error, Result};
 use crate::launch::check_format;
 use crate::pipeline::write::scan_error;
@@ -40,7 +39,7 @@ pub(super) fn needed(engine: &Engine, version: RdbVersion) -> Result<Option<Targ
 pub(super) async fn run(
     made: Vec<Made>,
     targets: &[Option<Target>],
-    drop: &[LossKind],
+    (drop, now_unix_ms): (&[LossKind], u64),
     cancel: &CancellationToken,
 ) -> Result<(Vec<Made>, Vec<Loss>)> {
     let (mut done, mut losses) = (Vec::with_capacity(made.len()), Vec::new());
@@ -49,12 +48,7 @@ pub(super) async fn run(
             done.push(file);
             continue;
         };
-        let options = ConvertOptions {
-            target,
-            drop: drop.to_vec(),
-            keep_modules: false,
-            now_unix_ms: clock::unix_ms(clock::now()),
-        };
+        let options = ConvertOptions { target, drop: drop.to_vec(), keep_modules: false, now_unix_ms };
         let stop = cancel.clone();
         let converting = tokio::task::spawn_blocking(move || one(file, options, &stop));
         let (file, lost) = converting.await.map_err(task_failed)??;

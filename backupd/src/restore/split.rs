@@ -121,7 +121,7 @@ fn begin(options: &Options, plan: &Plan, ttl: SplitTtl, dir: &Path) -> Result<St
         db: options.db,
         select: options.select.clone(),
         cluster: plan.is_cluster(),
-        now_unix_ms: clock::unix_ms(clock::now()),
+        now_unix_ms: options.now_unix_ms,
         // a capture scans what it stores, and what is read is what was stored
         scanned_before: options.input.manifest().is_some(),
     };

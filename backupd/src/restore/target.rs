@@ -102,12 +102,13 @@ async fn to_store(
     making: Making<'_>,
 ) -> Result<Outcome> {
     let names = all_names(options, &plan);
-    bucket::check_free(store, &names).await?;
+    bucket::check_free(store, &names, options.unfinished).await?;
     let folder = scratch_folder(scratch)?;
     let (made, losses, _) = make_files(options, &plan, folder.path(), making).await?;
     write_companions(folder.path(), &options.names, &plan, &made)?;
     making.progress.phase("uploading");
-    bucket::upload(store, folder.path(), &names, making.progress, making.cancel).await?;
+    let Making { progress, cancel, .. } = making;
+    bucket::upload(store, folder.path(), &names, options.unfinished, (progress, cancel)).await?;
     let base = store.url();
     let base = base.split('?').next().unwrap_or_default().trim_end_matches('/');
     let report = |made: &Made| {
@@ -137,7 +138,7 @@ pub(super) async fn make_files(
     if plan.converted_to.iter().any(Option::is_some) {
         progress.phase("converting");
     }
-    let (made, losses) = convert::run(made, &plan.converted_to, &options.drop, cancel).await?;
+    let (made, losses) = convert::run(made, &plan.converted_to, (&options.drop, options.now_unix_ms), cancel).await?;
     // what was left out is not to be found either
     if let Some(expected) = expected.as_mut().filter(|_| !losses.is_empty()) {
         for (index, made) in made.iter().enumerate() {
@@ -252,7 +253,7 @@ pub(super) async fn refusals(options: &Options, plan: &Plan, refusals: &mut Refu
             refusals.take(mark::check(dir, options.unfinished));
         }
         Target::Store { store, .. } => {
-            refusals.take(bucket::check_free(store, &all_names(options, plan)).await);
+            refusals.take(bucket::check_free(store, &all_names(options, plan), options.unfinished).await);
         }
         Target::Launch { dir, .. } => {
             refusals.take(mark::check(dir, options.unfinished));

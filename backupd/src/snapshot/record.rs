@@ -35,7 +35,11 @@ pub async fn record(catalog: &Catalog, store: Arc<dyn Store>, manifest: &Manifes
 pub async fn record_copy(catalog: &Catalog, store: Arc<dyn Store>, manifest: &Manifest) -> Result<()> {
     let repository = Repository::open(store).await?;
     let shards = manifest.shards.iter().map(shard_row).collect::<Result<Vec<_>>>()?;
-    catalog.record_snapshot(&snapshot_row(repository.id(), manifest)?, &shards).await
+    let row = snapshot_row(repository.id(), manifest)?;
+    catalog.record_snapshot(&row, &shards).await?;
+    // a copy that was deleted and is made again has the same place, and nothing of the one before
+    catalog.put_snapshot_tags(&row.repository_id, &row.snapshot_id, &row.tags).await?;
+    catalog.mark_snapshot_present(&row.repository_id, &row.snapshot_id).await
 }
 
 /// Writes what a check saw of a cluster into the catalog: what its nodes can do. Nothing when the source did not answer.

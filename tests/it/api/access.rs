@@ -146,7 +146,7 @@ fn without_tokens_programs_of_this_machine_are_served_and_pages_of_others_are_no
     let fleet = crate::daemon::Fleet::new(0, &crate::daemon::sqlite(), "", "");
     let daemon = format!("listen = \"\"\n[api]\nlisten = \"127.0.0.1:{}\"\n", fleet.port.number);
     fleet.configure(&crate::daemon::sqlite(), &daemon, "");
-    let served = Served { _daemon: fleet.daemon(), fleet };
+    let served = Served { daemon: fleet.daemon(), fleet };
     crate::harness::process::wait_for("the API", super::SOON, || {
         std::net::TcpStream::connect(("127.0.0.1", served.port())).map_err(|error| error.to_string())
     });
