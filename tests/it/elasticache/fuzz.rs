@@ -11,6 +11,12 @@ use super::Place;
 /// When an answer is taken for hanging.
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 
+/// After so many forms the daemon has what it needs.
+const WARM: usize = 1000;
+
+/// By how much its memory may grow after that, KiB: what the allocator keeps, and nothing that grows with the count.
+const GROWTH_KIB_MAX: u64 = 32 << 10;
+
 /// Forms that are near enough to right ones to come far.
 const SEEDS: [&str; 14] = [
     "Action=CreateSnapshot&Version=2015-02-02&ReplicationGroupId=orders&SnapshotName=f-1&Tags.Tag.1.Key=a&Tags.Tag.1.Value=b",
@@ -118,7 +124,16 @@ fn whatever_is_sent_the_answer_is_xml() {
     let count: usize = std::env::var("BACKUPD_FUZZED_FORMS").ok().and_then(|text| text.parse().ok()).unwrap_or(1500);
     let mut random = Random(0x5eed);
     let mut seen = std::collections::BTreeMap::<u16, usize>::new();
+    let memory_kib = || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.running.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
+    };
+    let mut warm_kib = 0;
     for number in 0..count {
+        if number == WARM {
+            warm_kib = memory_kib();
+        }
         let body = random.form();
         let (status, kind, text) = form(port, &body);
         let shown = String::from_utf8_lossy(&body);
@@ -128,7 +143,9 @@ fn whatever_is_sent_the_answer_is_xml() {
         assert!(is_whole, "{number}: {shown}: {text}");
         *seen.entry(status).or_default() += 1;
     }
-    println!("{seen:?}");
+    let end_kib = memory_kib();
+    println!("{seen:?}; memory {warm_kib} KiB after {WARM} forms, {end_kib} KiB after {count}");
+    assert!(end_kib < warm_kib + GROWTH_KIB_MAX, "memory grew from {warm_kib} KiB to {end_kib} KiB");
     assert!(seen[&200] > count / 50 && seen[&400] > count / 50, "the forms are all of one kind: {seen:?}");
     // what the layers around refuse is XML, too
     for (head, body, status) in [
