@@ -11,8 +11,8 @@
 #            of the tests) and schemathesis; and cargo-deny
 #   engines  also, where they can be had: Redis 7.2, 7.4 and 8.2 and Valkey 8.0, for the tests that convert files from
 #            every engine to every other
-#   clients  also: the AWS SDK for JavaScript (with Debian's nodejs, where there is no node) and Ansible, for the tests of the
-#            ElastiCache API with more clients
+#   clients  also: the AWS SDKs for JavaScript (with Debian's nodejs, where there is no node), Rust and Go (Debian's), and Ansible, for
+#            the tests of the ElastiCache API with more clients
 set -euo pipefail
 PART=setup
 . "$(dirname "$0")/lib.sh"
@@ -34,6 +34,7 @@ PACKAGES=(redis-server redis-tools gcc libc6-dev make curl ca-certificates)
 [ "$WANT" = demo ] || PACKAGES+=(postgresql patchelf python3 python3-pip python3-venv python3-cryptography python3-zstandard debian-archive-keyring)
 
 [ "$WANT" != clients ] || command -v npm >/dev/null || PACKAGES+=(nodejs npm)
+[ "$WANT" != clients ] || PACKAGES+=(golang-go golang-github-aws-aws-sdk-go-v2-dev)
 
 missing_packages() {
   local package
@@ -137,6 +138,15 @@ more_clients() {
   fi
 }
 
+# Stories in languages that are built. Each has a folder of its own, and no build of ours builds it.
+built_clients() {
+  run_step setup-aws-rust "the story of the AWS SDK for Rust, built into $SERVERS/aws-rust" \
+    cargo build --locked --manifest-path "$REPO/tests/clients/rust/Cargo.toml" --target-dir "$SERVERS/aws-rust"
+  mkdir -p "$SERVERS/aws-go"
+  run_step setup-aws-go "the story of Debian's AWS SDK for Go, built into $SERVERS/aws-go" \
+    env GO111MODULE=off GOPATH=/usr/share/gocode go build -o "$SERVERS/aws-go/story" "$REPO/tests/clients/go/main.go"
+}
+
 cargo_deny() {
   if ! cargo deny --version >/dev/null 2>&1 && [ ! -x "$SERVERS/bin/cargo-deny" ]; then
     # without optimisation it builds in a fraction of the time and still checks in a second
@@ -188,5 +198,5 @@ if [ "$WANT" != demo ]; then
   schemathesis
 fi
 [ "$WANT" != engines ] || more_engines
-[ "$WANT" != clients ] || more_clients
+[ "$WANT" != clients ] || { more_clients && built_clients; }
 say "ready for: $WANT"

@@ -12,6 +12,7 @@ use backupd::catalog::{Catalog, ShardRow, SnapshotRow};
 
 use crate::harness::cli::{Cli, Spawned};
 use crate::harness::cluster::Cluster;
+use crate::harness::postgres::Postgres;
 use crate::harness::process::{self, wait_for};
 use crate::harness::s3::{Bucket, block_on};
 use crate::harness::server::{Options, Port, Server};
@@ -30,11 +31,24 @@ pub(crate) struct Place {
     pool: Vec<Server>,
     bucket: Bucket,
     cli: Cli,
+    /// The server and database of the catalog; a SQLite file without.
+    postgres: Option<(Postgres, String)>,
 }
 
 impl Place {
     /// With so many empty nodes in cluster mode, and one without.
     pub(crate) fn new(label: &str, nodes: usize) -> Self {
+        Self::with(label, nodes, None)
+    }
+
+    /// The same with a catalog in PostgreSQL.
+    fn on_postgres(label: &str, nodes: usize) -> Self {
+        let server = Postgres::start();
+        let database = server.database();
+        Self::with(label, nodes, Some((server, database)))
+    }
+
+    fn with(label: &str, nodes: usize, postgres: Option<(Postgres, String)>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let source = Cluster::start(3, 0);
         for (number, shard) in source.shards.iter().enumerate() {
@@ -49,7 +63,7 @@ impl Place {
         pool.push(Server::standalone());
         let bucket = Bucket::create(label);
         let cli = Cli::new().env("BACKUPD_CONFIG", folder.path().join("backupd.toml")).envs(bucket.envs());
-        let place = Self { folder, port: Port::reserve(), source, pool, bucket, cli };
+        let place = Self { folder, port: Port::reserve(), source, pool, bucket, cli, postgres };
         place.configure();
         place
     }
@@ -71,11 +85,15 @@ impl Place {
 
     fn configure(&self) {
         std::fs::write(self.path("secret"), SECRET).unwrap();
+        let catalog = match &self.postgres {
+            Some((server, database)) => crate::daemon::postgres(server, database),
+            None => crate::daemon::sqlite(),
+        };
         let quoted = |url: String| format!("\"{url}\"");
         let nodes: Vec<String> =
             self.pool.iter().map(|server| quoted(format!("redis://127.0.0.1:{}", server.port()))).collect();
         let text = format!(
-            "[catalog]\npath = \"catalog.sqlite\"\n[daemon]\nlisten = \"\"\n\
+            "[catalog]\n{catalog}\n[daemon]\nlisten = \"\"\n\
              [api]\nlisten = \"127.0.0.1:{}\"\nrequests_per_second = 10000\n\
              [api.keys.ops]\nid = \"{KEY_ID}\"\nsecret_file = \"secret\"\nrole = \"admin\"\n\
              [api.keys.looks]\nid = \"AKIDOFTHEREADER0\"\nsecret_file = \"secret\"\nrole = \"reader\"\n\
@@ -113,6 +131,12 @@ impl Place {
         let mut command = process::command(program);
         command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/clients").join(script));
         self.told_by(command, &clients(folder));
+    }
+
+    /// Runs a program that does a story, and is built with the client.
+    fn program(&self, folder: &str, program: &str) {
+        let folder = clients(folder);
+        self.told_by(process::command(folder.join(program)), &folder);
     }
 
     fn told_by(&self, mut command: Command, clients: &Path) {
@@ -169,7 +193,10 @@ impl Place {
             stored_bytes: 1,
         };
         block_on(async {
-            let catalog = Catalog::open(&self.path("catalog.sqlite").into()).await.unwrap();
+            let catalog = match &self.postgres {
+                Some((server, database)) => Catalog::open(&crate::catalog::location(server, database)).await.unwrap(),
+                None => Catalog::open(&self.path("catalog.sqlite").into()).await.unwrap(),
+            };
             for n in 0..120 {
                 catalog.record_snapshot(&row(n), std::slice::from_ref(&shard)).await.unwrap();
             }
@@ -192,8 +219,16 @@ fn clients(folder: &str) -> PathBuf {
 }
 
 #[test]
-fn boto3_does_the_whole_story() {
-    let place = Place::new("boto3", 4);
+fn boto3_does_the_whole_story_on_sqlite() {
+    boto3_does_the_whole_story(&Place::new("boto3", 4));
+}
+
+#[test]
+fn boto3_does_the_whole_story_on_postgres() {
+    boto3_does_the_whole_story(&Place::on_postgres("boto3", 4));
+}
+
+fn boto3_does_the_whole_story(place: &Place) {
     place.seed();
     let daemon = place.daemon();
     place.story("python3", "story.py", "aws-clients");
@@ -233,4 +268,18 @@ fn javascript_and_ansible_do_their_stories() {
     assert_eq!(place.bucket.list("an-out-").len(), 3);
     assert_eq!(place.pool.iter().map(Place::keys).sum::<usize>(), 3 * 40);
     drop(daemon);
+}
+
+#[test]
+#[ignore = "clients that only `tests/setup.sh clients` installs: see docs/elasticache.md"]
+fn rust_and_go_do_their_stories() {
+    for (folder, program, left) in [("aws-rust", "debug/story", "rs-out-"), ("aws-go", "story", "")] {
+        let place = Place::new("built", 2);
+        place.seed();
+        let daemon = place.daemon();
+        place.program(folder, program);
+        assert!(left.is_empty() || place.bucket.list(left).len() == 3);
+        assert_eq!(place.pool.iter().map(Place::keys).sum::<usize>(), 3 * 40);
+        drop(daemon);
+    }
 }

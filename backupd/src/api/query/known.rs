@@ -174,6 +174,7 @@ impl Known {
                 .unwrap_or_default(),
             created_ms: self.created_ms,
             endpoint,
+            is_cluster_mode: self.is_cluster_mode(nodes),
             has_password: self.cluster.as_ref().is_some_and(|cluster| cluster.password.is_some()),
             has_tls: self.has_tls(),
             retention_days: self.retention_days(),

@@ -22,6 +22,8 @@ pub struct CacheCluster {
     pub endpoint: Option<Endpoint>,
     /// Whether clients must give a password.
     pub has_password: bool,
+    /// Whether it runs in cluster mode.
+    pub is_cluster_mode: bool,
     /// Whether it speaks TLS.
     pub has_tls: bool,
     /// For how many days automated snapshots are kept; 0: none are made.
@@ -33,6 +35,16 @@ pub struct CacheCluster {
 }
 
 impl CacheCluster {
+    /// AWS's name for the parameters that an engine has when nobody sets any: provisioners read it. None while the engine is not known.
+    fn parameter_group(&self) -> Option<String> {
+        let (major, _) = self.engine_version.split_once('.')?;
+        let family = match (self.engine.as_str(), major) {
+            ("redis", "6") => "redis6.x".to_owned(),
+            (engine, major) => format!("{engine}{major}"),
+        };
+        Some(format!("default.{family}{}", if self.is_cluster_mode { ".cluster.on" } else { "" }))
+    }
+
     /// Writes its members; where its node is reached only when that was asked for.
     pub fn write(&self, writer: &mut Writer, with_nodes: bool) {
         let created = self.created_ms.map(time);
@@ -45,6 +57,13 @@ impl CacheCluster {
         writer.some("CacheClusterCreateTime", created.as_deref());
         writer.element("PendingModifiedValues", |_| {});
         writer.element("CacheSecurityGroups", |_| {});
+        if let Some(name) = self.parameter_group() {
+            writer.element("CacheParameterGroup", |writer| {
+                writer.text("CacheParameterGroupName", &name);
+                writer.text("ParameterApplyStatus", "in-sync");
+                writer.element("CacheNodeIdsToReboot", |_| {});
+            });
+        }
         if with_nodes && let Some(endpoint) = &self.endpoint {
             writer.element("CacheNodes", |writer| {
                 writer.element("CacheNode", |writer| {
