@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::harness::server::{Options, Server};
 use crate::harness::{nodes, process};
-use crate::meter::Cost;
+use crate::meter::{Cost, median_s};
 use crate::{Asked, Source, backupd, mb, shapes, snapshot};
 
 /// Commands a second of the steady workload.
@@ -42,15 +42,7 @@ pub(crate) fn stages(asked: &Asked) {
     println!("\nCPU by stage, {:.0} MB of RDB, {:.0} MB stored, {} runs", mb(rdb.len() as u64), mb(stored), asked.runs);
     println!("{:<44}{:>16}", "", "CPU s per GB");
     let row = |name: &str, work: &mut dyn FnMut()| {
-        let mut times: Vec<f64> = (0..asked.runs)
-            .map(|_| {
-                let begun = Instant::now();
-                work();
-                begun.elapsed().as_secs_f64()
-            })
-            .collect();
-        times.sort_by(f64::total_cmp);
-        println!("{name:<44}{:>16.2}", times[times.len() / 2] * 1000.0 / mb(rdb.len() as u64));
+        println!("{name:<44}{:>16.2}", median_s(asked.runs, work) * 1000.0 / mb(rdb.len() as u64));
     };
     row("scan: structure, CRC64, counts, slots", &mut || {
         let mut scanner = Scanner::new(ReportSink::new(true));

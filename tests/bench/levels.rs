@@ -1,11 +1,10 @@
 //! How fast one core makes frames, by shape of the data and zstd level, beside what its stages reach alone.
 
-use std::time::Instant;
-
 use backupd::bkd::{Cipher, Compression, Header, Kind, Sealer};
 use backupd::crypt::DataKey;
 use sha2::{Digest as _, Sha256};
 
+use crate::meter::median_s;
 use crate::{Asked, mb, shapes};
 
 /// zstd levels.
@@ -30,17 +29,7 @@ pub(crate) fn levels(asked: &Asked) {
 
 fn row(asked: &Asked, shape: &str, level: i32, frames: &[&[u8]]) {
     let plain: usize = frames.iter().map(|frame| frame.len()).sum();
-    let median = |work: &mut dyn FnMut()| {
-        let mut times: Vec<f64> = (0..asked.runs)
-            .map(|_| {
-                let begun = Instant::now();
-                work();
-                begun.elapsed().as_secs_f64()
-            })
-            .collect();
-        times.sort_by(f64::total_cmp);
-        times[times.len() / 2]
-    };
+    let median = |work: &mut dyn FnMut()| median_s(asked.runs, work);
     // what does not shrink is stored as it is
     let pack = |frame: &[u8]| {
         let packed = zstd::bulk::compress(frame, level).unwrap();

@@ -35,6 +35,19 @@ impl Cost {
     }
 }
 
+/// The median time of so many runs of `work`, in seconds.
+pub(crate) fn median_s(runs: usize, work: &mut dyn FnMut()) -> f64 {
+    let mut times: Vec<f64> = (0..runs)
+        .map(|_| {
+            let begun = Instant::now();
+            work();
+            begun.elapsed().as_secs_f64()
+        })
+        .collect();
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
+}
+
 /// Runs a program to its end and says what it cost and what it printed; it must end with the exit code `wanted`.
 pub(crate) fn measure<S: AsRef<OsStr>>(program: impl AsRef<OsStr>, args: &[S], wanted: i32) -> (Cost, String) {
     let started = Instant::now();
