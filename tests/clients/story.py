@@ -1,6 +1,6 @@
 """What users of ElastiCache do with snapshots, done by boto3 against the endpoint of backupd.
 
-usage: story.py ENDPOINT GROUP BUCKET     with credentials in the usual AWS variables
+usage: story.py ENDPOINT GROUP BUCKET WINDOW     with credentials in the usual AWS variables, and a window that is not open now
 """
 
 import os
@@ -10,7 +10,7 @@ import time
 import boto3
 from botocore.exceptions import ClientError
 
-ENDPOINT, GROUP, BUCKET = sys.argv[1:4]
+ENDPOINT, GROUP, BUCKET, WINDOW = sys.argv[1:5]
 client = boto3.client("elasticache", endpoint_url=ENDPOINT)
 WAITER = {"Delay": 1, "MaxAttempts": 90}
 
@@ -84,12 +84,22 @@ def makes():
     slots = [node["NodeGroupConfiguration"]["Slots"].split("-") for node in nodes]
     assert sum(int(last) - int(first) + 1 for first, last in slots) == 16384, slots
     assert all(node["CacheSize"].endswith(" MB") and node["SnapshotCreateTime"] for node in nodes), nodes
+    assert found["CacheNodeType"].startswith("cache.") and found["NumNodeGroups"] == 3, found
     listed = client.list_tags_for_resource(ResourceName=found["ARN"])["TagList"]
     assert {"Key": "team", "Value": "shop & co"} in listed and {"Key": "empty", "Value": ""} in listed, listed
     client.add_tags_to_resource(ResourceName=found["ARN"], Tags=[{"Key": "more", "Value": "<1>"}])
     left = client.remove_tags_from_resource(ResourceName=found["ARN"], TagKeys=["empty"])["TagList"]
     assert {"Key": "more", "Value": "<1>"} in left and "empty" not in [tag["Key"] for tag in left], left
     refused(client.exceptions.TagNotFoundFault, client.remove_tags_from_resource, ResourceName=found["ARN"], TagKeys=["empty"])
+    # as who judges by tags asks for them: not for what is not there, or has none
+    tagging = boto3.client("resourcegroupstaggingapi", endpoint_url=ENDPOINT)
+    absent = found["ARN"].replace("first-1", "none")
+    group = client.describe_replication_groups(ReplicationGroupId=GROUP)["ReplicationGroups"][0]["ARN"]
+    mapped = tagging.get_resources(ResourceARNList=[absent, group, found["ARN"]])["ResourceTagMappingList"]
+    assert mapped == [{"ResourceARN": found["ARN"], "Tags": sorted(left, key=lambda tag: tag["Key"])}], mapped
+    refused(tagging.exceptions.InvalidParameterException, tagging.get_resources)
+    refused(tagging.exceptions.InvalidParameterException, tagging.get_resources, ResourceARNList=["arn:aws:s3:::b"])
+    assert code(tagging.get_tag_keys) == "UnknownOperationException"
     # as Ansible asks for it: with the group and one of its nodes
     both = dict(ReplicationGroupId=GROUP, CacheClusterId=f"{GROUP}-0001-001", SnapshotName="both")
     client.create_snapshot(**both)
@@ -136,6 +146,8 @@ def is_narrowed():
     assert code(foreign.delete_replication_group, ReplicationGroupId=GROUP) == "ReplicationGroupNotFoundFault"
     arn = snapshot("first-1")["ARN"]
     assert code(foreign.list_tags_for_resource, ResourceName=arn) == "SnapshotNotFoundFault"
+    tagging = boto3.client("resourcegroupstaggingapi", aws_access_key_id="AKIDOFTHEFOREIGN", **secret)
+    assert tagging.get_resources(ResourceARNList=[arn])["ResourceTagMappingList"] == []
 
 
 def copies():
@@ -155,10 +167,11 @@ def changes():
     assert message(modify, SnapshotWindow="03:00-03:30") == "Snapshot window must be at least 60 minutes."
     assert message(modify, SnapshotRetentionLimit=36) == "Invalid snapshot retention limit: 36. Retention limit must be between 0 and 35."
     assert message(modify) == "No modifications were requested"
-    changed = modify(SnapshotWindow="23:30-00:30", SnapshotRetentionLimit=9, SnapshottingClusterId=f"{GROUP}-001", ApplyImmediately=True)
+    changed = modify(SnapshotWindow="23:30-00:30")
     assert changed["ReplicationGroup"]["SnapshotWindow"] == "23:30-00:30", changed
+    modify(SnapshotWindow=WINDOW, SnapshotRetentionLimit=9, SnapshottingClusterId=f"{GROUP}-001", ApplyImmediately=True)
     group = client.describe_replication_groups(ReplicationGroupId=GROUP)["ReplicationGroups"][0]
-    assert (group["SnapshotWindow"], group["SnapshotRetentionLimit"]) == ("23:30-00:30", 9), group
+    assert (group["SnapshotWindow"], group["SnapshotRetentionLimit"]) == (WINDOW, 9), group
     modify(SnapshotRetentionLimit=0)
     group = client.describe_replication_groups(ReplicationGroupId=GROUP)["ReplicationGroups"][0]
     assert group["SnapshotRetentionLimit"] == 0, group
@@ -168,7 +181,7 @@ def restores():
     def create(name, **more):
         return client.create_replication_group(ReplicationGroupId=name, ReplicationGroupDescription="restored", **more)
 
-    made = create("two", SnapshotName="first-1", NumNodeGroups=2, SnapshotRetentionLimit=1, Tags=[{"Key": "a", "Value": "b"}])
+    made = create("two", SnapshotName="first-1", NumNodeGroups=2, SnapshotRetentionLimit=1, SnapshotWindow=WINDOW, Tags=[{"Key": "a", "Value": "b"}])
     assert made["ReplicationGroup"]["Status"] == "creating", made
     faults = client.exceptions
     refused(faults.ReplicationGroupAlreadyExistsFault, create, name="two", SnapshotName="first-1")

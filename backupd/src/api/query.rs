@@ -11,4 +11,5 @@ pub mod form;
 pub mod known;
 pub mod shapes;
 pub mod stored;
+pub mod tagging;
 pub mod xml;

@@ -26,7 +26,7 @@ pub use self::header::Authorization;
 pub const SKEW_MAX_S: u64 = 900;
 
 /// Services that a signature of a request to the Query API may be for.
-pub const SERVICES: [&str; 2] = ["elasticache", "sts"];
+pub const SERVICES: [&str; 3] = ["elasticache", "sts", "tagging"];
 
 /// The same of a request to the REST API.
 pub const SERVICES_REST: [&str; 2] = ["backupd", "elasticache"];

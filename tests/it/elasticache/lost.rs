@@ -1,7 +1,7 @@
 //! The catalog is lost: what was said through the API is in the repositories.
 
 use super::fuzz::form;
-use super::{LIMIT, Place};
+use super::{LIMIT, Place, not_now};
 use crate::harness::process::wait_for;
 
 /// What the Query API tells, without what is different in each answer, and without times of making: those are of the catalog.
@@ -27,12 +27,6 @@ fn until(place: &Place, asked: &str, words: &str) {
 
 fn arn(kind: &str, name: &str) -> String {
     format!("arn:aws:elasticache:us-east-1:000000000000:{kind}:{name}")
-}
-
-/// A window that does not open while this test runs.
-fn not_now() -> String {
-    let hour = backupd::clock::unix_ms(backupd::clock::now()) / 3_600_000 + 12;
-    format!("{:02}:00-{:02}:00", hour % 24, (hour + 1) % 24)
 }
 
 /// All that is shown of clusters and snapshots.

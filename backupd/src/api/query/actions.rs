@@ -9,7 +9,7 @@ mod making;
 mod removing;
 mod restoring;
 mod snapshots;
-mod tags;
+pub mod tags;
 
 use policies::access::Action;
 

@@ -1,5 +1,6 @@
 //! From a request to its answer: who asks, what for, and XML whatever happens.
 
+use axum::body::Bytes;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
@@ -11,6 +12,7 @@ use super::call::Call;
 use super::check::{VERSION, VERSION_STS};
 use super::error::{Code, Fault};
 use super::form::{FORM_BYTES_MAX, Form};
+use super::tagging;
 use super::xml::{self, Service, Writer};
 use crate::api::{Api, auth};
 use crate::clock;
@@ -41,6 +43,9 @@ pub async fn answer(State(api): State<Api>, request: Request) -> Response {
         Err(fault) => return refused(Service::ElastiCache, &fault, &request_id),
     };
     let region = region.unwrap_or_else(|| REGION.to_owned());
+    if let Some(action) = tagging::action(&parts.headers).map(str::to_owned) {
+        return tags(api, principal, region, action, body, &request_id).await;
+    }
     // a task of its own: what panics is an answer too, and who hangs up stops nothing in the middle
     let work = tokio::spawn(async move { carry_out(&api, &principal, &region, &body).await });
     match work.await {
@@ -53,6 +58,34 @@ pub async fn answer(State(api): State<Api>, request: Request) -> Response {
             refused(Service::ElastiCache, &Fault::new(Code::InternalFailure, "The request failed."), &request_id)
         }
     }
+}
+
+/// Answers what is asked of the service for tags, in a task of its own as well.
+async fn tags(api: Api, who: Principal, region: String, action: String, body: Bytes, request_id: &str) -> Response {
+    let work = tokio::spawn(async move {
+        admit(&api, &who)?;
+        let form = Form::default();
+        let call = call(&api, &who, &region, &form).await?;
+        tagging::run(&action, &call, &body).await
+    });
+    let result = work.await.unwrap_or_else(|error| {
+        tracing::error!(error = %error, request_id, "a request for tags failed");
+        Err(Fault::new(Code::InternalFailure, "The request failed."))
+    });
+    tagging::document(result, request_id)
+}
+
+/// Goes on when the caller has not asked too often.
+fn admit(api: &Api, caller: &Principal) -> Result<(), Fault> {
+    if api.admits(&caller.name) { Ok(()) } else { Err(Fault::new(Code::Throttling, "Rate exceeded")) }
+}
+
+/// A request, with what it is answered from.
+async fn call<'a>(api: &'a Api, caller: &'a Principal, region: &'a str, form: &'a Form) -> Result<Call<'a>, Fault> {
+    let query = api.query();
+    query.definitions.refresh().await?;
+    let (config, now_ms) = (query.services.config(), query.services.catalog.now_unix_ms().await?);
+    Ok(Call { query, caller, form, region, config, now_ms })
 }
 
 /// What became of a request.
@@ -84,9 +117,7 @@ async fn checked(
     action: &str,
     service: Service,
 ) -> Result<Writer, Fault> {
-    if !api.admits(&principal.name) {
-        return Err(Fault::new(Code::Throttling, "Rate exceeded"));
-    }
+    admit(api, principal)?;
     if action.is_empty() {
         return Err(Fault::new(Code::MissingAction, "The request must contain the parameter Action."));
     }
@@ -94,16 +125,7 @@ async fn checked(
     if form.said("Version").is_some_and(|given| given != version) {
         return Err(actions::unknown(action));
     }
-    let query = api.query();
-    query.definitions.refresh().await?;
-    let call = Call {
-        query,
-        caller: principal,
-        form,
-        region,
-        config: query.services.config(),
-        now_ms: query.services.catalog.now_unix_ms().await?,
-    };
+    let call = call(api, principal, region, form).await?;
     let mut out = Writer::default();
     Box::pin(actions::run(action, &call, &mut out)).await?;
     Ok(out)
@@ -113,8 +135,8 @@ async fn checked(
 pub async fn layer(request: Request, next: Next) -> Response {
     let is_ours = request.uri().path() == "/";
     let response = next.run(request).await;
-    let is_xml = response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes() == XML.as_bytes());
-    if !is_ours || is_xml {
+    let kind = response.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+    if !is_ours || kind.is_some_and(|kind| kind == XML.as_bytes() || kind == tagging::JSON.as_bytes()) {
         return response;
     }
     let (code, message) = match response.status() {

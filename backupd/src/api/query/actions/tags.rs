@@ -32,16 +32,23 @@ enum Thing {
 }
 
 pub(super) async fn list(call: &Call<'_>, out: &mut Writer) -> Result<(), Fault> {
-    let tagged = tagged(call, Action::ReadClusters, Action::ReadSnapshots).await?;
-    write(&tagged.tags, out);
+    write(&of(call, call.form.required("ResourceName")?).await?, out);
     Ok(())
+}
+
+/// The tags of what an ARN names.
+///
+/// # Errors
+/// `InvalidARN`, `AccessDenied`, that there is no such thing, `InvalidSnapshotState` for a snapshot that is being made.
+pub async fn of(call: &Call<'_>, arn: &str) -> Result<BTreeMap<String, String>, Fault> {
+    Ok(tagged(call, arn, Action::ReadClusters, Action::ReadSnapshots).await?.tags)
 }
 
 pub(super) async fn add(call: &Call<'_>, out: &mut Writer) -> Result<(), Fault> {
     let given = check::tags(call.form)?;
     let given =
         given.ok_or_else(|| Fault::new(Code::MissingParameter, "The request must contain the parameter Tags."))?;
-    let tagged = tagged(call, Action::Tag, Action::Tag).await?;
+    let tagged = tagged(call, call.form.required("ResourceName")?, Action::Tag, Action::Tag).await?;
     change(call, tagged, given.into_iter().map(|Tag { key, value }| (key, Some(value))).collect(), out).await
 }
 
@@ -50,7 +57,7 @@ pub(super) async fn remove(call: &Call<'_>, out: &mut Writer) -> Result<(), Faul
     if keys.is_empty() {
         return Err(Fault::new(Code::MissingParameter, "The request must contain the parameter TagKeys."));
     }
-    let tagged = tagged(call, Action::Tag, Action::Tag).await?;
+    let tagged = tagged(call, call.form.required("ResourceName")?, Action::Tag, Action::Tag).await?;
     if let Some(absent) = keys.iter().find(|key| !tagged.tags.contains_key(*key)) {
         return Err(Fault::new(Code::TagNotFound, format!("The tag {absent} was not found on the resource.")));
     }
@@ -79,8 +86,8 @@ async fn change(call: &Call<'_>, mut tagged: Tagged, changes: Changes, out: &mut
     Ok(())
 }
 
-async fn tagged(call: &Call<'_>, of_cluster: Action, of_snapshot: Action) -> Result<Tagged, Fault> {
-    let known = match check::resource(call.form.required("ResourceName")?)? {
+async fn tagged(call: &Call<'_>, arn: &str, of_cluster: Action, of_snapshot: Action) -> Result<Tagged, Fault> {
+    let known = match check::resource(arn)? {
         Resource::Snapshot(name) => {
             let found = Box::new(call.snapshot(&name, of_snapshot).await?);
             return Ok(Tagged { tags: found.tags(), thing: Thing::Snapshot(found) });
