@@ -172,8 +172,13 @@ fn kill(dir: &Path) {
     for folder in folders(dir) {
         let pid = std::fs::read_to_string(folder.join("server.pid")).unwrap();
         assert!(process::send("KILL", pid.trim()));
+        // its memory goes before its port: only who is gone, or waits to be reaped, has given up both
         process::wait_for("the end of a server", LOAD_LIMIT, || {
-            if Path::new("/proc").join(pid.trim()).join("exe").exists() { Err("it runs".to_owned()) } else { Ok(()) }
+            let stat = std::fs::read_to_string(Path::new("/proc").join(pid.trim()).join("stat"));
+            match stat.as_deref().unwrap_or_default().rsplit_once(") ") {
+                Some((_, rest)) if !rest.starts_with('Z') => Err("it runs".to_owned()),
+                _ => Ok(()),
+            }
         });
     }
 }
