@@ -1,6 +1,7 @@
 //! What the daemon answers over HTTP: whether it lives, whether it is ready, and its metrics.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::Router;
@@ -12,8 +13,9 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::catalog::Catalog;
+use crate::certificate::valid_until;
 use crate::error::{Class, Error, Result};
-use crate::telemetry::Telemetry;
+use crate::telemetry::{Known, Telemetry};
 
 /// What is answered from.
 #[derive(Debug, Clone)]
@@ -22,6 +24,8 @@ pub struct Served {
     pub catalog: Catalog,
     /// What was counted.
     pub telemetry: Arc<Telemetry>,
+    /// The file with the certificate of the API, when it has one.
+    pub certificate: Option<PathBuf>,
     /// The daemon is ending.
     pub stop: CancellationToken,
 }
@@ -66,11 +70,22 @@ async fn ready(State(served): State<Served>) -> Response {
 }
 
 async fn metrics(State(served): State<Served>) -> Response {
-    let read = async { Ok::<_, Error>((served.catalog.schedules().await?, served.catalog.open_jobs().await?)) };
+    let catalog = &served.catalog;
+    let read = async {
+        Ok::<_, Error>(Known {
+            schedules: catalog.schedules().await?,
+            jobs: catalog.open_jobs().await?,
+            snapshots: catalog.count_snapshots().await?,
+            leases: catalog.leases_held(catalog.now_unix_ms().await?).await?,
+        })
+    };
+    if let Some(until) = served.certificate.as_deref().and_then(valid_until) {
+        served.telemetry.certificate(until);
+    }
     match read.await {
-        Ok((schedules, jobs)) => {
+        Ok(known) => {
             served.telemetry.catalog_answered();
-            served.telemetry.take_over(&schedules, &jobs);
+            served.telemetry.take_over(&known);
         }
         // what was known before is told, with catalog_up 0
         Err(error) => served.telemetry.catalog_failed(&error),

@@ -3,9 +3,11 @@
 //! A step is written into the catalog before its effect, under the fencing number of its worker. Whoever takes a job after a worker
 //! that died finds there what that one had begun, and either goes on behind it or undoes it and begins anew.
 
+mod assist;
 mod backup;
 mod copy;
 mod export;
+pub mod follow;
 mod keep;
 pub mod reach;
 mod removal;
@@ -24,6 +26,7 @@ use policies::job::{self, Event};
 use serde::de::DeserializeOwned;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::catalog::{Catalog, Code, JobRow, Limits, NewEvent, Why, Worker};
@@ -35,6 +38,9 @@ use crate::telemetry::Telemetry;
 
 /// How often a worker looks for jobs.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// How often a worker says that it lives.
+const SAID_EVERY: Duration = Duration::from_secs(5);
 
 /// The wait after the catalog could not be reached.
 const PAUSE: Duration = Duration::from_secs(2);
@@ -71,9 +77,14 @@ impl Crew {
     pub async fn run(self, stop: CancellationToken) {
         let seats = Arc::new(Semaphore::new(self.config.borrow().daemon.jobs));
         let (mut jobs, hand_back) = (JoinSet::new(), CancellationToken::new());
+        let mut said: Option<Instant> = None;
         while !stop.is_cancelled() {
             while jobs.try_join_next().is_some() {}
-            let looked = self.look(&seats, &mut jobs, &hand_back).await;
+            let looked = async {
+                self.say(&mut said).await?;
+                self.look(&seats, &mut jobs, &hand_back).await
+            };
+            let looked = looked.await;
             let pause = match looked {
                 Ok(()) => LOOK_EVERY,
                 Err(error) => {
@@ -86,6 +97,8 @@ impl Crew {
                 () = stop.cancelled() => {}
             }
         }
+        // so that nobody waits for it to take anything; when that cannot be written, it is not heard of any more
+        drop(self.catalog.worker_left(&self.name).await);
         let wait = self.config.borrow().daemon.stop_wait;
         if tokio::time::timeout(wait, async { while jobs.join_next().await.is_some() {} }).await.is_err() {
             tracing::info!(jobs = jobs.len(), "jobs are handed back");
@@ -94,20 +107,29 @@ impl Crew {
         }
     }
 
+    /// Says now and then that this worker lives.
+    async fn say(&self, said: &mut Option<Instant>) -> Result<()> {
+        if said.is_none_or(|said| said.elapsed() >= SAID_EVERY) {
+            self.catalog.worker_seen(&self.name, self.catalog.now_unix_ms().await?).await?;
+            *said = Some(Instant::now());
+        }
+        Ok(())
+    }
+
     async fn look(&self, seats: &Arc<Semaphore>, jobs: &mut JoinSet<()>, hand_back: &CancellationToken) -> Result<()> {
         let now_ms = self.catalog.now_unix_ms().await?;
         self.take_back(now_ms).await?;
         self.telemetry.catalog_answered();
         let limits = Limits::from(&self.config.borrow().daemon);
         while let Ok(seat) = Arc::clone(seats).try_acquire_owned() {
-            let Some(held) = self.take(limits, now_ms).await? else { return Ok(()) };
+            let Some(held) = self.take(limits, now_ms).await? else { break };
             let (crew, hand_back) = (self.clone(), hand_back.clone());
             jobs.spawn(async move {
                 work::work(crew, held, hand_back).await;
                 drop(seat);
             });
         }
-        Ok(())
+        assist::take(self, seats, jobs, hand_back).await
     }
 
     /// Takes one job, if there is one. What is taken changes what else may begin, so it is looked again for the next.

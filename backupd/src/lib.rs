@@ -5,6 +5,7 @@ pub mod aws;
 pub mod bkd;
 pub mod canonical;
 pub mod catalog;
+pub mod certificate;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -32,6 +33,7 @@ pub mod service;
 pub mod snapshot;
 pub mod store;
 pub mod telemetry;
+pub mod traffic;
 
 /// The error for a task of ours that panicked or was cancelled.
 pub(crate) fn task_failed(error: tokio::task::JoinError) -> error::Error {

@@ -25,6 +25,7 @@ pub mod write;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use self::rate::Rate;
 use self::spill::Spill;
@@ -51,6 +52,9 @@ pub struct Meter {
     plain_bytes: AtomicU64,
     stored_bytes: AtomicU64,
     keys: AtomicU64,
+    copied_bytes: AtomicU64,
+    source_waited_us: AtomicU64,
+    store_waited_us: AtomicU64,
 }
 
 impl Meter {
@@ -70,6 +74,31 @@ impl Meter {
     #[must_use]
     pub fn keys(&self) -> u64 {
         self.keys.load(Ordering::Relaxed)
+    }
+
+    /// The most that the server's child had copied, since the data was written to meanwhile.
+    #[must_use]
+    pub fn copied_bytes(&self) -> u64 {
+        self.copied_bytes.load(Ordering::Relaxed)
+    }
+
+    /// How long the source, and how long whatever is behind it was waited for.
+    #[must_use]
+    pub fn waited(&self) -> (Duration, Duration) {
+        let time = |waited: &AtomicU64| Duration::from_micros(waited.load(Ordering::Relaxed));
+        (time(&self.source_waited_us), time(&self.store_waited_us))
+    }
+
+    pub(crate) fn cost(&self, copied_bytes: u64) {
+        self.copied_bytes.fetch_max(copied_bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn waited_for_source(&self, time: Duration) {
+        self.source_waited_us.fetch_add(u64::try_from(time.as_micros()).unwrap_or(0), Ordering::Relaxed);
+    }
+
+    pub(crate) fn waited_for_store(&self, time: Duration) {
+        self.store_waited_us.fetch_add(u64::try_from(time.as_micros()).unwrap_or(0), Ordering::Relaxed);
     }
 
     pub(crate) fn passed(&self, plain_bytes: u64, keys: u64) {

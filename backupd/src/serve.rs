@@ -66,7 +66,9 @@ pub async fn serve(flag: Option<PathBuf>, roles: Roles, stop: CancellationToken)
     let live = definitions.live();
     let (tasks, answering, ended) = (TaskTracker::new(), TaskTracker::new(), CancellationToken::new());
     if let Some(listener) = listener {
-        let served = Served { catalog: catalog.clone(), telemetry: Arc::clone(&telemetry), stop: stop.clone() };
+        let certificate = config.api.tls.as_ref().map(|tls| tls.cert.clone());
+        let (catalog, telemetry) = (catalog.clone(), Arc::clone(&telemetry));
+        let served = Served { catalog, telemetry, certificate, stop: stop.clone() };
         answering.spawn(http::serve(listener, served, ended.clone()));
     }
     if let Some(listener) = api {

@@ -1,5 +1,6 @@
 //! Snapshots: made, opened, verified; and whether one could be made.
 
+pub mod attempt;
 pub mod boot;
 pub mod capture;
 pub mod care;
@@ -7,6 +8,8 @@ pub mod check;
 mod choice;
 pub mod copy;
 pub mod create;
+pub mod follow;
+pub mod lend;
 pub mod method;
 pub mod rebuild;
 pub mod record;

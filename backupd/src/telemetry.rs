@@ -1,5 +1,7 @@
 //! What is counted and measured: names of docs/daemon.md, in the text format of Prometheus.
 
+mod register;
+
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -15,6 +17,7 @@ use prometheus_client::registry::Registry;
 use crate::catalog::{JobRow, ScheduleRow};
 use crate::error::{Class, Error, Result};
 use crate::manifest::Manifest;
+use crate::progress::Cost;
 
 /// Upper bounds of durations, s.
 const SECONDS: [f64; 9] = [1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 43_200.0];
@@ -69,6 +72,29 @@ struct Reason {
     reason: String,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Side {
+    side: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Name {
+    name: &'static str,
+}
+
+/// What the catalog says as a whole.
+#[derive(Debug, Clone, Default)]
+pub struct Known {
+    /// Of clusters.
+    pub schedules: Vec<ScheduleRow>,
+    /// Jobs that have not ended, by state.
+    pub jobs: Vec<(String, i64)>,
+    /// Snapshots that are available, and those of them that were verified.
+    pub snapshots: (i64, i64),
+    /// Leases that are held.
+    pub leases: i64,
+}
+
 type PerCluster = Family<Cluster, Gauge<f64, AtomicU64>>;
 
 /// All of it.
@@ -79,6 +105,17 @@ pub struct Telemetry {
     duration: Family<Cluster, Histogram>,
     bytes: Family<Stage, Counter>,
     skew: PerCluster,
+    shard_seconds: Family<Cluster, Histogram>,
+    lag_bytes: PerCluster,
+    copied_bytes: PerCluster,
+    stalls: Family<Side, Counter<f64, AtomicU64>>,
+    restores: Family<Attempt, Counter>,
+    restore_duration: Family<Cluster, Histogram>,
+    restore_bytes: Counter,
+    snapshots: Family<State, Gauge>,
+    leases: Gauge,
+    certificates: Family<Name, Gauge>,
+    drift: Gauge,
     verify: Family<Outcome, Counter>,
     verify_bytes: Counter,
     retention_deleted: Counter,
@@ -105,6 +142,17 @@ impl Default for Telemetry {
             duration: Family::new_with_constructor(|| Histogram::new(SECONDS)),
             bytes: Family::default(),
             skew: Family::default(),
+            shard_seconds: Family::new_with_constructor(|| Histogram::new(SECONDS)),
+            lag_bytes: Family::default(),
+            copied_bytes: Family::default(),
+            stalls: Family::default(),
+            restores: Family::default(),
+            restore_duration: Family::new_with_constructor(|| Histogram::new(SECONDS)),
+            restore_bytes: Counter::default(),
+            snapshots: Family::default(),
+            leases: Gauge::default(),
+            certificates: Family::default(),
+            drift: Gauge::default(),
             verify: Family::default(),
             verify_bytes: Counter::default(),
             retention_deleted: Counter::default(),
@@ -123,64 +171,27 @@ impl Default for Telemetry {
             is_catalog_away: AtomicBool::new(false),
         };
         made.register();
+        made.register_costs();
+        made.register_restores_and_stores();
         made
     }
 }
 
 impl Telemetry {
-    fn register(&mut self) {
-        let registry = &mut self.registry;
-        registry.register(
-            "backup_attempts",
-            "Backups that ended, by result and class of the error",
-            self.attempts.clone(),
-        );
-        registry.register("backup_duration_seconds", "How long backups took", self.duration.clone());
-        registry.register("backup_bytes", "Bytes of snapshots made: plain RDB and stored", self.bytes.clone());
-        registry.register(
-            "snapshot_skew_seconds",
-            "Between the first and the last shard of the newest snapshot",
-            self.skew.clone(),
-        );
-        registry.register("verify", "Verifications that ended, by result", self.verify.clone());
-        registry.register("verify_bytes", "Bytes of RDB that verifications read", self.verify_bytes.clone());
-        registry.register("retention_deleted", "Snapshots that retention deleted", self.retention_deleted.clone());
-        registry.register(
-            "retention_refused",
-            "Retention passes that were refused, by reason",
-            self.retention_refused.clone(),
-        );
-        registry.register(
-            "backup_last_success_timestamp_seconds",
-            "When the newest snapshot became available",
-            self.last_success.clone(),
-        );
-        registry.register(
-            "backup_last_verified_timestamp_seconds",
-            "When a snapshot was last read and whole",
-            self.last_verified.clone(),
-        );
-        registry.register(
-            "backup_last_status",
-            "1 when the last backup succeeded, 0 when it did not",
-            self.last_status.clone(),
-        );
-        registry.register(
-            "schedule_expected_interval_seconds",
-            "How far backups lie apart at most when all goes well",
-            self.expected_interval.clone(),
-        );
-        registry.register(
-            "copy_lag_seconds",
-            "For how long the oldest snapshot waits that is to be copied",
-            self.copy_lag.clone(),
-        );
-        registry.register("jobs", "Jobs in the catalog that have not ended, by state", self.jobs.clone());
-        registry.register("scheduler_passes", "Passes of the scheduler", self.passes.clone());
-        registry.register("scheduler_pass_seconds", "How long its last pass took", self.pass_seconds.clone());
-        registry.register("catalog_up", "1 when the catalog answered the last time", self.catalog_up.clone());
-        registry.register("catalog_errors", "How often the catalog did not answer", self.catalog_errors.clone());
-        registry.register("hook_deliveries", "Events that hooks were told of, by result", self.hooks.clone());
+    /// Notes what captures of a cluster cost, as far as they got.
+    pub fn captured(&self, cluster: &str, cost: &Cost) {
+        self.copied_bytes.get_or_create(&Cluster { cluster: cluster.to_owned() }).set(as_f64(cost.copied_bytes));
+        self.stalls.get_or_create(&Side { side: "source" }).inc_by(cost.source_waited.as_secs_f64());
+        self.stalls.get_or_create(&Side { side: "store" }).inc_by(cost.store_waited.as_secs_f64());
+    }
+
+    /// Notes what a job cost, as far as it got.
+    pub fn job_cost(&self, row: &JobRow, cost: &Cost) {
+        match row.kind() {
+            Kind::Backup | Kind::Remove => self.captured(&row.cluster, cost),
+            Kind::Restore => _ = self.restore_bytes.inc_by(cost.plain_bytes),
+            Kind::Verify | Kind::Delete | Kind::Copy | Kind::Export | Kind::Keep => {}
+        }
     }
 
     /// Notes how a job ended, and how long it ran.
@@ -198,9 +209,17 @@ impl Telemetry {
                     self.duration.get_or_create(&Cluster { cluster: row.cluster.clone() }).observe(took.as_secs_f64());
                 }
             }
+            Kind::Restore => {
+                let class = error.filter(|_| !was_stopped).map_or("", |error| error.class().code());
+                self.restores.get_or_create(&Attempt { cluster: row.cluster.clone(), result, class }).inc();
+                if error.is_none() {
+                    let cluster = Cluster { cluster: row.cluster.clone() };
+                    self.restore_duration.get_or_create(&cluster).observe(took.as_secs_f64());
+                }
+            }
             Kind::Verify => _ = self.verify.get_or_create(&Outcome { result }).inc(),
             Kind::Delete if error.is_none() => _ = self.retention_deleted.inc(),
-            Kind::Delete | Kind::Remove | Kind::Copy | Kind::Export | Kind::Keep | Kind::Restore => {}
+            Kind::Delete | Kind::Remove | Kind::Copy | Kind::Export | Kind::Keep => {}
         }
     }
 
@@ -210,7 +229,17 @@ impl Telemetry {
             self.bytes.get_or_create(&Stage { cluster: manifest.cluster.clone(), stage }).inc_by(bytes);
         }
         let skew = Duration::from_millis(manifest.skew_ms).as_secs_f64();
-        self.skew.get_or_create(&Cluster { cluster: manifest.cluster.clone() }).set(skew);
+        let cluster = Cluster { cluster: manifest.cluster.clone() };
+        self.skew.get_or_create(&cluster).set(skew);
+        let lag_bytes = manifest.shards.iter().map(|shard| shard.node.lag_bytes).max().unwrap_or(0);
+        self.lag_bytes.get_or_create(&cluster).set(as_f64(lag_bytes));
+        let time = |text: &str| chrono::DateTime::parse_from_rfc3339(text).ok();
+        for shard in &manifest.shards {
+            if let (Some(taken), Some(stored)) = (time(&shard.taken_at), time(&shard.stored_at)) {
+                let took = (stored - taken).to_std().unwrap_or_default();
+                self.shard_seconds.get_or_create(&cluster).observe(took.as_secs_f64());
+            }
+        }
     }
 
     /// Notes what a verification read.
@@ -226,6 +255,16 @@ impl Telemetry {
     /// Notes a retention pass that was refused.
     pub fn retention_refused(&self, reason: &str) {
         self.retention_refused.get_or_create(&Reason { reason: reason.to_owned() }).inc();
+    }
+
+    /// Notes how many snapshots a comparison of catalog and repositories found missing on one side.
+    pub fn drifted(&self, snapshots: usize) {
+        self.drift.set(i64::try_from(snapshots).unwrap_or(i64::MAX));
+    }
+
+    /// Notes until when the certificate of the API is valid, seconds since 1970.
+    pub fn certificate(&self, not_after: i64) {
+        self.certificates.get_or_create(&Name { name: "api" }).set(not_after);
     }
 
     /// Notes whether a hook was told of an event.
@@ -266,8 +305,13 @@ impl Telemetry {
         }
     }
 
-    /// Takes over what the catalog says of clusters and jobs.
-    pub fn take_over(&self, schedules: &[ScheduleRow], jobs: &[(String, i64)]) {
+    /// Takes over what the catalog says.
+    pub fn take_over(&self, known: &Known) {
+        let Known { schedules, jobs, snapshots, leases } = known;
+        for (state, count) in [("available", snapshots.0), ("verified", snapshots.1)] {
+            self.snapshots.get_or_create(&State { state: state.to_owned() }).set(count);
+        }
+        self.leases.set(*leases);
         for family in [&self.last_success, &self.last_verified, &self.last_status, &self.expected_interval] {
             family.clear();
         }
@@ -300,4 +344,10 @@ impl Telemetry {
             .map_err(|error| Error::new(Class::Unforeseen, format!("metrics cannot be written: {error}")))?;
         Ok(text)
     }
+}
+
+/// Bytes as a metric has them; what is beyond 2⁵³ loses its last digits.
+#[expect(clippy::cast_precision_loss, reason = "a metric is a float")]
+fn as_f64(bytes: u64) -> f64 {
+    bytes as f64
 }

@@ -12,7 +12,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// How often a job is begun before it is given up.
+/// How often a job is begun before it is given up. A backup whose last worker died is begun once more, only to see what that one left.
 pub const ATTEMPTS_MAX: u32 = 4;
 
 /// The wait before the second attempt, ms; twice as long each time.
@@ -353,6 +353,8 @@ fn failed(job: &Job, retryable: bool, now_unix_ms: u64) -> Transition {
 fn lost(job: &Job, now_unix_ms: u64) -> Transition {
     let (to, reason) = if job.is_cancel_wanted {
         (State::Canceled, "its worker is gone, and its end was asked for")
+    } else if job.attempts == ATTEMPTS_MAX && job.kind == Kind::Backup {
+        (State::Queued, "its workers died as often as may be; what the last one left is looked at")
     } else if job.attempts >= ATTEMPTS_MAX {
         (State::Failed, "its workers died as often as may be")
     } else {
@@ -365,6 +367,12 @@ fn lost(job: &Job, now_unix_ms: u64) -> Transition {
 fn wait_ms(attempts: u32) -> u64 {
     let doubled = RETRY_FIRST_MS.checked_shl(attempts.saturating_sub(1)).unwrap_or(RETRY_MAX_MS);
     doubled.min(RETRY_MAX_MS)
+}
+
+/// Whether this attempt may only end what the ones before it began: take a snapshot that was published for what it is, or clean up.
+#[must_use]
+pub fn only_looks(attempts: u32) -> bool {
+    attempts > ATTEMPTS_MAX
 }
 
 /// What a new worker finds of the attempt before it.

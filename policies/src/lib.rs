@@ -48,6 +48,7 @@ pub mod replica;
 pub mod restore;
 pub mod retention;
 pub mod shards;
+pub mod share;
 pub mod slot;
 pub mod waves;
 pub mod window;

@@ -3,9 +3,11 @@
 mod chaos;
 mod copies;
 mod faults;
+mod follow;
 mod hooks;
 mod life;
 mod schedule;
+mod shared;
 mod upkeep;
 
 use std::path::PathBuf;

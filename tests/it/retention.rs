@@ -57,6 +57,7 @@ pub(crate) fn automated_into(store: Arc<dyn Store>, keys: Keys, (cluster, server
         method: Method::Stream,
         care: care(&Capture::default()).unwrap(),
         turns: None,
+        lend: None,
         settle_wait: Duration::from_secs(5),
         keys,
         level: 1,

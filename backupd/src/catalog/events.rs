@@ -37,6 +37,10 @@ pub enum Code {
     SnapshotDeleted,
     /// A deletion failed.
     DeleteFailed,
+    /// Snapshots are in a repository, and were not in the catalog.
+    SnapshotFound,
+    /// Snapshots are not in their repository any more, though nobody who shares the catalog deleted them.
+    SnapshotVanished,
     /// A retention pass deletes snapshots.
     RetentionApplied,
     /// A retention pass was refused.
@@ -102,6 +106,8 @@ impl Code {
             Self::VerifyFailed => ("verify.failed", "error"),
             Self::SnapshotDeleted => ("snapshot.deleted", "info"),
             Self::DeleteFailed => ("delete.failed", "error"),
+            Self::SnapshotFound => ("snapshot.found", "warning"),
+            Self::SnapshotVanished => ("snapshot.vanished", "error"),
             Self::RetentionApplied => ("retention.applied", "info"),
             Self::RetentionRefused => ("retention.refused", "error"),
             Self::SnapshotCopied => ("snapshot.copied", "info"),

@@ -78,6 +78,18 @@ impl Catalog {
         Ok(Lease { expires_unix_ms, ..lease.clone() })
     }
 
+    /// How many leases are held.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn leases_held(&self, now_unix_ms: u64) -> Result<i64> {
+        sqlx::query_scalar("SELECT COUNT(*) FROM leases WHERE expires_ms > $1 AND holder <> ''")
+            .bind(signed(now_unix_ms))
+            .fetch_one(&self.pool)
+            .await
+            .map_err(|e| self.error("count the leases of", &e))
+    }
+
     /// Gives a lease back. One that was lost meanwhile stays with its new holder, which is no error.
     ///
     /// # Errors

@@ -325,6 +325,7 @@ async fn run_create(args: CreateArgs, context: &Context, output: Output, cancel:
             Some(location) => turns(location).await,
             None => None,
         },
+        lend: None,
         settle_wait: args.settle_wait.unwrap_or(create::SETTLE_WAIT),
         keys: reached.repository.keys.clone(),
         level: args.level,

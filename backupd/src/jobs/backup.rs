@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use policies::job::{Remains, Resume, Step, resume};
+use policies::job::{Kind, Remains, Resume, Step, only_looks, resume};
 use serde::{Deserialize, Serialize};
 
 use super::work::Held;
@@ -12,6 +12,7 @@ use crate::clock;
 use crate::error::{Class, Error, Result};
 use crate::manifest::Manifest;
 use crate::repository::{Keys, Place, Repository, new_snapshot_id};
+use crate::snapshot::lend::Lend;
 use crate::snapshot::{create, record};
 use crate::store::Store;
 
@@ -49,6 +50,11 @@ pub(super) async fn capture(
     if let Some(manifest) = left_before(held, store, keys).await? {
         return Ok(manifest);
     }
+    if held.row.kind() == Kind::Backup && only_looks(held.row.attempts) {
+        let what = "its workers died as often as may be, and the last one left no snapshot";
+        return Err(Error::new(Class::Unforeseen, what)
+            .hint("`backupd job show` has its steps; see why the daemons died (memory, restarts), then ask again"));
+    }
     let source = reach::source(&held.config, &held.row.cluster)?;
     let mut tags = source.tags;
     tags.extend(parameters.tags);
@@ -65,12 +71,23 @@ pub(super) async fn capture(
         method: source.method,
         care: held.care.clone(),
         turns: Some(held.catalog.clone()),
+        lend: Some(lend(held)),
         settle_wait: create::SETTLE_WAIT,
         keys: keys.clone(),
         level: if parameters.level == 0 { 1 } else { parameters.level },
         tags,
     };
     create::create(Arc::clone(store), options, Arc::clone(&held.progress), held.cancel.clone()).await
+}
+
+fn lend(held: &Held) -> Lend {
+    Lend {
+        catalog: held.catalog.clone(),
+        job_id: held.row.job_id.clone(),
+        fencing: held.row.fencing,
+        repository: held.row.repository.clone(),
+        worker: held.row.worker.clone(),
+    }
 }
 
 /// Looks what the attempt before this one left, and puts it out of action unless it had published.

@@ -128,6 +128,7 @@ pub(super) async fn work(crew: Crew, row: JobRow, hand_back: CancellationToken) 
     };
     let stopped = brake.why();
     held.telemetry.job_ended(&held.row, outcome.as_ref().err(), stopped.is_some(), began.elapsed());
+    held.telemetry.job_cost(&held.row, &held.progress.cost());
     conclude(&held, outcome, stopped).await;
     beating.abort();
 }

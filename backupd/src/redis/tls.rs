@@ -19,6 +19,7 @@ use tokio_rustls::rustls::{self, AlertDescription, CertificateError, ClientConfi
 
 use super::refusal::refusal;
 use super::source::Address;
+use crate::certificate::end_of;
 use crate::error::{Class, Error, Result};
 use crate::task_failed;
 
@@ -122,12 +123,6 @@ impl Tls {
         }
         Ok(roots)
     }
-}
-
-/// The last second of a certificate; `None` when it cannot be read, which rustls judges elsewhere.
-fn end_of(certificate: &CertificateDer<'_>) -> Option<i64> {
-    let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
-    Some(parsed.validity().not_after.timestamp())
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {

@@ -99,15 +99,31 @@ impl Repository {
     /// The folders in which a snapshot may be.
     pub(super) async fn places(&self) -> Result<Vec<Place>> {
         let mut places = Vec::new();
-        for cluster in self.folders("").await? {
-            if policies::names::check("cluster", &cluster).is_err() {
-                continue; // `_names`, or something that is not ours
-            }
-            for snapshot_id in self.folders(&format!("{cluster}/")).await? {
+        for cluster in self.clusters().await? {
+            for snapshot_id in self.snapshot_ids(&cluster).await? {
                 places.push(Place { cluster: cluster.clone(), snapshot_id });
             }
         }
         Ok(places)
+    }
+
+    /// The clusters that it has a folder of.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn clusters(&self) -> Result<Vec<String>> {
+        let mut folders = self.folders("").await?;
+        // `_names`, or something that is not ours
+        folders.retain(|cluster| policies::names::check("cluster", cluster).is_ok());
+        Ok(folders)
+    }
+
+    /// The ids of a cluster's snapshots, and of what was begun or left behind: only a manifest makes a snapshot.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn snapshot_ids(&self, cluster: &str) -> Result<Vec<String>> {
+        self.folders(&format!("{cluster}/")).await
     }
 
     /// The snapshot of this name among `places`, found by reading manifests.

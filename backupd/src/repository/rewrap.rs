@@ -115,6 +115,19 @@ impl Repository {
         wrap::open(&key, &wrap, self.binding(place), master).await
     }
 
+    /// The data key of a snapshot that may not be published yet, by whichever of `keys` it is wrapped for.
+    ///
+    /// # Errors
+    /// `Key` when it is wrapped for none of them, `Verification` when the wrap is damaged, what the store says.
+    pub async fn data_key_at(&self, place: &Place, keys: &Keys) -> Result<DataKey> {
+        let (all, wrapped_for) = (keys.of(&place.cluster).all().await?, self.wraps(place).await?);
+        let Some(master) = all.into_iter().find(|key| wrapped_for.iter().any(|id| id == key.id())) else {
+            let what = format!("the data key is wrapped for {}, and {}", wrapped_for.join(", "), keys.told());
+            return Err(Error::new(Class::Key, what).hint("give all daemons the same keys"));
+        };
+        self.unwrap(place, &master).await
+    }
+
     /// The wrap for a key, with the key of its object.
     async fn wrap(&self, place: &Place, master: &Master) -> Result<(String, Wrap)> {
         let key = place.wrap_key(master.id());

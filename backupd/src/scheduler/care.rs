@@ -1,4 +1,4 @@
-//! What is done now and then: leftovers, retention, history. All of it may be left at any moment, as when the process dies: the next
+//! What is done now and then: the catalog follows the repositories, leftovers, retention, history. All of it may be left at any moment, as when the process dies: the next
 //! run goes on.
 
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use super::{Scheduler, retention};
 use crate::catalog::{Code, NewEvent};
 use crate::config::Config;
 use crate::error::{Class, Result};
-use crate::jobs::reach;
+use crate::jobs::{follow, reach};
 use crate::repository::gc;
 
 /// How often it is done.
@@ -28,7 +28,18 @@ pub(super) async fn pass(scheduler: &Scheduler, stop: &CancellationToken) -> Res
         Err(error) => return Err(error),
     };
     history(scheduler, &config, now_ms).await?;
+    let mut drift = 0_usize;
     for section in config.repositories() {
+        let followed = tokio::select! {
+            followed = follow::follow(&scheduler.catalog, &config, &section.name) => followed,
+            () = stop.cancelled() => break,
+        };
+        match followed {
+            Ok(count) => drift = drift.saturating_add(count),
+            Err(error) => {
+                tracing::warn!(repository = section.name, error = %error, "the catalog could not be compared with it");
+            }
+        }
         let left = tokio::select! {
             left = leftovers(scheduler, &config, &section.name) => left,
             () = stop.cancelled() => break,
@@ -42,6 +53,7 @@ pub(super) async fn pass(scheduler: &Scheduler, stop: &CancellationToken) -> Res
             scheduler.telemetry.retention_refused(error.class().code());
         }
     }
+    scheduler.telemetry.drifted(drift);
     // what was not done is another daemon's, or the next one's
     if stop.is_cancelled() { scheduler.catalog.release_lease(&lease).await } else { Ok(()) }
 }

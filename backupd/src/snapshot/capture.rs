@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncReadExt as _;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Class, Error, Result};
@@ -80,8 +81,9 @@ async fn store(
     let (tail_bytes, end_check) = end_of(framing);
     let (chunks, receiver) = mpsc::channel(CHUNKS_QUEUED);
     let rate = target.flow.source_rate.clone();
+    let waits = Arc::clone(&meter);
     let store = write::shard(target, receiver, tail_bytes, end_check, meter);
-    let (pumped, written) = tokio::join!(pump(coming, chunks, rate, cancel), store);
+    let (pumped, written) = tokio::join!(pump(coming, chunks, rate, &waits, cancel), store);
     match (pumped, written) {
         (_, Ok(written)) => Ok(written),
         // the scanner only noticed that the bytes stopped; who reads them knows why
@@ -94,22 +96,27 @@ async fn pump(
     mut coming: Coming,
     chunks: mpsc::Sender<Bytes>,
     rate: Option<Arc<Rate>>,
+    meter: &Meter,
     cancel: &CancellationToken,
 ) -> Result<()> {
     let mut buffer = BytesMut::new();
     loop {
+        let begun = Instant::now();
         let count = tokio::select! {
             count = coming.next(&mut buffer) => count?,
             () = cancel.cancelled() => return Err(interrupted()),
             // the scanner has all it needs, or the store failed
             () = chunks.closed() => return Ok(()),
         };
+        meter.waited_for_source(begun.elapsed());
         if let Some(rate) = &rate {
             rate.pass(count).await;
         }
+        let begun = Instant::now();
         if count == 0 || chunks.send(buffer.split().freeze()).await.is_err() {
             return Ok(());
         }
+        meter.waited_for_store(begun.elapsed());
     }
 }
 

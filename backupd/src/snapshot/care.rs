@@ -7,7 +7,7 @@ use policies::waves::Limits;
 use tokio::time::{Instant, sleep};
 
 use crate::error::{Class, Error, Result};
-use crate::pipeline::Flow;
+use crate::pipeline::{Flow, Meter};
 use crate::redis::{Client, Node, SourceOptions, connect, load};
 
 /// Between two looks at a server that serves a capture.
@@ -28,12 +28,13 @@ impl Care {
     /// Watches `node` until the capture costs it more than the budget allows; says why. Never ends otherwise.
     ///
     /// A node that does not answer is asked again: whether it still serves shows in the capture itself.
-    pub(super) async fn watch(&self, node: &Node, source: &SourceOptions) -> Error {
+    pub(super) async fn watch(&self, node: &Node, source: &SourceOptions, meter: &Meter) -> Error {
         let (begun, mut client): (Instant, Option<Client>) = (Instant::now(), None);
         let mut before: Option<Load> = None;
         loop {
             let now = match look(&mut client, node, source).await {
                 Ok(now) => {
+                    meter.cost(now.copied);
                     before.get_or_insert(now);
                     now
                 }

@@ -6,7 +6,8 @@
 //!
 //! 1. the claim on the name, so that two jobs never make one name;
 //! 2. the shards' objects;
-//! 3. the wrap of the data key: from here on the data can be read by whoever holds the master key;
+//! 3. the wrap of the data key: from here on the data can be read by whoever holds the master key; before the shards, when other
+//!    workers read some of them, which need it;
 //! 4. the manifest, by a conditional write: from here on the snapshot exists.
 //!
 //! A process that dies before step 4 leaves objects that no manifest names, and a claim that the next
@@ -20,8 +21,10 @@ use chrono::{DateTime, Utc};
 use policies::replica::Wishes;
 use tokio_util::sync::CancellationToken;
 
+use super::attempt::{Reader, Stored};
 use super::care::Care;
 use super::choice::{check_named, choose_node};
+use super::lend::Lend;
 use super::method::Method;
 use super::settle::{self, patiently};
 use super::shards::{Captured, Taker};
@@ -66,6 +69,8 @@ pub struct Options {
     pub care: Care,
     /// The catalog in which jobs take turns, when there is one.
     pub turns: Option<Catalog>,
+    /// Through which job other workers may be asked to read some of the shards.
+    pub lend: Option<Lend>,
     /// How long to wait for a failover or a migration of slots to end, and for a node to retake a shard from.
     pub settle_wait: Duration,
     /// What seals it.
@@ -109,14 +114,20 @@ pub async fn create(
     let held = repository.claim(&options.name, &options.cluster, &snapshot_id).await?;
     let renewing = renew(repository.clone(), held.clone());
     let taker = Arc::new(Taker {
-        repository: repository.clone(),
-        held: held.clone(),
-        data_key: sealing.data_key.clone(),
-        level: options.level,
-        source: options.source.knowing(&topology),
+        reader: Reader {
+            repository: repository.clone(),
+            place: held.place.clone(),
+            data_key: sealing.data_key.clone(),
+            level: options.level,
+            source: options.source.knowing(&topology),
+            primary_use: options.wishes.primary_use,
+            method: options.method.clone(),
+            care: options.care.clone(),
+        },
+        cluster: options.cluster.clone(),
         wishes: options.wishes.clone(),
-        method: options.method.clone(),
-        care: options.care.clone(),
+        wrap: sealing.wrap.clone(),
+        lend: options.lend.clone(),
         turns: options.turns.clone().map(|catalog| Turns {
             catalog,
             cluster: options.cluster.clone(),
@@ -131,6 +142,9 @@ pub async fn create(
     let job = Job { repository, options, held, sealing, begun_at, taker, progress, cancel };
     let outcome = job.run(topology).await;
     renewing.abort();
+    if let Some(lend) = &job.options.lend {
+        lend.withdraw_all().await;
+    }
     if outcome.is_err() {
         job.clean_up().await;
     }
@@ -213,7 +227,7 @@ impl Job {
             let (kept, stale): (BTreeMap<_, _>, BTreeMap<_, _>) =
                 shards.into_iter().partition(|(index, _)| *index < after.shards.len() && !changed.contains(index));
             for captured in stale.values() {
-                self.taker.discard(&captured.written.object.file).await;
+                self.taker.reader.discard(&captured.stored.written.object.file).await;
             }
             if kept.len() == after.shards.len() {
                 return Ok(Whole { epoch_end: after.epoch, topology, shards: kept });
@@ -227,7 +241,7 @@ impl Job {
     }
 
     async fn look_again(&self) -> Result<Topology> {
-        let look = || async { settle::settled(redis::discover(&self.taker.source).await?) };
+        let look = || async { settle::settled(redis::discover(&self.taker.reader.source).await?) };
         patiently(self.options.settle_wait, &self.cancel, look).await
     }
 
@@ -248,7 +262,7 @@ impl Job {
 
     fn manifest(&self, whole: Whole) -> Result<Manifest> {
         let Whole { topology, shards, epoch_end } = whole;
-        let times = || shards.values().map(|shard| shard.taken_at);
+        let times = || shards.values().map(|shard| shard.stored.taken_at);
         let skew = times().max().zip(times().min()).map_or(0, |(last, first)| (last - first).num_milliseconds());
         let shards = shards.into_values().map(described).collect::<Result<Vec<_>>>()?;
         Ok(Manifest {
@@ -298,7 +312,8 @@ impl Job {
 }
 
 fn described(captured: Captured) -> Result<manifest::Shard> {
-    let Captured { index, slots, chosen, attempt, replid, offset, taken_at, stored_at, written } = captured;
+    let Captured { index, slots, chosen, attempt, stored } = captured;
+    let Stored { replid, offset, taken_at, stored_at, written } = stored;
     let node = manifest::Node {
         id: chosen.node.id,
         address: chosen.node.address.to_string(),

@@ -66,8 +66,10 @@ impl Method {
 
 /// A node that waits for the word.
 #[derive(Debug)]
-pub(super) enum Prepared {
+pub enum Prepared {
+    /// A replication stream.
     Stream(Box<Replication>),
+    /// A save of its own.
     Bgsave(Box<Save>),
 }
 

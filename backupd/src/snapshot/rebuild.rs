@@ -65,14 +65,10 @@ pub async fn check(catalog: &Catalog, repository: &Repository, name: &str) -> Re
 pub async fn rebuild(catalog: &Catalog, repository: &Repository, name: &str) -> Result<Differences> {
     let survey = Survey::make(catalog, repository).await?;
     let mut differences = survey.differences(catalog).await?;
-    let (url, now_ms) = (repository.store().url(), clock::unix_ms(clock::now()));
+    let now_ms = clock::unix_ms(clock::now());
     // oldest first, so that a cluster is known as it was last seen
     for (manifest, row) in &survey.snapshots {
-        catalog.upsert_cluster(&cluster_row(manifest, &url, now_ms)).await?;
-        let shards = manifest.shards.iter().map(shard_row).collect::<Result<Vec<_>>>()?;
-        catalog.record_snapshot(row, &shards).await?;
-        catalog.put_snapshot_tags(&row.repository_id, &row.snapshot_id, &row.tags).await?;
-        catalog.mark_snapshot_present(repository.id(), &manifest.snapshot_id).await?;
+        note(catalog, repository, manifest, row, true).await?;
     }
     for (id, row) in &survey.known {
         if !survey.exists.contains(id) {
@@ -81,6 +77,24 @@ pub async fn rebuild(catalog: &Catalog, repository: &Repository, name: &str) -> 
     }
     differences.clusters = definitions(catalog, repository, name, true, &mut differences.broken).await?;
     Ok(differences)
+}
+
+/// Tells the catalog of a snapshot that is there, and with `cluster` how the cluster was then.
+pub(super) async fn note(
+    catalog: &Catalog,
+    repository: &Repository,
+    manifest: &Manifest,
+    row: &SnapshotRow,
+    cluster: bool,
+) -> Result<()> {
+    if cluster {
+        let (url, now_ms) = (repository.store().url(), clock::unix_ms(clock::now()));
+        catalog.upsert_cluster(&cluster_row(manifest, &url, now_ms)).await?;
+    }
+    let shards = manifest.shards.iter().map(shard_row).collect::<Result<Vec<_>>>()?;
+    catalog.record_snapshot(row, &shards).await?;
+    catalog.put_snapshot_tags(&row.repository_id, &row.snapshot_id, &row.tags).await?;
+    catalog.mark_snapshot_present(&row.repository_id, &row.snapshot_id).await
 }
 
 /// The clusters of which the repository says something else than the catalog; with `take` the catalog is told.
@@ -197,7 +211,10 @@ impl Survey {
 }
 
 /// What the catalog should say of snapshots: what their manifests say, with the tags that were changed since.
-async fn with_tags(repository: &Repository, manifests: Vec<Manifest>) -> Result<Vec<(Manifest, SnapshotRow)>> {
+pub(super) async fn with_tags(
+    repository: &Repository,
+    manifests: Vec<Manifest>,
+) -> Result<Vec<(Manifest, SnapshotRow)>> {
     let mut snapshots = Vec::new();
     let mut manifests = manifests.into_iter().peekable();
     while manifests.peek().is_some() {

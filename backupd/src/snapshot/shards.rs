@@ -4,28 +4,23 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
 use policies::replica::{FAILURES_MAX, Wishes};
+use policies::share::share;
 use policies::slot::SlotSet;
 use policies::waves::waves;
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::care::{Care, watched};
+use super::attempt::{self, Reader, Stored};
 use super::choice::{Chosen, choose_node};
-use super::method::{Method, Prepared, Taken};
+use super::lend::{Lend, Loan, Offer};
+use super::method::Prepared;
 use super::settle::{patiently, settled};
 use super::turns::{Turn, Turns};
-use crate::bkd::{Cipher, Compression, Header};
-use crate::clock;
-use crate::crypt::DataKey;
 use crate::error::{Class, Error, Result};
-use crate::pipeline::write::{Target, Written};
 use crate::progress::Progress;
-use crate::redis::{self, Node, Shard, SourceOptions, Topology};
-use crate::repository::Repository;
-use crate::repository::claim::Held;
+use crate::redis::{self, Node, Shard, Topology};
 use crate::task_failed;
 
 /// How often one shard of one shape of the cluster is tried.
@@ -34,15 +29,15 @@ const ATTEMPTS_MAX: u32 = 3;
 /// What all attempts share.
 #[derive(Debug)]
 pub(super) struct Taker {
-    pub(super) repository: Repository,
-    pub(super) held: Held,
-    pub(super) data_key: Option<DataKey>,
-    pub(super) level: i32,
-    /// How to reach the source, with every node that was known when the job began among the seeds.
-    pub(super) source: SourceOptions,
+    /// Its source has every node that was known when the job began among the seeds.
+    pub(super) reader: Reader,
+    /// The cluster's name.
+    pub(super) cluster: String,
     pub(super) wishes: Wishes,
-    pub(super) method: Method,
-    pub(super) care: Care,
+    /// The id of the master key and the bytes of the wrap, when it is encrypted.
+    pub(super) wrap: Option<(String, Vec<u8>)>,
+    /// Other workers that may read shards, when there can be some.
+    pub(super) lend: Option<Lend>,
     /// Turns among the jobs that share a catalog, when there is one.
     pub(super) turns: Option<Turns>,
     /// How long a shard waits for a node before it is given up.
@@ -58,11 +53,7 @@ pub(super) struct Captured {
     pub(super) slots: Option<SlotSet>,
     pub(super) chosen: Chosen,
     pub(super) attempt: u32,
-    pub(super) replid: String,
-    pub(super) offset: u64,
-    pub(super) taken_at: DateTime<Utc>,
-    pub(super) stored_at: DateTime<Utc>,
-    pub(super) written: Written,
+    pub(super) stored: Stored,
 }
 
 /// One shard to take.
@@ -74,6 +65,14 @@ struct Task {
     chosen: Chosen,
     /// The number of its first attempt.
     attempt: u32,
+    /// That one was offered to other workers.
+    loan: Option<Loan>,
+}
+
+/// A node that waits for the word: here, or at another worker.
+enum Ready {
+    Here(Prepared),
+    There(Loan),
 }
 
 impl Taker {
@@ -93,14 +92,14 @@ impl Taker {
         let chosen = |index: &usize| {
             let shard = topology.shards.get(*index)?;
             let attempt = attempts.get(index).copied().unwrap_or(0) + 1;
-            let task = |chosen| Task { index: *index, shard: shard.clone(), chosen, attempt };
+            let task = |chosen| Task { index: *index, shard: shard.clone(), chosen, attempt, loan: None };
             Some(choose_node(*index, shard, &self.wishes, &HashMap::new()).map(task))
         };
         let mut todo = todo.iter().filter_map(chosen).map(|task| task.map(Some)).collect::<Result<Vec<_>>>()?;
         let hosts: Vec<String> = todo.iter().flatten().map(|task| task.chosen.node.host.clone()).collect();
         let hosts: Vec<&str> = hosts.iter().map(String::as_str).collect();
         let mut captured = Vec::new();
-        for wave in waves(&hosts, self.care.limits) {
+        for wave in waves(&hosts, self.reader.care.limits) {
             let wave = wave.into_iter().filter_map(|index| todo.get_mut(index)?.take()).collect();
             captured.extend(self.together(wave).await?);
         }
@@ -108,10 +107,11 @@ impl Taker {
     }
 
     /// Takes shards at the same moment: all nodes are connected and greeted before any is asked for its data.
-    async fn together(self: &Arc<Self>, todo: Vec<Task>) -> Result<Vec<Captured>> {
+    async fn together(self: &Arc<Self>, mut todo: Vec<Task>) -> Result<Vec<Captured>> {
         let (stop, together) = (self.cancel.child_token(), Arc::new(Barrier::new(todo.len())));
         let nodes: Vec<&Node> = todo.iter().map(|task| &task.chosen.node).collect();
         let turns = self.turns(&nodes, &stop).await?;
+        self.lend(&mut todo).await?;
         let mut tasks = JoinSet::new();
         for (task, turn) in todo.into_iter().zip(turns) {
             let (this, together, stop) = (Arc::clone(self), Arc::clone(&together), stop.clone());
@@ -132,6 +132,34 @@ impl Taker {
         failure.map_or(Ok(captured), Err)
     }
 
+    /// Offers some of the shards to other workers, when there are any.
+    async fn lend(&self, todo: &mut [Task]) -> Result<()> {
+        let Some(lend) = &self.lend else { return Ok(()) };
+        // one alone is never lent, so nobody is counted for it
+        let others = if todo.len() > 1 { lend.others().await } else { 0 };
+        let share = share(todo.len(), others);
+        if let (false, Some((key_id, file))) = (share.lent.is_empty(), &self.wrap) {
+            // who reads a shard needs the data key, and takes it from where everybody does
+            let Reader { repository, place, .. } = &self.reader;
+            repository.create_document(&place.wrap_key(key_id), file.clone()).await?;
+        }
+        for place in share.lent {
+            let Some(task) = todo.get_mut(place) else { continue };
+            let offer = Offer {
+                snapshot_id: self.reader.place.snapshot_id.clone(),
+                node_id: task.chosen.node.id.clone(),
+                slots: task.shard.slots.as_ref().map(ToString::to_string),
+                attempt: task.attempt,
+                method: self.reader.method.as_str().to_owned(),
+                level: self.reader.level,
+                sealed: self.wrap.is_some(),
+                each_max: share.each_max,
+            };
+            task.loan = lend.offer(&self.cluster, task.index, &offer).await;
+        }
+        Ok(())
+    }
+
     /// Takes one shard, as often as it may be tried. `None`: the cluster no longer has this shard.
     async fn shard(
         &self,
@@ -140,15 +168,18 @@ impl Taker {
         together: &Barrier,
         stop: &CancellationToken,
     ) -> Result<Option<Captured>> {
-        let Task { index, shard, mut chosen, mut attempt } = task;
+        let Task { index, shard, mut chosen, mut attempt, loan } = task;
         let last = attempt + ATTEMPTS_MAX - 1;
         let mut failures: HashMap<String, u32> = HashMap::new();
-        let mut prepared = self.prepare(&chosen).await;
+        let mut ready = match loan {
+            Some(loan) => self.lent(index, loan, &chosen, stop).await,
+            None => self.prepare(&chosen).await,
+        };
         together.wait().await;
         loop {
             let place = format!("shard {index} from {}", chosen.node.address);
-            let taken = match prepared {
-                Ok(prepared) => self.attempt(index, shard.slots.clone(), attempt, &chosen, prepared, stop).await,
+            let taken = match ready {
+                Ok(ready) => self.attempt(index, shard.slots.clone(), attempt, &chosen, ready, stop).await,
                 Err(error) => Err(error),
             };
             // before this job waits for anything: the next turn may be the same one
@@ -174,7 +205,7 @@ impl Taker {
                 Err(why) => return Err(not_retaken(&error, &why)),
             };
             turn = self.turns(&[&chosen.node], stop).await?.into_iter().next().flatten();
-            prepared = self.prepare(&chosen).await;
+            ready = self.prepare(&chosen).await;
         }
     }
 
@@ -186,8 +217,36 @@ impl Taker {
         }
     }
 
-    async fn prepare(&self, chosen: &Chosen) -> Result<Prepared> {
-        self.method.prepare(&chosen.node, &self.source, self.wishes.primary_use).await
+    async fn prepare(&self, chosen: &Chosen) -> Result<Ready> {
+        self.reader.prepare(&chosen.node).await.map(Ready::Here)
+    }
+
+    /// The same at whoever took the shard, and here when nobody did.
+    async fn lent(&self, index: usize, loan: Loan, chosen: &Chosen, stop: &CancellationToken) -> Result<Ready> {
+        let Some(loan) = loan.ready(stop).await else { return self.prepare(chosen).await };
+        if let Some(lend) = &self.lend {
+            lend.note(&format!("shard {index} is read by worker {}", loan.worker)).await;
+        }
+        Ok(Ready::There(loan))
+    }
+
+    async fn attempt(
+        &self,
+        index: usize,
+        slots: Option<SlotSet>,
+        attempt: u32,
+        chosen: &Chosen,
+        ready: Ready,
+        stop: &CancellationToken,
+    ) -> Result<Captured> {
+        let again = if attempt > 1 { format!(" (attempt {attempt})") } else { String::new() };
+        let meter = self.progress.row(format!("shard {index} from {}{again}", chosen.node.address), None);
+        let shard = attempt::Shard { index, slots, attempt };
+        let stored = match ready {
+            Ready::Here(prepared) => self.reader.read(&shard, &chosen.node, prepared, meter, stop).await?,
+            Ready::There(loan) => loan.take(&meter, stop).await?,
+        };
+        Ok(Captured { index, slots: shard.slots, chosen: chosen.clone(), attempt, stored })
     }
 
     /// Another look at the source, until a node can serve the shard. `None`: no shard has this place and these slots.
@@ -199,91 +258,11 @@ impl Taker {
         stop: &CancellationToken,
     ) -> Result<Option<Chosen>> {
         let look = || async {
-            let topology = settled(redis::discover(&self.source).await?)?;
+            let topology = settled(redis::discover(&self.reader.source).await?)?;
             let now = topology.shards.get(index).filter(|shard| shard.slots == earlier.slots);
             now.map(|now| choose_node(index, &now.clone().with_lost(earlier), &self.wishes, failures)).transpose()
         };
         patiently(self.wait, stop, look).await
-    }
-
-    async fn attempt(
-        &self,
-        index: usize,
-        slots: Option<SlotSet>,
-        attempt: u32,
-        chosen: &Chosen,
-        prepared: Prepared,
-        stop: &CancellationToken,
-    ) -> Result<Captured> {
-        let again = if attempt > 1 { format!(" (attempt {attempt})") } else { String::new() };
-        let meter = self.progress.row(format!("shard {index} from {}{again}", chosen.node.address), None);
-        let target = self.target(index, attempt, chosen.node.used_memory)?;
-        let file = target.file.clone();
-        let over = stop.child_token();
-        let watch = self.care.watch(&chosen.node, &self.source);
-        let taken = watched(prepared.take(target, meter, &over), watch, || over.cancel()).await;
-        let Taken { replid, offset, taken_at, written } = match taken {
-            Ok(taken) => taken,
-            Err(error) => {
-                self.discard(&file).await;
-                return Err(error);
-            }
-        };
-        let stored_at = clock::now();
-        let chosen = chosen.clone();
-        let captured = Captured { index, slots, chosen, attempt, replid, offset, taken_at, stored_at, written };
-        if let Err(error) = captured.check() {
-            self.discard(&file).await;
-            return Err(error);
-        }
-        Ok(captured)
-    }
-
-    fn target(&self, index: usize, attempt: u32, used_memory: u64) -> Result<Target> {
-        let shard =
-            u32::try_from(index).map_err(|_| Error::new(Class::Unforeseen, "more shards than can be counted"))?;
-        let cipher = if self.data_key.is_some() { Cipher::Aes256Gcm } else { Cipher::None };
-        let file = format!("shard-{shard:04}-{attempt}.bkd");
-        Ok(Target {
-            store: Arc::clone(self.repository.store()),
-            key: self.held.place.key(&file),
-            file,
-            header: Header::new(cipher, Compression::Zstd, &self.held.place.snapshot_id, shard, attempt)?,
-            data_key: self.data_key.clone(),
-            level: self.level,
-            size_hint_bytes: used_memory,
-            flow: self.care.flow.clone(),
-        })
-    }
-
-    /// Removes the object of a capture that no manifest will name, as far as that is possible.
-    pub(super) async fn discard(&self, file: &str) {
-        let key = self.held.place.key(file);
-        if let Err(error) = self.repository.store().delete(&key).await {
-            tracing::warn!(key, error = %error, "the object of a shard that was retaken is left behind");
-        }
-    }
-}
-
-impl Captured {
-    /// The RDB's own position must be the one that the server announced, and its keys must be the shard's.
-    fn check(&self) -> Result<()> {
-        let aux = &self.written.report.aux;
-        let (id, offset) = (aux.get("repl-id"), aux.get("repl-offset").and_then(|text| text.parse::<u64>().ok()));
-        if id.is_some_and(|id| *id != self.replid) || offset.is_some_and(|offset| offset != self.offset) {
-            let message =
-                format!("the RDB's position {id:?} {offset:?} is not the announced {} {}", self.replid, self.offset);
-            return Err(Error::new(Class::Verification, message).retryable(true));
-        }
-        if let Some(slots) = &self.slots
-            && let Some(foreign) = self.written.slots.iter().find(|entry| !slots.contains(entry.slot))
-        {
-            let message = format!("it holds {} keys of slot {}, which is not its own", foreign.keys, foreign.slot);
-            return Err(Error::new(Class::Verification, message)
-                .hint("a resharding was under way or failed half-way: `redis-cli --cluster check` tells")
-                .retryable(true));
-        }
-        Ok(())
     }
 }
 

@@ -66,7 +66,14 @@ fn failures_are_tried_again_with_growing_waits_up_to_a_limit() {
 fn a_worker_that_died_costs_an_attempt_and_one_that_hands_back_does_not() {
     let lost = next(&Job { start_by_unix_ms: Some(1), ..JOB }, Event::LeaseLost, 100).unwrap();
     assert_eq!((lost.to, lost.not_before_unix_ms, lost.counts), (State::Queued, 100, true));
-    assert_eq!(next(&Job { attempts: ATTEMPTS_MAX, ..JOB }, Event::LeaseLost, 0).unwrap().to, State::Failed);
+    let last = |kind, attempts| next(&Job { kind, attempts, ..JOB }, Event::LeaseLost, 0).unwrap().to;
+    for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::Backup) {
+        assert_eq!(last(kind, ATTEMPTS_MAX), State::Failed, "{kind:?}");
+    }
+    // what a backup published is noted, though its last worker died before it could
+    assert_eq!(last(Kind::Backup, ATTEMPTS_MAX), State::Queued);
+    assert!(only_looks(ATTEMPTS_MAX + 1) && !only_looks(ATTEMPTS_MAX));
+    assert_eq!(last(Kind::Backup, ATTEMPTS_MAX + 1), State::Failed);
     let back = next(&JOB, Event::HandBack, 7).unwrap();
     assert_eq!((back.to, back.counts), (State::Queued, false));
 }
@@ -99,7 +106,7 @@ fn cancel_works_until_something_cannot_be_undone() {
 /// Whatever happens in whatever order, a job ends in bounded time, and never leaves its end.
 #[test]
 fn no_sequence_of_failures_runs_for_ever() {
-    for last in [Event::LeaseLost, Event::Fail { retryable: true }] {
+    for (last, most) in [(Event::LeaseLost, ATTEMPTS_MAX + 1), (Event::Fail { retryable: true }, ATTEMPTS_MAX)] {
         let (mut job, mut now, mut claims) = (Job { state: State::Queued, attempts: 0, step: None, ..JOB }, 0, 0);
         while !job.state.is_final() {
             now += RETRY_MAX_MS;
@@ -108,7 +115,7 @@ fn no_sequence_of_failures_runs_for_ever() {
             job.attempts += u32::from(event == Event::Claim);
             job.state = next(&job, event, now).unwrap().to;
         }
-        assert_eq!((claims, job.state), (ATTEMPTS_MAX, State::Failed));
+        assert_eq!((claims, job.state), (most, State::Failed));
     }
 }
 

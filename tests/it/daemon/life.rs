@@ -87,11 +87,24 @@ fn answers_over_http(fleet: &Fleet) {
     assert_eq!(status, 200);
     assert!(text.contains("backupd_backup_attempts_total{cluster=\"c1\",result=\"success\",class=\"\"} 1"), "{text}");
     assert!(text.contains("backupd_catalog_up 1"), "{text}");
-    // names are part of what users rely on: docs/daemon.md has each of them, and no other
+    // names are part of what users rely on: docs/daemon.md has each of them
     let documented = include_str!("../../../backupd/docs/daemon.md");
     let names = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
     let missing: Vec<&str> = names.filter(|name| !documented.contains(&format!("`{name}"))).collect();
     assert!(missing.is_empty(), "docs/daemon.md does not name {missing:?}");
+    // what a backup into a folder leaves
+    for line in [
+        "backupd_shard_capture_seconds_count{cluster=\"c1\"} 1",
+        "backupd_source_cow_bytes{cluster=\"c1\"} ",
+        "backupd_source_lag_bytes{cluster=\"c1\"} 0.0",
+        "backupd_backups_count{state=\"available\"} 2",
+        "backupd_backups_count{state=\"verified\"} 0",
+        "backupd_stall_seconds_total{side=\"source\"} ",
+        "backupd_catalog_drift_objects 0",
+        "backupd_leases_held ",
+    ] {
+        assert!(text.contains(line), "{line} is missing in\n{text}");
+    }
 }
 
 fn a_configuration_is_taken_over_only_when_it_is_right(

@@ -16,6 +16,7 @@ use aws_sdk_s3::config::{
 use super::patience::Patience;
 use crate::error::{Class, Error, Result};
 use crate::store::{BucketUrl, Style};
+use crate::traffic::Counting;
 
 /// How often a request is sent in all, before its error is told.
 const ATTEMPTS_MAX: u32 = 5;
@@ -45,6 +46,7 @@ pub(super) async fn client(url: &BucketUrl, credentials: Option<Credentials>, pa
     };
     let config = Builder::from(&shared)
         .force_path_style(path)
+        .interceptor(Counting)
         .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
         .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
     Ok(Client::from_conf(config.build()))

@@ -15,6 +15,7 @@ use super::write::{Settled, TOKEN_NAME, new_token};
 use super::{S3Store, connect, error, etag, key, length_of_body, unix_ms};
 use crate::error::{Class, Error, Result};
 use crate::store::{Unfinished, Upload};
+use crate::traffic::traffic;
 
 /// How many parts are sent at the same time, at most: fewer while the server fails or asks for patience.
 const PARTS_IN_FLIGHT: usize = 3;
@@ -243,6 +244,7 @@ impl Remote {
             let message = format!("cannot begin the upload of {}: the server gave it no name", self.place());
             return Err(Error::new(Class::StoreUnavailable, message));
         }
+        traffic().uploads_open.inc();
         Ok(())
     }
 
@@ -299,6 +301,7 @@ impl Remote {
                 if md5s.is_some_and(|md5s| answer.e_tag().map(etag::bare) != Some(&etag::of_parts(&md5s))) {
                     self.store.etags.distrust();
                 }
+                traffic().uploads_open.dec();
                 return Ok(());
             }
             Err(failure) => failure,
@@ -321,6 +324,13 @@ impl Remote {
         if self.upload_id.is_empty() {
             return Ok(());
         }
+        self.ask_to_abort().await?;
+        traffic().uploads_open.dec();
+        traffic().uploads_aborted.inc();
+        Ok(())
+    }
+
+    async fn ask_to_abort(&self) -> Result<()> {
         for _ in 0..ABORT_ATTEMPTS_MAX {
             let request = self.store.client.abort_multipart_upload().bucket(self.bucket());
             let request = request.key(self.store.full(&self.key)).upload_id(&self.upload_id);
