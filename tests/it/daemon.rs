@@ -31,6 +31,8 @@ pub(crate) struct Fleet {
     pub(crate) servers: Vec<Server>,
     pub(crate) port: Port,
     pub(crate) cli: Cli,
+    /// Sections of the configuration beside those of the servers.
+    pub(crate) sections: String,
 }
 
 impl Fleet {
@@ -44,8 +46,8 @@ impl Fleet {
             }
         }
         let port = Port::reserve();
-        let fleet =
-            Self { cli: Cli::new().env("BACKUPD_CONFIG", folder.path().join("backupd.toml")), folder, servers, port };
+        let cli = Cli::new().env("BACKUPD_CONFIG", folder.path().join("backupd.toml"));
+        let fleet = Self { cli, folder, servers, port, sections: String::new() };
         fleet.configure(catalog, daemon, more);
         fleet
     }
@@ -63,7 +65,7 @@ impl Fleet {
             let sources = format!("sources = [\"redis://127.0.0.1:{}\"]", server.port());
             format!("[clusters.c{number}]\n{sources}\nrepository = \"main\"\nprimary = \"fallback\"\n{more}\n")
         };
-        let text = head + &self.servers.iter().enumerate().map(section).collect::<String>();
+        let text = head + &self.servers.iter().enumerate().map(section).collect::<String>() + &self.sections;
         std::fs::write(self.path("backupd.toml"), text).unwrap();
     }
 

@@ -17,6 +17,7 @@ pub use self::list::JobFilter;
 pub use self::row::{Asked, JobRow, NewJob, StepRow};
 use self::row::{COLUMNS, insert_job, insert_step, update_job};
 use super::events::insert_event;
+use super::offers::withdraw_offers;
 use super::schedules::note_outcome;
 use super::{Catalog, NewEvent, later, signed};
 use crate::error::{Class, Error, Result};
@@ -301,6 +302,9 @@ impl Catalog {
             insert_step(&mut transaction, to, &from.worker, event.as_str(), reason, now_unix_ms).await?;
             if to.kind() == Kind::Backup && to.state().is_final() {
                 note_outcome(&mut transaction, &to.cluster, &to.state).await?;
+            }
+            if to.state().is_final() {
+                withdraw_offers(&mut transaction, &to.job_id).await?;
             }
             insert_events(&mut transaction, events, now_unix_ms).await?;
             transaction.commit().await.map(|()| true)

@@ -8,6 +8,8 @@
 
 use std::time::Duration;
 
+use sqlx::AnyConnection;
+
 use super::{Catalog, later, signed};
 use crate::error::Result;
 
@@ -262,12 +264,11 @@ impl Catalog {
     /// # Errors
     /// Those of the database.
     pub async fn withdraw_offers(&self, job_id: &str) -> Result<()> {
-        sqlx::query("DELETE FROM shard_offers WHERE job_id = $1")
-            .bind(job_id)
-            .execute(&self.pool)
-            .await
-            .map(drop)
-            .map_err(|e| self.error("withdraw the offers of a job in", &e))
+        let done = async {
+            let mut connection = self.pool.acquire().await?;
+            withdraw_offers(&mut connection, job_id).await
+        };
+        done.await.map_err(|e| self.error("withdraw the offers of a job in", &e))
     }
 
     /// Adds a line to the log of a job, as long as its worker has it.
@@ -291,4 +292,9 @@ impl Catalog {
         .map(drop)
         .map_err(|e| self.error("note a step of a job in", &e))
     }
+}
+
+/// Takes back all that was offered for a job: when it has ended, nobody wants it.
+pub(super) async fn withdraw_offers(connection: &mut AnyConnection, job_id: &str) -> sqlx::Result<()> {
+    sqlx::query("DELETE FROM shard_offers WHERE job_id = $1").bind(job_id).execute(connection).await.map(drop)
 }

@@ -12,10 +12,10 @@ use crate::error::{Class, Result};
 use crate::redis::Node;
 
 /// How long a turn of a process that died is still taken.
-const TTL: Duration = Duration::from_secs(60);
+const TTL: Duration = Duration::from_secs(20);
 
 /// How often it is extended.
-const RENEWED_EVERY: Duration = Duration::from_secs(15);
+const RENEWED_EVERY: Duration = Duration::from_secs(5);
 
 /// Between two tries.
 const TRIED_EVERY: Duration = Duration::from_millis(500);

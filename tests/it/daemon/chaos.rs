@@ -12,7 +12,8 @@ use serde_json::Value;
 use super::{Fleet, LIMIT, postgres};
 use crate::fixture::files_below;
 use crate::harness::cli::Spawned;
-use crate::harness::keyspace::Random;
+use crate::harness::cluster::Cluster;
+use crate::harness::keyspace::{Keyspace, Random};
 use crate::harness::postgres::Postgres;
 use crate::harness::process::wait_for;
 
@@ -37,7 +38,17 @@ const MARKS: [&str; 6] = ["claim", "capture", "record", "finish", "lease-lost", 
 fn chaos(clusters: usize, kills: u64, seed: u64, limit: Duration) {
     let server = Postgres::start();
     let database = server.database();
-    let fleet = Fleet::new(clusters, &postgres(&server, &database), DAEMON, "window = \"* * * * * for 1m\"");
+    let window = "window = \"* * * * * for 1m\"";
+    let mut fleet = Fleet::new(clusters, &postgres(&server, &database), DAEMON, window);
+    // and one of three shards, which the daemons share
+    let sharded = Cluster::start(3, 0);
+    Keyspace::new(3, 300).load(&sharded.nodes());
+    let section = |more: &str| {
+        let sources = format!("sources = [\"{}\"]", sharded.url());
+        format!("[clusters.sharded]\n{sources}\nrepository = \"main\"\nprimary = \"fallback\"\n{more}\n")
+    };
+    fleet.sections = section(window);
+    fleet.configure(&postgres(&server, &database), DAEMON, window);
     let mut random = Random::new(seed);
     let mut daemons: Vec<Spawned> = (0..3).map(|_| fleet.daemon()).collect();
     let (began, mut killed): (_, BTreeMap<&str, u64>) = (Instant::now(), BTreeMap::new());
@@ -48,7 +59,10 @@ fn chaos(clusters: usize, kills: u64, seed: u64, limit: Duration) {
     wait_for("the first window", LIMIT, || if fired() > 0 { Ok(()) } else { Err(String::new()) });
     for kill in 0..kills {
         // so that there are steps to die at, whenever the next window is
-        let cluster = format!("c{}", random.below(clusters as u64));
+        let cluster = match random.below(clusters as u64 + 1) {
+            0 => "sharded".to_owned(),
+            number => format!("c{}", number - 1),
+        };
         let ask = || drop(fleet.ask(&cluster, &format!("asked-{kill}")));
         let mark = MARKS[usize::try_from(random.below(MARKS.len() as u64)).unwrap()];
         let victim = victim(&server, &database, mark, &mut random, ask);
@@ -62,6 +76,7 @@ fn chaos(clusters: usize, kills: u64, seed: u64, limit: Duration) {
         assert!(began.elapsed() < limit, "{kill} of {kills} kills after {limit:?}");
     }
     // in peace, what was begun is ended
+    fleet.sections = section("snapshot_retention_limit = 0");
     fleet.configure(&postgres(&server, &database), DAEMON, "snapshot_retention_limit = 0");
     // not by `event list`, which shows the newest ones only
     let started = || -> u64 {
@@ -172,6 +187,9 @@ fn account_for_every_window(fleet: &Fleet, server: &Postgres, database: &str, ki
         fleet.cli.run(&["catalog", "rebuild"]).ok();
     }
     let missed = query("SELECT COUNT(*) FROM windows_fired WHERE outcome = 'missed'");
+    let shared = count("SELECT COUNT(*) FROM job_steps WHERE event = 'shared'");
+    println!("shards read by other workers: {shared}");
+    none("SELECT job_id FROM shard_offers", "an offer stays though all jobs have ended");
     println!(
         "windows fired {windows}, missed with an event {missed}, asked for {kills}, snapshots {}, of failed jobs {}, failed jobs: {failed:?}",
         names.len(),
