@@ -213,6 +213,10 @@ async fn uploads_of_many_sizes(store: &dyn Store, root: &str, part: usize) {
         (2 * part, 2 * part),
         (5 * part + 12_345, 777_777),
         (3 * part + 1, 3 * part + 1),
+        // whole parts, sent before it is known that none follows
+        (2 * part, part),
+        (part + 1, part),
+        (2 * part, part),
     ]
     .into_iter()
     .enumerate()

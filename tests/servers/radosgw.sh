@@ -158,7 +158,8 @@ start_region() {
     tool radosgw-admin user create --uid="root$n" --display-name="root$n" --account-id="$account" --account-root \
       --access-key="AK$n" --secret="SK$n" "${zone[@]}"
   done
-  daemon "rgw-$region" radosgw -n "client.rgw.$region" "${zone[@]}" --rgw-frontends="beast endpoint=127.0.0.1:$port"
+  # without nodelay an answer of two segments waits 40 ms for the client's acknowledgement of the first
+  daemon "rgw-$region" radosgw -n "client.rgw.$region" "${zone[@]}" --rgw-frontends="beast endpoint=127.0.0.1:$port tcp_nodelay=1"
   wait_for "radosgw of $region" answers "$port"
   echo "export BACKUPD_TEST_S3_ENDPOINT$suffix=http://127.0.0.1:$port BACKUPD_TEST_S3_REGION$suffix=$region" >>"$DIR/env.new"
 }

@@ -17,18 +17,20 @@ pub struct Ahead {
     key: String,
     size_bytes: u64,
     block_bytes: u64,
-    /// How many reads are under way before the first is used.
+    /// How many reads are under way at most.
     blocks: usize,
+    /// How many are under way now that the blocks before came: the first is not to share the line with those behind it.
+    allowed: usize,
     next_offset: u64,
     reading: VecDeque<AbortOnDropHandle<Result<Bytes>>>,
 }
 
 impl Ahead {
-    /// Of the object `key`, which has `size_bytes`: blocks of `block_bytes`, so many of them at the same time. Nothing is
+    /// Of the object `key`, which has `size_bytes`: blocks of `block_bytes`, so many of them at the same time, fewer at the begin. Nothing is
     /// read before the first is asked for.
     #[must_use]
     pub fn new(store: Arc<dyn Store>, key: String, size_bytes: u64, block_bytes: u64, blocks: usize) -> Self {
-        Self { store, key, size_bytes, block_bytes, blocks, next_offset: 0, reading: VecDeque::new() }
+        Self { store, key, size_bytes, block_bytes, blocks, allowed: 1, next_offset: 0, reading: VecDeque::new() }
     }
 
     /// The next block; `None` behind the last.
@@ -36,7 +38,7 @@ impl Ahead {
     /// # Errors
     /// What the store says.
     pub async fn next(&mut self) -> Result<Option<Bytes>> {
-        while self.reading.len() < self.blocks && self.next_offset < self.size_bytes {
+        while self.reading.len() < self.allowed && self.next_offset < self.size_bytes {
             let offset = self.next_offset;
             let length = self.block_bytes.min(self.size_bytes.saturating_sub(offset));
             self.next_offset = offset.saturating_add(length);
@@ -44,6 +46,7 @@ impl Ahead {
             let read = tokio::spawn(async move { store.read_range(&key, offset, length).await });
             self.reading.push_back(AbortOnDropHandle::new(read));
         }
+        self.allowed = self.allowed.saturating_mul(2).min(self.blocks);
         match self.reading.pop_front() {
             Some(read) => read.await.map_err(task_failed)?.map(Some),
             None => Ok(None),

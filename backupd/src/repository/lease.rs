@@ -5,6 +5,8 @@
 //! writes its lease first and looks for tombstones after that: so at least one of the two sees the other, and steps back.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
@@ -36,6 +38,8 @@ pub struct Lease {
     place: Place,
     /// Empty when none could be written.
     id: String,
+    /// How many objects of it were begun to be written.
+    written: Arc<AtomicU64>,
     renewing: Option<JoinHandle<()>>,
 }
 
@@ -58,15 +62,11 @@ impl Lease {
         if self.id.is_empty() {
             return;
         }
-        let prefix = self.place.key(&format!("lease-{}-", self.id));
-        let removed = async {
-            for key in self.repository.keys_below(&prefix).await? {
-                self.repository.store.delete(&key).await?;
+        // the highest counts, so it goes last: until then the lease is alive
+        for number in 1..=self.written.load(Ordering::Relaxed) {
+            if let Err(error) = self.repository.store.delete(&key(&self.place, &self.id, number)).await {
+                tracing::warn!(error = %error, "a lease stays until it runs out");
             }
-            Ok::<(), Error>(())
-        };
-        if let Err(error) = removed.await {
-            tracing::warn!(error = %error, "a lease stays until it runs out");
         }
     }
 }
@@ -97,7 +97,8 @@ impl Repository {
     async fn take_lease(&self, place: &Place, purpose: &str, published: bool) -> Result<Lease> {
         let (repository, place, id) = (self.clone(), place.clone(), new_snapshot_id(clock::now())?);
         let purpose = purpose.to_owned();
-        let mut lease = Lease { repository, place, id, renewing: None };
+        let written = Arc::new(AtomicU64::new(1));
+        let mut lease = Lease { repository, place, id, written: Arc::clone(&written), renewing: None };
         match self.write_lease(&lease.place, &lease.id, 1, &purpose).await {
             Ok(()) => {}
             Err(error) if error.class() == Class::StoreAuth => {
@@ -107,13 +108,14 @@ impl Repository {
             }
             Err(error) => return Err(error),
         }
-        let checked = async {
-            if published {
-                self.check_published(&lease.place).await?;
+        let is_published = async {
+            match published {
+                true => self.check_published(&lease.place).await,
+                false => Ok(()),
             }
-            self.check_no_removal(&lease.place).await
         };
-        if let Err(error) = checked.await {
+        let (is_published, no_removal) = tokio::join!(is_published, self.check_no_removal(&lease.place));
+        if let Err(error) = is_published.and(no_removal) {
             lease.release().await;
             return Err(error);
         }
@@ -121,6 +123,7 @@ impl Repository {
         lease.renewing = Some(tokio::spawn(async move {
             for number in 2.. {
                 tokio::time::sleep(RENEWED_EVERY).await;
+                written.store(number, Ordering::Relaxed);
                 if let Err(error) = repository.write_lease(&place, &id, number, &purpose).await {
                     tracing::warn!(error = %error, "a lease could not be renewed");
                 }

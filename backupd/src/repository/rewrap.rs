@@ -13,6 +13,7 @@ use crate::crypt::DataKey;
 use crate::crypt::master::Master;
 use crate::crypt::wrap::{self, Wrap};
 use crate::error::{Class, Error, Result};
+use crate::manifest::Manifest;
 
 /// What was done to the wraps of a repository.
 #[derive(Debug, Default, Serialize)]
@@ -46,7 +47,9 @@ impl Repository {
         let mut done = Rewrapped { url: self.store.url(), ..Rewrapped::default() };
         for Sealed { name, place } in self.sealed(cluster, &mut done.failed).await? {
             done.snapshots += 1;
-            if self.wraps(&place).await?.iter().any(|id| id == to.id()) && self.opens(&place, to).await.is_ok() {
+            if self.wraps(&place).await?.iter().any(|id| id == to.id())
+                && self.opened_with(&place, Some(to)).await.is_ok()
+            {
                 continue;
             }
             match self.wrap_for(&place, keys, to).await {
@@ -79,7 +82,7 @@ impl Repository {
             wrap::seal(self.binding(place), &data_key, to).await?
         };
         self.create_document(&place.wrap_key(to.id()), file).await?;
-        self.opens(place, to).await
+        self.opened_with(place, Some(to)).await.map(drop)
     }
 
     /// Makes sure that a place has a wrap of this data key for `master`, which is `file`: one that is there and holds another, or
@@ -103,10 +106,20 @@ impl Repository {
         self.create_document(&place.wrap_key(master.id()), file).await
     }
 
-    /// Proves that a key opens a snapshot: its wrap, and with what is in it the manifest.
-    async fn opens(&self, place: &Place, master: &Master) -> Result<()> {
-        let unproven = self.manifest(place).await?;
-        unproven.prove(Some(&self.unwrap(place, master).await?)).map(drop)
+    /// Proves that a key opens a snapshot: its wrap, and with what is in it the manifest. Without a key the manifest is one of a snapshot
+    /// that is not encrypted.
+    ///
+    /// # Errors
+    /// `Key`, `Verification`, and what the store says.
+    pub(crate) async fn opened_with(&self, place: &Place, master: Option<&Master>) -> Result<Manifest> {
+        let data_key = async {
+            match master {
+                Some(master) => self.unwrap(place, master).await.map(Some),
+                None => Ok(None),
+            }
+        };
+        let (unproven, data_key) = tokio::try_join!(self.manifest(place), data_key)?;
+        unproven.prove(data_key.as_ref())
     }
 
     /// The data key of a snapshot from its wrap for this key.
@@ -172,7 +185,7 @@ impl Repository {
             }
             let mut proven = false;
             for master in others.iter().filter(|key| wraps.iter().any(|wrap| wrap == key.id())) {
-                proven |= self.opens(&entry.place, master).await.is_ok();
+                proven |= self.opened_with(&entry.place, Some(master)).await.is_ok();
             }
             if !proven {
                 let what = format!("snapshot {} in {} needs the key {id}", entry.name, self.store.url());

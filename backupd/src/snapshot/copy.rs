@@ -5,9 +5,11 @@
 //! 1. a lease on the source, so that nobody removes it meanwhile;
 //! 2. the claim on the name at the destination, and a lease on its place there;
 //! 3. the shards' objects, by the server itself where one server has both sides, through here otherwise;
-//! 4. the wrap of the data key for the destination's master key, and the fact where the copy came from;
+//! 4. meanwhile the wrap of the data key for the destination's master key, and the fact where the copy came from;
 //! 5. the manifest, which differs in name, claim, source and key ids only;
 //! 6. the fact at the source that there is a copy.
+//!
+//! What need not wait for another request does not: a copy of little is as slow as its requests.
 //!
 //! A process that dies before step 5 leaves objects that no manifest names; the same command again looks at each, byte by byte, and
 //! goes on with those that are missing.
@@ -29,6 +31,7 @@ use crate::manifest::{Encryption, Manifest};
 use crate::progress::Progress;
 use crate::repository::claim::Held;
 use crate::repository::fact::{Fact, Kind};
+use crate::repository::lease::Lease;
 use crate::repository::{Keys, Opened, Place, Repository};
 use crate::store::Store;
 pub use objects::{Moved, Transfer};
@@ -81,11 +84,16 @@ pub async fn copy(
     let usage = |error: policies::names::NameError| Error::new(Class::Usage, error.to_string());
     policies::names::check("snapshot", &options.new_name).map_err(usage)?;
     progress.phase("opening the snapshot");
-    let opened = source.open_snapshot(&options.name, &options.keys).await?;
+    let opening = source.open_snapshot(&options.name, &options.keys);
+    let (opened, there) = tokio::join!(opening, Repository::open(Arc::clone(&target)));
+    let opened = opened?;
     // what cannot be is refused before anything is written
     let to_keys = options.to_keys.of(&opened.place.cluster).clone();
     check_sealing(&opened, &to_keys)?;
-    let target = Repository::open_or_create(target).await?;
+    let target = match there {
+        Err(error) if error.class() == Class::NotFound => Repository::open_or_create(target).await?,
+        other => other?,
+    };
     if target.id() == source.id() {
         let what = format!("{} is the repository that holds the snapshot", target.store().url());
         return Err(Error::new(Class::Refused, what).hint("a copy goes into another repository: give another prefix"));
@@ -94,10 +102,13 @@ pub async fn copy(
     let lease = source.lease(&opened.place, "copy").await?;
     let job = Job { source, target, opened, wrap, options, progress, cancel };
     let done = job.run().await;
-    lease.release().await;
-    let copied = done?;
-    job.note_at_source(&copied).await;
-    Ok(copied)
+    let noting = async {
+        if let Ok(copied) = &done {
+            job.note_at_source(copied).await;
+        }
+    };
+    tokio::join!(noting, lease.release());
+    done
 }
 
 fn check_sealing(opened: &Opened, to_keys: &Keys) -> Result<Sealing> {
@@ -138,15 +149,13 @@ impl Job<'_> {
         if let Some(manifest) = self.already().await? {
             return Ok(self.copied(manifest, Moved::default()));
         }
-        let place = &self.opened.place;
-        let held = self.target.claim(&self.options.new_name, &place.cluster, &place.snapshot_id).await?;
+        let (held, lease) = self.held_place().await?;
         let renewing = renew(self.target.clone(), held.clone());
-        let done = self.under_claim(&held).await;
+        let done = self.transfer(&held).await;
         renewing.abort();
-        if done.is_err()
-            && let Err(error) = self.target.release(&held).await
-        {
-            tracing::warn!(error = %error, "the name stays claimed at the destination until its claim runs out");
+        lease.release().await;
+        if done.is_err() {
+            self.give_up(&held).await;
         }
         done.map_err(|error| match error.advice() {
             Some(_) => error,
@@ -154,22 +163,46 @@ impl Job<'_> {
         })
     }
 
-    async fn under_claim(&self, held: &Held) -> Result<Copied> {
-        let lease = self.target.lease_for_writing(&held.place, "copy").await?;
-        let done = self.transfer(held).await;
-        lease.release().await;
-        done
+    /// The claim on the name at the destination, and a lease on the place there: both, or neither.
+    async fn held_place(&self) -> Result<(Held, Lease)> {
+        let place = &self.opened.place;
+        let claiming = self.target.claim(&self.options.new_name, &place.cluster, &place.snapshot_id);
+        match tokio::join!(claiming, self.target.lease_for_writing(place, "copy")) {
+            (Ok(held), Ok(lease)) => Ok((held, lease)),
+            (Ok(held), Err(error)) => {
+                self.give_up(&held).await;
+                Err(error)
+            }
+            (Err(error), Ok(lease)) => {
+                lease.release().await;
+                Err(error)
+            }
+            (Err(error), Err(_)) => Err(error),
+        }
+    }
+
+    async fn give_up(&self, held: &Held) {
+        if let Err(error) = self.target.release(held).await {
+            tracing::warn!(error = %error, "the name stays claimed at the destination until its claim runs out");
+        }
     }
 
     async fn transfer(&self, held: &Held) -> Result<Copied> {
         self.progress.phase("copying");
+        // neither waits for the other, and one that fails does not break off what the other has begun
+        let (moved, prepared) = tokio::join!(self.shards(), self.prepare(&held.place));
+        let (moved, ()) = (moved?, prepared?);
+        self.progress.phase("publishing");
+        let manifest = self.publish(held).await?;
+        Ok(self.copied(manifest, moved))
+    }
+
+    async fn shards(&self) -> Result<Moved> {
         let mut moved = Moved::default();
         for shard in &self.opened.manifest.shards {
             moved += self.shard(shard).await?;
         }
-        self.progress.phase("publishing");
-        let manifest = self.publish(held).await?;
-        Ok(self.copied(manifest, moved))
+        Ok(moved)
     }
 
     fn copied(&self, manifest: Manifest, moved: Moved) -> Copied {
@@ -201,23 +234,28 @@ impl Job<'_> {
         self.source.facts_of(Kind::Copied, &self.opened.place, self.opened.data_key.as_ref()).await
     }
 
-    async fn publish(&self, held: &Held) -> Result<Manifest> {
-        let (place, data_key) = (&held.place, self.opened.data_key.as_ref());
-        let manifest = self.manifest(held);
-        if let (Some((master, file)), Some(data_key)) = (&self.wrap, data_key) {
+    /// What lies beside the manifest and means nothing without it.
+    async fn prepare(&self, place: &Place) -> Result<()> {
+        if let (Some((master, file)), Some(data_key)) = (&self.wrap, &self.opened.data_key) {
             self.target.ensure_wrap(place, data_key, master, file.clone()).await?;
         }
-        self.note_at_target(place).await?;
-        self.target.check_no_removal(place).await?;
-        self.target.clear_tombstones(place).await?;
+        self.note_at_target(place).await
+    }
+
+    async fn publish(&self, held: &Held) -> Result<Manifest> {
+        let place = &held.place;
+        let tombstones = async {
+            self.target.check_no_removal(place).await?;
+            self.target.clear_tombstones(place).await
+        };
+        tokio::try_join!(tombstones, self.target.check_held(held))?;
         if self.cancel.is_cancelled() {
             return Err(Error::new(Class::Unforeseen, "interrupted before the copy was published"));
         }
-        self.target.check_held(held).await?;
-        self.target.create_document(&place.manifest_key(), manifest.seal(data_key)?).await?;
+        let manifest = self.manifest(held).seal(self.opened.data_key.as_ref())?;
+        self.target.create_document(&place.manifest_key(), manifest).await?;
         // the destination's own key must open it
-        let there = self.target.open_snapshot(&manifest.name, &self.options.to_keys).await?;
-        Ok(there.manifest)
+        self.target.opened_with(place, self.wrap.as_ref().map(|(master, _)| master)).await
     }
 
     fn manifest(&self, held: &Held) -> Manifest {

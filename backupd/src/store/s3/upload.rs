@@ -47,12 +47,14 @@ fn part_bytes(size_hint_bytes: u64) -> u64 {
     needed.next_multiple_of(PART_BYTES_STEP).clamp(PART_BYTES, PART_BYTES_MAX)
 }
 
-/// An upload to a bucket. Nothing is sent before the first part is full and more bytes come; an object of at most
-/// one part is created by one request.
+/// An upload to a bucket. Nothing is sent before the first part is full and more bytes come, or are sure to come by the guess of the
+/// size; an object of at most one part is created by one request.
 pub(super) struct S3Upload {
     /// What is needed to send and to give up; `None` after the upload ended.
     remote: Option<Remote>,
     part_bytes: usize,
+    /// How large the object was said to become, bytes.
+    guess_bytes: u64,
     /// The part being filled.
     filling: BytesMut,
     /// Parts begun so far.
@@ -86,6 +88,7 @@ impl S3Upload {
         Ok(Self {
             remote: Some(Remote::new(store, key)?),
             part_bytes,
+            guess_bytes: size_hint_bytes,
             filling: BytesMut::new(),
             begun: 0,
             window: Window::new(PARTS_IN_FLIGHT),
@@ -110,7 +113,16 @@ impl S3Upload {
             let room = self.part_bytes.saturating_sub(self.filling.len());
             self.filling.extend_from_slice(&bytes.split_to(room.min(bytes.len())));
         }
+        if self.filling.len() == self.part_bytes && self.filled_bytes() < self.guess_bytes {
+            self.send_part().await?;
+        }
         Ok(())
+    }
+
+    /// All bytes so far: full parts but for the one that is being filled.
+    fn filled_bytes(&self) -> u64 {
+        let begun = self.begun.saturating_mul(u64::try_from(self.part_bytes).unwrap_or(u64::MAX));
+        begun.saturating_add(length_of_body(&self.filling))
     }
 
     /// Hands the filled part to a task, after waiting for room.
@@ -150,14 +162,15 @@ impl S3Upload {
             let remote = self.remote()?;
             return remote.store.put(&remote.key, body).await;
         }
-        let last = length_of_body(&self.filling);
-        self.send_part().await?;
+        let size_bytes = self.filled_bytes();
+        if !self.filling.is_empty() {
+            self.send_part().await?;
+        }
         while !self.sending.is_empty() {
             self.collect_one().await?;
         }
-        let whole = self.begun.saturating_sub(1).saturating_mul(u64::try_from(self.part_bytes).unwrap_or(u64::MAX));
         let parts = std::mem::take(&mut self.sent);
-        self.remote()?.complete(parts, whole.saturating_add(last)).await
+        self.remote()?.complete(parts, size_bytes).await
     }
 
     async fn give_up(&mut self) -> Result<()> {
