@@ -14,6 +14,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use crate::fixture::{Repo, files_below};
+use crate::grants::OTHER;
 use crate::harness::cluster::Cluster;
 use crate::harness::compare::compare;
 use crate::harness::keyspace::Keyspace;
@@ -111,6 +112,42 @@ fn the_independent_reader_notices_damage_of_every_object() {
     assert!(read(&folder, &keyring, &repo.path("whole")).status.success());
 }
 
+/// The data key is sealed by the library that TLS has, and opened by the reader's own HPKE over other code.
+#[test]
+fn the_independent_reader_opens_what_was_granted_to_a_public_key() {
+    let server = Server::standalone();
+    Keyspace::new(23, 200).load(&server.nodes());
+    let repo = Repo::bucket("format-granted");
+    let bucket = repo.bucket.as_ref().unwrap();
+    let made = repo.create(&server.url(), "one");
+    let theirs = repo.path("theirs.json");
+    let pair = repo.cli.json(&["key", "generate", theirs.to_str().unwrap(), "--x25519", "-o", "json"]);
+    let public = pair["public_key"].as_str().unwrap();
+    let grant = repo.json(&["grant", "add", "one", "--account", OTHER, "--key", public]);
+    for (key, _) in bucket.list("some/prefix/") {
+        let path = repo.root().join(key.strip_prefix("some/prefix/").unwrap());
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, bucket.get(&key)).unwrap();
+    }
+    let folder = snapshot_folder(&repo);
+    assert!(folder.join(format!("wrap-{}.json", grant["key_id"].as_str().unwrap())).exists());
+    let output = read(&folder, &theirs, &repo.path("out"));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let rdb = std::fs::read(repo.path("out/shard-0000.rdb")).unwrap();
+    let object = &made["shards"][0]["object"];
+    assert_eq!(hex::encode(Sha256::digest(&rdb)), object["plain_sha256"].as_str().unwrap());
+    // ours opens its own wrap, though another one lies beside it
+    assert!(read(&folder, &repo.path("keys.json"), &repo.path("ours")).status.success());
+
+    // another private key under the same public one
+    let mut ring: Value = serde_json::from_slice(&std::fs::read(&theirs).unwrap()).unwrap();
+    ring["pairs"][0]["secret"] = ring["keys"][0]["secret"].clone();
+    std::fs::write(&theirs, ring.to_string()).unwrap();
+    let output = read(&folder, &theirs, &repo.path("wrong"));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(1) && said.contains("the tag does not fit"), "{said}");
+}
+
 /// The blocks of the worked example: what stands in `<!-- example NAME -->` is the name, the fenced block after it the
 /// content. JSON is broken into lines there, and a document has none; bytes are in hex, with remarks behind `;`.
 fn example() -> BTreeMap<String, Vec<u8>> {
@@ -160,6 +197,12 @@ fn the_worked_example_is_a_snapshot() {
     let file = std::fs::read(folder.join(format!("wrap-{}.json", ring.active_id()))).unwrap();
     let data_key = unwrapped(&file, id, &ring);
     assert_eq!(data_key.expose().as_slice(), block("data key"));
+    let pair = &ring.pairs()[0];
+    let file = std::fs::read(folder.join(format!("wrap-{}.json", pair.public.id))).unwrap();
+    let wrap = wrap::parse("wrap", &file, id, &pair.public.id).unwrap();
+    let binding = Binding { repository: "", cluster: "", snapshot_id: id };
+    let opened = block_on(wrap::open("wrap", &wrap, binding, &Master::Pair(pair.clone()))).unwrap();
+    assert_eq!(opened.expose(), data_key.expose(), "another program made this wrap");
     assert_eq!(data_key.manifest_key().unwrap().as_slice(), block("manifest key"));
     let shard = std::fs::read(folder.join("shard-0000-1.bkd")).unwrap();
     let header = Header::decode("shard", shard.first_chunk().unwrap()).unwrap();

@@ -6,12 +6,12 @@ not encrypted. Every digest, MAC and tag is checked: what does not fit ends it w
 name. Written from backupd/docs/format.md alone, to show that the document is enough. Needs Python 3.9 and the packages
 `cryptography` and `zstandard` (Debian: python3-cryptography, python3-zstandard).
 """
-import base64, hashlib, hmac, json, os, pathlib, re, struct, sys
-import zstandard
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+import base64, functools, hashlib, hmac, json, os, pathlib, re, struct, sys, zstandard
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from sealed import open_gcm, open_hpke
+
+decoded = functools.partial(base64.b64decode, validate=True)
 
 def need(condition, name, what):
     if not condition:
@@ -36,33 +36,34 @@ def document(path):
     need(value.get("format") == 1, path, "not format 1")
     return value
 
-def unseal(cipher, nonce, sealed, associated, name):
-    try:
-        return cipher.decrypt(nonce, sealed, associated)
-    except InvalidTag:
-        raise ValueError(f"{name}: the tag does not fit")
+def open_wrap(path, wrap, secret):
+    """Section 3: the data key of a wrap, by the secret of the key that it is for."""
+    associated = "\0".join(["backupd/1 wrap", wrap["snapshot_id"], wrap["key_id"]]).encode()
+    sealed = decoded(wrap["ciphertext"])
+    if wrap["algorithm"] == "hpke-x25519-sha256-aes-256-gcm":
+        return open_hpke(path, secret, decoded(wrap["encapsulated"]), b"backupd/1 wrap", sealed, associated)
+    need(wrap["algorithm"] == "aes-256-gcm", path, "an unknown algorithm")
+    return open_gcm(path, secret, decoded(wrap["nonce"]), sealed, associated)
 
 def find_data_key(folder, snapshot_id, keyring_path):
     """Section 3: opens every wrap whose key is in the keyring; they must hold the same data key."""
-    keyring = json.loads(pathlib.Path(keyring_path).read_text())
+    keyring, found = json.loads(pathlib.Path(keyring_path).read_text()), set()
     need(keyring["format"] == 1, keyring_path, "not format 1")
-    secrets = {key["id"]: base64.b64decode(key["secret"], validate=True) for key in keyring["keys"]}
-    found = set()
+    secrets = {key["id"]: decoded(key["secret"]) for key in keyring["keys"]}
+    for pair in keyring.get("pairs", []):
+        secrets["x-" + hashlib.sha256(decoded(pair["public"][7:])).hexdigest()[:16]] = decoded(pair["secret"])
     for file in filter(re.compile(r"wrap-.+\.json").fullmatch, os.listdir(folder)):
-        path, key_id = os.path.join(folder, file), file[5:-5]
+        path = os.path.join(folder, file)
         wrap = document(path)
-        need((wrap["snapshot_id"], wrap["key_id"]) == (snapshot_id, key_id), path, "the wrap of something else")
-        need(wrap["algorithm"] == "aes-256-gcm", path, "an unknown algorithm")
-        if key_id in secrets:
-            nonce, sealed = (base64.b64decode(wrap[field], validate=True) for field in ("nonce", "ciphertext"))
-            need((len(nonce), len(sealed)) == (12, 48), path, "wrong lengths")
-            associated = "\0".join(["backupd/1 wrap", snapshot_id, key_id]).encode()
-            found.add(unseal(AESGCM(secrets[key_id]), nonce, sealed, associated, path))
-    need(len(found) == 1, folder, f"{len(found)} data keys can be opened with {keyring_path}")
+        named = f"wrap-{re.sub('[:/]', '.', wrap['key_id'])}.json"
+        need((wrap["snapshot_id"], named) == (snapshot_id, file), path, "the wrap of something else")
+        if wrap["key_id"] in secrets:
+            found.add(open_wrap(path, wrap, secrets[wrap["key_id"]]))
+    need([len(key) for key in found] == [32], folder, f"{len(found)} data keys can be opened with {keyring_path}")
     return found.pop()
 
 def read_header(path, header, manifest, shard, data_key):
-    """Section 4: checks a shard's header. Returns its cipher (None: not encrypted) and the largest plain frame."""
+    """Section 4: checks a shard's header. Returns its key (None: not encrypted) and the largest plain frame."""
     need(hashlib.sha256(header[:96]).digest() == header[96:], path, "the header's digest does not fit")
     fields = struct.unpack("<8sHBBI32sII16s16s8s", header[:96])
     magic, version, cipher, compression, frame_bytes, snapshot_id, index, attempt, salt, check, zero = fields
@@ -73,16 +74,16 @@ def read_header(path, header, manifest, shard, data_key):
     need(cipher == (1 if data_key else 0), path, "the cipher is not that of the manifest")
     expected = derive(data_key, salt, b"backupd/1 check" + header[:72], 16) if data_key else bytes(16)
     need(hmac.compare_digest(expected, check), path, "the data key is not the one that sealed it")
-    return data_key and AESGCM(derive(data_key, salt, b"backupd/1 object" + header[:72], 32)), frame_bytes
+    return data_key and derive(data_key, salt, b"backupd/1 object" + header[:72], 32), frame_bytes
 
-def open_frame(name, number, cipher, header, head, body):
+def open_frame(name, number, key, header, head, body):
     """The plain bytes of a frame: its tag checked, its payload opened and decompressed."""
     plain_length, stored_length, _kind, compressed, zero = struct.unpack("<IIBBH", head)
     need(compressed in (0, 1) and zero == 0, name, "an impossible head")
     need(stored_length < plain_length if compressed else stored_length == plain_length, name, "impossible lengths")
     associated = header[96:128] + struct.pack(">Q", number) + head
-    if cipher:
-        payload = unseal(cipher, struct.pack(">IQ", 0, number), body, associated, name)
+    if key:
+        payload = open_gcm(name, key, struct.pack(">IQ", 0, number), body, associated)
     else:
         payload = body[:-16]
         need(hashlib.sha256(associated + payload).digest()[:16] == body[-16:], name, "the tag does not fit")
@@ -100,14 +101,14 @@ def read_shard(path, manifest, shard, data_key, out):
             return data if len(data) == length else need(False, path, "it is cut")
         need(os.fstat(file.fileno()).st_size == claimed["stored_bytes"], path, "the size is not that of the manifest")
         header = take(128)
-        cipher, frame_bytes = read_header(path, header, manifest, shard, data_key)
+        key, frame_bytes = read_header(path, header, manifest, shard, data_key)
         kind = 0
         while kind == 0:
             offset, head, name = file.tell(), take(12), f"{path}: frame {len(frames)}"
             plain_length, stored_length, kind = struct.unpack("<IIB", head[:9])
             longest = {0: frame_bytes, 1: 64 << 20}.get(kind, 0)
             need(1 <= plain_length <= longest and 1 <= stored_length <= plain_length, name, "an impossible head")
-            data = open_frame(name, len(frames), cipher, header, head, take(stored_length + 16))
+            data = open_frame(name, len(frames), key, header, head, take(stored_length + 16))
             if kind == 0:
                 frames.append((plain_length, 12 + stored_length + 16))
                 rdb.update(data)
@@ -115,8 +116,7 @@ def read_shard(path, manifest, shard, data_key, out):
         need(take(16) == struct.pack("<Q", offset) + b"BKDEND\x00\x01" and not file.read(1), path, "the footer is wrong")
     need(stored.hexdigest() == claimed["stored_sha256"], path, "the SHA-256 is not that of the manifest")
     version, digest, count = struct.unpack_from("<I32sQ", data)
-    need(version == 1 and digest == rdb.digest(), path, "the RDB is not that of the index")
-    need(rdb.hexdigest() == claimed["plain_sha256"], path, "the RDB is not that of the manifest")
+    need(version == 1 and digest == rdb.digest() == bytes.fromhex(claimed["plain_sha256"]), path, "the RDB is another one")
     need(count == len(frames) == claimed["frames"], path, "the number of frames is wrong")
     need(frames == [struct.unpack_from("<II", data, 44 + 12 * i) for i in range(count)], path, "other frames in the index")
     need(len(data) == 52 + 12 * count + 18 * struct.unpack_from("<Q", data, 44 + 12 * count)[0], path, "the index's length")
