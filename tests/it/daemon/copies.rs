@@ -1,6 +1,6 @@
 //! Copies by policy: what is made in one region is copied into another one, and kept there by rules of its own.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use aws_sdk_s3::config::Credentials;
 use backupd::crypt::keyring::Keyring;
@@ -34,17 +34,16 @@ impl Regions {
         Self { fleet, near, far }
     }
 
-    /// Writes the configuration, with the other region at this URL and these copies.
-    fn configure(&self, far: &str, copies: &str) {
+    /// Writes the configuration, with the regions at these URLs and these copies.
+    fn configure(&self, near: &str, far: &str, copies: &str) {
         let key = |repo: &Repo| repo.path("keys.json").display().to_string();
         let fleet = &self.fleet;
         let text = format!(
             "[catalog]\npath = \"catalog.sqlite\"\n[daemon]\nlisten = \"127.0.0.1:{}\"\nlease = \"2s\"\n\
-             [repositories.near]\nurl = \"{}\"\nkey_file = \"{}\"\n[repositories.far]\nurl = \"{far}\"\nkey_file = \"{}\"\n\
+             [repositories.near]\nurl = \"{near}\"\nkey_file = \"{}\"\n[repositories.far]\nurl = \"{far}\"\nkey_file = \"{}\"\n\
              [repositories.shelf]\nurl = \"file://{}\"\nkey_file = \"{}\"\n\
              [clusters.c0]\nsources = [\"{}\"]\nrepository = \"near\"\nprimary = \"fallback\"\n{RULES}\ncopies = {copies}\n",
             fleet.port.number,
-            self.near.url,
             key(&self.near),
             key(&self.far),
             fleet.path("repository").display(),
@@ -92,6 +91,7 @@ fn snapshots_are_copied_once_available_and_kept_by_the_rules_of_their_destinatio
     let fleet = &regions.fleet;
     std::fs::create_dir(fleet.path("repository")).unwrap();
     regions.configure(
+        &regions.near.url,
         &regions.far.url,
         "[{ to = \"far\", retention = { keep_last = 1 } }, { to = \"shelf\", manual = true }]",
     );
@@ -142,7 +142,7 @@ fn a_daemon_that_dies_in_a_copy_leaves_it_to_the_next() {
     let fleet = &regions.fleet;
     let endpoint = &regions.far.bucket.as_ref().unwrap().endpoint;
     let proxy = Faulty::start(endpoint, first(1, |operation| operation == Operation::Manifest, Fault::Stall));
-    regions.configure(&regions.far.url_through(&proxy.endpoint), "[{ to = \"far\" }]");
+    regions.configure(&regions.near.url, &regions.far.url_through(&proxy.endpoint), "[{ to = \"far\" }]");
     regions.automated("a1");
     let mut daemon = fleet.daemon();
     wait_for("the copy to stand still", LIMIT, || match proxy.struck().len() {
@@ -162,4 +162,69 @@ fn a_daemon_that_dies_in_a_copy_leaves_it_to_the_next() {
     daemon.running.signal("TERM");
     daemon.wait(LIMIT).ok();
     regions.far.json(&["snapshot", "verify", "a1"]);
+}
+
+/// Lets so many writes pass and stalls the next one.
+#[derive(Debug, Default)]
+struct Plan {
+    passing: Option<usize>,
+    struck: Option<Operation>,
+}
+
+#[test]
+fn a_daemon_that_dies_at_any_write_of_a_copy_leaves_it_to_the_next_which_makes_it_once() {
+    let regions = Regions::new();
+    let fleet = &regions.fleet;
+    let plan = Arc::new(Mutex::new(Plan::default()));
+    let proxies = [&regions.near, &regions.far].map(|side| {
+        let plan = Arc::clone(&plan);
+        Faulty::start(&side.bucket.as_ref().unwrap().endpoint, move |operation| {
+            let mut plan = plan.lock().unwrap();
+            let passing = plan.passing.filter(|_| operation.is_write())?;
+            plan.passing = passing.checked_sub(1);
+            plan.struck = (passing == 0).then_some(operation);
+            plan.struck.map(|_| Fault::Stall)
+        })
+    });
+    let copies = "[{ to = \"far\", retention = { keep_last = 50 } }]";
+    let [near, far] = [(&regions.near, &proxies[0]), (&regions.far, &proxies[1])]
+        .map(|(side, proxy)| side.url_through(&proxy.endpoint));
+    regions.configure(&near, &far, copies);
+    let copied = || fleet.codes().iter().filter(|code| *code == "snapshot.copied").count();
+    let (mut names, mut struck) = (Vec::new(), Vec::new());
+    for number in 0.. {
+        names.push(format!("a{number:02}"));
+        let name = names.last().unwrap();
+        regions.automated(name);
+        *plan.lock().unwrap() = Plan { passing: Some(number), struck: None };
+        let mut daemon = fleet.daemon();
+        wait_for("the write, or the copy", LIMIT, || match plan.lock().unwrap().struck {
+            Some(_) => Ok(()),
+            None if copied() > number => Ok(()),
+            None => Err(format!("{:?}", fleet.events())),
+        });
+        let operation = std::mem::take(&mut *plan.lock().unwrap()).struck;
+        if operation.is_some() {
+            daemon.running.kill();
+            daemon = fleet.daemon();
+        }
+        regions.wait("far", &names.iter().map(String::as_str).collect::<Vec<_>>());
+        wait_for("the event", LIMIT, || match copied() {
+            count if count == number + 1 => Ok(()),
+            count => Err(format!("{count} of {}, killed at {operation:?}: {:?}", number + 1, fleet.events())),
+        });
+        daemon.running.signal("TERM");
+        daemon.wait(LIMIT).ok();
+        let out = regions.far.path(&format!("out-{number}"));
+        regions.far.json(&["restore", name, "--out", out.to_str().unwrap()]);
+        let objects = regions.far.bucket.as_ref().unwrap().list("");
+        assert_eq!(objects.iter().filter(|(key, _)| key.ends_with(".bkd")).count(), names.len(), "{operation:?}");
+        match operation {
+            Some(operation) => struck.push(operation),
+            None => break,
+        }
+    }
+    // leases on both sides, claim, object, wrap, two facts, manifest, and the ends of both leases
+    assert!(struck.len() >= 10 && struck.contains(&Operation::Manifest), "{struck:?}");
+    println!("killed at {struck:?}");
 }
