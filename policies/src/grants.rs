@@ -4,6 +4,7 @@
 //! them and taken out again by their `Sid`; every byte of the rest stays as it is, so that a grant and its revocation leave the document
 //! as it was. Where `Statement` was a single object it becomes a list.
 
+pub mod acl;
 #[cfg(test)]
 mod tests;
 
@@ -61,6 +62,23 @@ pub enum Scope {
     },
 }
 
+/// What in the bucket lets them in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Way {
+    /// Statements in its policy.
+    #[default]
+    Policy,
+    /// The ACLs of the snapshot's objects.
+    Acl,
+}
+
+impl Way {
+    fn is_policy(&self) -> bool {
+        *self == Self::Policy
+    }
+}
+
 /// A grant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Grant {
@@ -74,6 +92,9 @@ pub struct Grant {
     pub prefix: String,
     /// What may be read.
     pub scope: Scope,
+    /// What lets them in.
+    #[serde(default, skip_serializing_if = "Way::is_policy")]
+    pub way: Way,
 }
 
 /// A statement of ours as a policy has it.
@@ -104,6 +125,9 @@ pub enum GrantError {
     /// The policy would be too large.
     #[error("the bucket's policy would have {0} bytes, and S3 takes {POLICY_BYTES_MAX}")]
     TooLarge(usize),
+    /// The ACL would have too many entries.
+    #[error("the ACL of the object has {0} entries, and S3 takes {max}", max = acl::ENTRIES_MAX)]
+    TooMany(usize),
     /// A grant of this id is there and says something else.
     #[error("the bucket's policy has another statement of grant {0}: somebody changed it")]
     Changed(String),
@@ -149,7 +173,10 @@ impl Grant {
     }
 
     /// Refuses what a policy would take for a pattern, a variable, or everybody.
-    fn check(&self) -> Result<(), GrantError> {
+    ///
+    /// # Errors
+    /// [`GrantError::Unsafe`].
+    pub fn check(&self) -> Result<(), GrantError> {
         let word =
             |text: &str| !text.is_empty() && text.len() <= 128 && text.bytes().all(|b| b.is_ascii_alphanumeric());
         let refuse = |what, text: &str, reason| Err(GrantError::Unsafe { what, text: text.to_owned(), reason });

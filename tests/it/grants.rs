@@ -42,7 +42,7 @@ fn is_refused<T, E: std::fmt::Debug>(result: Result<T, aws_sdk_s3::error::SdkErr
 }
 
 /// The keys that another account can neither read, ask after nor copy from; all or none of these for each.
-fn refused_keys(bucket: &Bucket, other: &Client, own: &Bucket) -> Vec<String> {
+pub(crate) fn refused_keys(bucket: &Bucket, other: &Client, own: &Bucket) -> Vec<String> {
     let (name, mut refused) = (&bucket.name, Vec::new());
     for (key, _) in bucket.list("") {
         let get = is_refused(block_on(other.get_object().bucket(name).key(&key).send()));
@@ -72,7 +72,7 @@ fn is_refused_as_source(bucket: &str, key: &str, other: &Client, own: &Bucket) -
     })
 }
 
-fn is_list_refused(bucket: &Bucket, other: &Client, prefix: &str) -> bool {
+pub(crate) fn is_list_refused(bucket: &Bucket, other: &Client, prefix: &str) -> bool {
     is_refused(block_on(other.list_objects_v2().bucket(&bucket.name).prefix(prefix).send()))
 }
 
@@ -85,7 +85,7 @@ pub(crate) fn own_bucket(like: &Bucket) -> Bucket {
     own
 }
 
-fn state_of(repo: &Repo, id: &Value) -> Option<Value> {
+pub(crate) fn state_of(repo: &Repo, id: &Value) -> Option<Value> {
     let listed = repo.json(&["grant", "list"]);
     listed["grants"]
         .as_array()

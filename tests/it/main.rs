@@ -20,6 +20,7 @@ mod engines;
 mod fixture;
 mod format;
 mod grants;
+mod grants_acl;
 mod grants_keys;
 mod harness;
 mod harness_checks;

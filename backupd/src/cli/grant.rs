@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use clap::{Args, Subcommand};
-use policies::grants::Principal;
+use policies::grants::{Principal, Way};
 use serde_json::{Value, json};
 
 use super::ledger::Ledger;
@@ -20,13 +20,13 @@ use crate::repository::grant::{Standing, State, Subject};
 pub enum Command {
     /// Let another account read one snapshot, or those of a cluster, and nothing else.
     Add(Box<AddArgs>),
-    /// List grants as the bucket's policy really has them.
+    /// List grants as the bucket's policy and the ACLs of objects really have them.
     List {
         /// The bucket.
         #[command(flatten)]
         repository: RepositoryArgs,
     },
-    /// Take a grant back: its statements, then the wrap for their key.
+    /// Take a grant back: its statements or ACLs, then the wrap for their key.
     Revoke {
         /// The id of the grant.
         id: String,
@@ -47,6 +47,9 @@ pub struct AddArgs {
     cluster: Option<String>,
     #[command(flatten)]
     who: Who,
+    /// Say it by the ACLs of the snapshot's objects instead of the bucket's policy. They can read the objects then, but not list them.
+    #[arg(long, requires = "canonical_id", conflicts_with = "cluster")]
+    acl: bool,
     /// A key of theirs that opens the snapshot as well, so that ours is not given away: a public key (x25519:…, see `backupd key public`),
     /// or a key file, of which the active key is taken.
     #[arg(long, value_name = "KEY")]
@@ -136,10 +139,10 @@ async fn add(args: AddArgs, context: &Context, output: Output) -> Result<()> {
             (Subject::Snapshot(name.clone()), format!("snapshot {name}"))
         }
     };
-    let principal = args.who.principal();
+    let (principal, way) = (args.who.principal(), if args.acl { Way::Acl } else { Way::Policy });
     let whom = who_text(&principal);
     let ledger = Ledger::strict(reached.catalog.as_ref()).await?;
-    let given = repository.grant(&subject, principal, theirs.as_ref(), &reached.keys);
+    let given = repository.grant(&subject, (principal, way), theirs.as_ref(), &reached.keys);
     let standing = ledger.around("grant.add", &name, &format!("to {whom}"), Box::pin(given)).await?;
     output.result(&standing, |standing| {
         let key = match (&standing.key_id, &standing.kms_key) {
@@ -168,6 +171,7 @@ fn list_text(standing: &[Standing]) -> String {
             State::InForce => "in force",
             State::Changed => "changed by others",
             State::NotInPolicy => "not in the policy",
+            State::NotInAcl => "in no ACL",
             State::PolicyOnly => "in the policy only",
             State::NotInKms => "not in KMS",
             State::KmsOnly => "in KMS only",

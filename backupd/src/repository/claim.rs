@@ -25,6 +25,8 @@ pub const RENEWED_EVERY: Duration = Duration::from_secs(180);
 const RELEASED: &str = "released";
 /// The most objects below one name that are looked at.
 const OBJECTS_MAX: usize = 100_000;
+/// The highest number of a claim that is looked for where nothing can be listed.
+const UNLISTED_MAX: u64 = 16;
 
 /// A claim object.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -247,7 +249,10 @@ impl Repository {
                 .hint("`backupd snapshot list` shows what there is")
         };
         policies::names::check("snapshot", name).map_err(|error| Error::new(Class::Usage, error.to_string()))?;
-        let found = self.found(name).await?;
+        let found = match self.found(name).await {
+            Err(error) if error.class() == Class::StoreAuth => self.found_unlisted(name, error).await?,
+            other => other?,
+        };
         let Some(claim) = self.claim_found(name, &found).await? else {
             // the claims may have been lost, and a manifest alone makes a snapshot exist
             let place = self.places().await?.into_iter();
@@ -337,6 +342,19 @@ impl Repository {
         }
         let process_gone = claim.process.is_gone();
         Ok(State { number: claim.number, published, released: found.released, expires_unix_ms, process_gone })
+    }
+
+    /// The highest claim that can be read by somebody who may not list, such as the reader by a grant of ACLs.
+    async fn found_unlisted(&self, name: &str, refusal: Error) -> Result<Found> {
+        for number in (1..=UNLISTED_MAX).rev() {
+            match self.read_claim(name, number).await {
+                Ok(_) => return Ok(Found { highest: Some(number), ..Found::default() }),
+                // that it is not there is not told to who may not list
+                Err(error) if matches!(error.class(), Class::StoreAuth | Class::NotFound) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(refusal)
     }
 
     async fn found(&self, name: &str) -> Result<Found> {

@@ -1,12 +1,13 @@
 //! Grants: another account may read one snapshot, or those of one cluster.
 //!
 //! Giving one is, in this order: a wrap of the data key for a key of theirs, a fact beside the snapshot, a grant of KMS where the master key is of
-//! KMS and they have no key of their own, statements in the bucket's policy. Whatever ends it in between leaves something that
+//! KMS and they have no key of their own, statements in the bucket's policy, or the ACLs of the objects where asked. Whatever ends it in between leaves something that
 //! opens nothing and that a revocation finds. Revoking goes the other way: first nobody can read any more, then the rest goes.
 
+mod acl;
 mod standing;
 
-use policies::grants::{self, Grant, GrantError, Principal, Scope};
+use policies::grants::{self, Grant, GrantError, Principal, Scope, Way};
 use serde_json::{Map, Value};
 
 use self::standing::{Given, KmsGrants, Noted};
@@ -39,7 +40,7 @@ struct OfKms {
 }
 
 impl Repository {
-    /// Lets a principal read, with a wrap for `theirs`, a key of theirs, where the snapshot is encrypted and one is given. Without one
+    /// Lets a principal read, in this way, with a wrap for `theirs`, a key of theirs, where the snapshot is encrypted and one is given. Without one
     /// and with a master key of KMS they may open it with that.
     ///
     /// # Errors
@@ -48,7 +49,7 @@ impl Repository {
     pub async fn grant(
         &self,
         subject: &Subject,
-        principal: Principal,
+        (principal, way): (Principal, Way),
         theirs: Option<&Master>,
         keys: &Keys,
     ) -> Result<Standing> {
@@ -60,28 +61,29 @@ impl Repository {
             bucket: bucket.bucket().to_owned(),
             prefix: bucket.folder().to_owned(),
             scope,
+            way,
         };
-        let (grant, snapshot, of_kms) = match subject {
+        let (grant, place, snapshot, of_kms) = match subject {
             Subject::Cluster(cluster) => {
                 if theirs.is_some() {
                     let what = "later snapshots of the cluster would not be wrapped for this key";
                     return Err(Error::new(Class::Usage, what).hint("grant snapshots one by one, or give the key file"));
                 }
                 let grant = grant(Scope::Cluster { cluster: cluster.clone() });
-                grants::add(bucket.policy().await?.as_deref(), &grant).map_err(refused)?;
+                self.check_grant(bucket, &grant).await?;
                 let mut context =
                     self.binding(&Place { cluster: cluster.clone(), snapshot_id: String::new() }).context();
                 // whatever the snapshot
                 context.retain(|name, _| name != "backupd:snapshot");
                 let of_kms = OfKms::new(keys.of(cluster), &principal, context).await?;
-                (grant, None, of_kms)
+                (grant, None, None, of_kms)
             }
             Subject::Snapshot(name) => {
                 let (place, data_key) = self.place_of(name, keys).await?;
                 let (cluster, snapshot_id) = (place.cluster.clone(), place.snapshot_id.clone());
                 let grant = grant(Scope::Snapshot { cluster, snapshot_id, name: name.clone() });
                 // what cannot be said safely is refused before anything is written
-                grants::add(bucket.policy().await?.as_deref(), &grant).map_err(refused)?;
+                self.check_grant(bucket, &grant).await?;
                 let of_kms = match (theirs, &data_key) {
                     (None, Some(_)) => {
                         OfKms::new(keys.of(&place.cluster), &principal, self.binding(&place).context()).await?
@@ -97,22 +99,40 @@ impl Repository {
                 self.note_grant(&place, &given, false).await?;
                 self.check_no_removal(&place).await?;
                 self.check_published(&place).await?;
-                (grant, Some(name.clone()), of_kms)
+                (grant, Some(place), Some(name.clone()), of_kms)
             }
         };
         if let Some(OfKms { key, grantee, context }) = &of_kms {
             Box::pin(key.grant(&grant.id, grantee, context)).await?;
         }
-        change(bucket, |policy| grants::add(policy, &grant).map(Some)).await?;
-        let statements = stated(bucket, &grant.id).await?;
+        let statements = self.let_in(bucket, &grant, place.as_ref()).await?;
         Ok(Standing {
             snapshot,
             principal: Some(principal),
             key_id: theirs.map(|key| key.id().to_owned()),
             kms_key: of_kms.map(|of_kms| of_kms.key.arn().to_owned()),
             statements,
+            way,
             ..Standing::new(grant.id, State::InForce)
         })
+    }
+
+    /// Refuses what cannot be granted.
+    async fn check_grant(&self, bucket: &S3Store, grant: &Grant) -> Result<()> {
+        match grant.way {
+            Way::Acl => self.check_acls(bucket, grant).await,
+            Way::Policy => grants::add(bucket.policy().await?.as_deref(), grant).map(drop).map_err(refused),
+        }
+    }
+
+    /// Says it, in the policy or in the ACLs of the objects at `place`. Gives what is said there then.
+    async fn let_in(&self, bucket: &S3Store, grant: &Grant, place: Option<&Place>) -> Result<Vec<Value>> {
+        if let (Some(account), Some(place)) = (acl::account(grant), place) {
+            self.give_acls(bucket, place, account).await?;
+            return self.acls(bucket, place, account).await.map(|(_, told)| told);
+        }
+        change(bucket, |policy| grants::add(policy, grant).map(Some)).await?;
+        stated(bucket, &grant.id).await
     }
 
     async fn wrap_for_them(
@@ -151,7 +171,7 @@ impl Repository {
         }
     }
 
-    /// Takes a grant back: statements, grant of KMS, wrap, fact.
+    /// Takes a grant back: statements or ACLs, grant of KMS, wrap, fact.
     ///
     /// # Errors
     /// `NotFound` when neither policy nor repository nor KMS has it, what store and KMS say. It can be called again.
@@ -175,6 +195,9 @@ impl Repository {
             None => Ok(None),
         })
         .await?;
+        if let Some((this, account)) = this.and_then(|this| Some((this, acl::account(&this.given.grant)?))) {
+            self.take_acls(bucket, this, &noted, account).await?;
+        }
         for (key, grants) in &kms.0 {
             for grant in grants {
                 if grant.id == grant_id {

@@ -1,7 +1,7 @@
 //! Grants of others to read what is in the buckets of the configuration.
 
 use policies::access::{Action, Principal as Caller, Resource};
-use policies::grants::Principal;
+use policies::grants::{Principal, Way};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -16,7 +16,7 @@ use crate::repository::grant::{Standing, State};
 pub struct GrantView {
     /// The repository of the configuration.
     pub repository: String,
-    /// How it stands: `grant_id`, `snapshot`, `principal`, `key_id`, `kms_key`, `state`, `statements`.
+    /// How it stands: `grant_id`, `snapshot`, `principal`, `key_id`, `kms_key`, `state`, `way`, `statements`.
     #[serde(flatten)]
     #[schema(value_type = Object)]
     pub standing: Standing,
@@ -76,7 +76,7 @@ impl Services {
     /// the store and KMS say.
     pub async fn grant(&self, repository: &str, subject: &Subject, to: Principal) -> Result<GrantView> {
         let (reached, keys) = reach::repository(&self.config(), repository).await?;
-        let standing = Box::pin(reached.grant(subject, to, None, &keys)).await?;
+        let standing = Box::pin(reached.grant(subject, (to, Way::Policy), None, &keys)).await?;
         Ok(GrantView { repository: repository.to_owned(), standing })
     }
 

@@ -8,6 +8,7 @@
 //! headers and trailers are sent only where the operation demands them, because not every server knows them. What the server
 //! stored is compared by its ETag, where that is an MD5 (see `etag`).
 
+mod acl;
 mod connect;
 mod copy;
 mod error;

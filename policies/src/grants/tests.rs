@@ -15,6 +15,7 @@ fn grant(id: &str, name: &str) -> Grant {
             snapshot_id: "20261125T080000Z-0a1b2c3d".to_owned(),
             name: name.to_owned(),
         },
+        way: Way::Policy,
     }
 }
 

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use policies::grants::{self, Grant, Principal};
+use policies::grants::{self, Grant, Principal, Way};
 use serde::Serialize;
 use serde_json::Value;
 
 use super::super::listing::Status;
 use super::super::{Keys, Place, Repository};
-use super::refused;
+use super::{acl, refused};
 use crate::crypt::kms::{Kms, KmsGrant, KmsKey};
 use crate::error::{Class, Error, Result};
 
@@ -16,12 +16,14 @@ use crate::error::{Class, Error, Result};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
-    /// The policy says what was granted.
+    /// The policy, or each object's ACL, says what was granted.
     InForce,
-    /// The policy has other statements of this grant: somebody changed them.
+    /// The policy has other statements of this grant, or not all ACLs say the same: somebody changed them.
     Changed,
     /// It was given, and the policy does not have it: nobody can read by it.
     NotInPolicy,
+    /// It was given, and no object's ACL has it: nobody can read by it.
+    NotInAcl,
     /// Only the policy has it: it is for a cluster, or its snapshot is gone.
     PolicyOnly,
     /// The policy has it, and KMS does not: what can be read cannot be opened.
@@ -49,7 +51,9 @@ pub struct Standing {
     pub kms_key: Option<String>,
     /// How it stands.
     pub state: State,
-    /// The statements that the policy really has.
+    /// What lets them in.
+    pub way: Way,
+    /// The statements that the policy really has; where it is by ACLs what those of the objects really say.
     pub statements: Vec<Value>,
 }
 
@@ -59,7 +63,9 @@ impl Standing {
     pub fn drift(&self) -> Option<String> {
         let what = match self.state {
             State::InForce | State::PolicyOnly => return None,
+            State::Changed if self.way == Way::Acl => "is not what all ACLs of its objects say: others changed them",
             State::Changed => "was changed by others in the bucket's policy",
+            State::NotInAcl => "is in no ACL of its objects",
             State::NotInPolicy => "is not in the bucket's policy",
             State::NotInKms => "is not in KMS",
             State::KmsOnly => "is in KMS only",
@@ -69,7 +75,16 @@ impl Standing {
     }
 
     pub(super) fn new(grant_id: String, state: State) -> Self {
-        Self { grant_id, snapshot: None, principal: None, key_id: None, kms_key: None, state, statements: Vec::new() }
+        Self {
+            grant_id,
+            snapshot: None,
+            principal: None,
+            key_id: None,
+            kms_key: None,
+            state,
+            way: Way::Policy,
+            statements: Vec::new(),
+        }
     }
 }
 
@@ -144,19 +159,23 @@ impl Repository {
         let arns = noted.iter().filter_map(|noted| noted.given.kms_key.clone()).collect();
         let kms = KmsGrants::look(keys, arns).await?;
         let mut standing: Vec<Standing> = Vec::new();
-        for Noted { name, given, .. } in noted {
-            let statements = of(&given.grant.id);
-            let state = match grants::add(policy.as_deref(), &given.grant) {
-                _ if statements.is_empty() => State::NotInPolicy,
-                Err(_) => State::Changed,
-                Ok(_) if given.kms_key.as_ref().is_some_and(|arn| !kms.has(arn, &given.grant.id)) => State::NotInKms,
-                Ok(_) => State::InForce,
+        for Noted { name, place, given } in noted {
+            let (mut state, statements) = match acl::account(&given.grant) {
+                Some(account) => self.acls(self.bucket()?, &place, account).await?,
+                None => {
+                    let statements = of(&given.grant.id);
+                    (in_policy(policy.as_deref(), &given.grant, &statements), statements)
+                }
             };
+            if state == State::InForce && given.kms_key.as_ref().is_some_and(|arn| !kms.has(arn, &given.grant.id)) {
+                state = State::NotInKms;
+            }
             standing.push(Standing {
                 snapshot: Some(name),
                 principal: Some(given.grant.principal),
                 key_id: given.key_id,
                 kms_key: given.kms_key,
+                way: given.grant.way,
                 statements,
                 ..Standing::new(given.grant.id, state)
             });
@@ -217,5 +236,14 @@ impl Repository {
             noted.extend(grants.into_iter().map(|given| Noted { name: name.clone(), place: place.clone(), given }));
         }
         Ok(noted)
+    }
+}
+
+/// How a grant by the policy stands there.
+fn in_policy(policy: Option<&str>, grant: &Grant, statements: &[Value]) -> State {
+    match grants::add(policy, grant) {
+        _ if statements.is_empty() => State::NotInPolicy,
+        Err(_) => State::Changed,
+        Ok(_) => State::InForce,
     }
 }
