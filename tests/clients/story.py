@@ -194,6 +194,8 @@ def restores():
 
     slots = ["0-99,200-9999", "100-199,10000-16383"]
     refused(faults.InvalidParameterValueException, create, name="bad", SnapshotName="first-1", NodeGroupConfiguration=[{"Slots": slots[0]}])
+    without = dict(name="bad", SnapshotName="first-1", NumNodeGroups=2, TransitEncryptionEnabled=True)
+    assert message(create, **without).endswith("nodes of the target pool do not speak TLS.")
     create("uneven", SnapshotName="first-1", NodeGroupConfiguration=[{"Slots": it} for it in slots])
     client.get_waiter("replication_group_available").wait(ReplicationGroupId="uneven", WaiterConfig=WAITER)
     group = client.describe_replication_groups(ReplicationGroupId="uneven")["ReplicationGroups"][0]

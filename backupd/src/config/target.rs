@@ -54,6 +54,18 @@ pub struct Export {
     pub url: RepositoryUrl,
 }
 
+impl TargetKind {
+    /// Whether its nodes may speak TLS; what a program returns is not known before.
+    #[must_use]
+    pub fn may_speak_tls(&self) -> bool {
+        match self {
+            Self::Nodes(nodes) => nodes.iter().any(|node| node.tls),
+            Self::Launch { .. } => false,
+            Self::Command(_) => true,
+        }
+    }
+}
+
 impl Export {
     /// Whether it is this bucket, as a whole.
     #[must_use]

@@ -83,6 +83,7 @@ async fn create(
     let seeds = check::seeds(call.form)?;
     let snapshot = call.form.said("SnapshotName");
     let target = target(call, tags.iter().find(|tag| tag.key == TARGET_TAG).map(|tag| tag.value.as_str()))?;
+    check_tls(call, &target)?;
     let (input, shape) = input(call, snapshot, seeds, made_as, shape).await?;
     check_absent(call, id, made_as).await?;
     let new = job(call, id, &target, &input, &shape)?;
@@ -129,6 +130,17 @@ fn check_security(call: &Call<'_>) -> Result<(), Fault> {
         if form.said(name).is_some() {
             return Err(Fault::combination(format!("{name} is not supported.")));
         }
+    }
+    Ok(())
+}
+
+/// That nobody is left to believe that nodes without TLS have it.
+fn check_tls(call: &Call<'_>, target: &str) -> Result<(), Fault> {
+    let may = call.config.target(target)?.kind.may_speak_tls();
+    if call.form.flag("TransitEncryptionEnabled")? == Some(true) && !may {
+        let message =
+            format!("TransitEncryptionEnabled cannot be set here: nodes of the target {target} do not speak TLS.");
+        return Err(Fault::combination(message));
     }
     Ok(())
 }
