@@ -8,7 +8,7 @@ use crate::harness::cluster::Cluster;
 use crate::harness::compare::compare;
 use crate::harness::keyspace::Keyspace;
 use crate::harness::process;
-use crate::harness::server::Server;
+use crate::harness::server::{Options, Server};
 use crate::redis_server::{ask, fill, server, wait_until};
 
 /// When a job that should end is taken for hanging.
@@ -47,6 +47,29 @@ fn is_retaken_after(fault: impl FnOnce(&Server)) {
     assert_eq!(server.info("rdb_last_bgsave_status").as_deref(), Some("ok"), "which proves nothing");
     let (nodes, _launched) = repo.launch("one", &["--shards", "1"]);
     compare(&server.nodes(), &nodes).assert_equal();
+}
+
+#[test]
+fn a_node_that_gets_no_child_is_left_for_another_and_its_primary_is_not_asked() {
+    let primary = Server::standalone();
+    Keyspace::new(72, 200).load(&primary.nodes());
+    let childless = Server::start(&Options::new().childless());
+    childless.replicate(&primary);
+    childless.wait_caught_up(&primary);
+    let forks = primary.info("total_forks");
+    let repo = Repo::folder();
+    let outcome = start(&repo, &primary, &[]).wait(PATIENCE).exits(15).says("could not start its child");
+    assert!(outcome.stderr.contains("vm.overcommit_memory"), "{outcome}");
+    assert!(repo.list().iter().all(|(_, status)| status != "available"));
+    assert_eq!(primary.info("total_forks"), forks, "the primary was not asked");
+
+    let sound = Server::standalone();
+    sound.replicate(&primary);
+    sound.wait_caught_up(&primary);
+    let outcome = start(&repo, &primary, &[]).wait(PATIENCE).ok();
+    assert_eq!(outcome.json()["shards"][0]["node"]["address"], sound.address().as_str());
+    let (nodes, _launched) = repo.launch("one", &["--shards", "1"]);
+    compare(&primary.nodes(), &nodes).assert_equal();
 }
 
 #[test]

@@ -54,7 +54,7 @@ macro_rules! cases {
 cases! {
     opening::many_may_open_a_new_one_at_once,
     opening::a_newer_catalog_is_refused,
-    opening::a_populated_catalog_of_the_first_migration_is_brought_up_to_date,
+    opening::a_populated_catalog_of_any_earlier_migration_is_brought_up_to_date,
     opening::its_clock_is_the_time,
     clusters::a_cluster_is_as_it_was_last_seen,
     clusters::what_a_node_can_do_is_replaced_as_a_whole,

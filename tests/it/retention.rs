@@ -272,14 +272,16 @@ fn a_restore_in_progress_and_a_keep_win_against_retention() {
     let store: Arc<dyn Store> = Arc::new(LocalStore::new(&repo.root()));
     let repository = block_on(Repository::open(store)).unwrap();
     // a job that reads it: its time has come, and it stays
-    block_on(async {
-        let lease = repository.lease(&one, "restore").await.unwrap();
-        let (cli, args) = (repo.cli.clone(), repo.args(&APPLY));
-        let report = tokio::task::spawn_blocking(move || cli.json(&args)).await.unwrap();
-        assert_eq!(verdict_of(&report, "a1"), "unmark", "{report}");
-        lease.release().await;
-    });
-    repo.json(&APPLY);
+    for reader in ["restore", "copy"] {
+        block_on(async {
+            let lease = repository.lease(&one, reader).await.unwrap();
+            let (cli, args) = (repo.cli.clone(), repo.args(&APPLY));
+            let report = tokio::task::spawn_blocking(move || cli.json(&args)).await.unwrap();
+            assert_eq!(verdict_of(&report, "a1"), "unmark", "{report}");
+            lease.release().await;
+        });
+        repo.json(&APPLY);
+    }
     // kept after the plan was made: the removal looks again, before and after its tombstone
     let policy = Policy { keep_last: 1, ..Policy::default() };
     let question = Question {

@@ -11,9 +11,6 @@ use super::Place;
 use super::snapshots::{shard, snapshot};
 use crate::harness::s3::block_on;
 
-/// The text of the first migration, as it was released.
-const FIRST: &str = include_str!("../../../migrations/0001_create_catalog.sql");
-
 pub(super) async fn many_may_open_a_new_one_at_once(place: &Place) {
     let open = |place: Place| async move { Catalog::open(&place.0).await };
     let opening: tokio::task::JoinSet<_> = (0..6).map(|_| open(place.clone())).collect();
@@ -45,18 +42,9 @@ pub(super) async fn a_newer_catalog_is_refused(place: &Place) {
     assert_eq!(error.class(), Class::Version, "{error}");
 }
 
-/// As a release made it that knew the first migration only, with a snapshot, a cluster and a lease in it.
-pub(super) async fn a_populated_catalog_of_the_first_migration_is_brought_up_to_date(place: &Place) {
-    let migrator = sqlx::migrate::Migrator::with_migrations(vec![sqlx::migrate::Migration::new(
-        1,
-        "create catalog".into(),
-        sqlx::migrate::MigrationType::Simple,
-        sqlx::SqlStr::from_static(FIRST),
-        false,
-    )]);
-    let pool = connect(place).await;
-    migrator.run(&pool).await.unwrap();
-    for row in [
+/// What a release that knew migrations up to this one may have written.
+const WRITTEN: [&[&str]; 6] = [
+    &[
         "INSERT INTO clusters VALUES ('orders', 'cluster', 'redis', '7.0.15', 'file:///x', 1, 2)",
         "INSERT INTO snapshots VALUES ('r', 's1', 'name-of-s1', 'orders', 'manual', 'cluster', 'valkey', '8.1.0', 'stream', 10, 11,
              3, 'aes-256-gcm', '[\"k\"]', 1000000, 1099511627776, 549755813888, '{}', NULL)",
@@ -64,20 +52,99 @@ pub(super) async fn a_populated_catalog_of_the_first_migration_is_brought_up_to_
              1125899906842624, 5, 'shard-0000-1.bkd', 7, 8, 9)",
         "INSERT INTO leases VALUES ('window', 'somebody', 41, 1, 2)",
         "INSERT INTO node_capabilities VALUES ('orders', 'n', 'stream', 1, '', 3)",
-    ] {
-        pool.execute(row).await.unwrap();
-    }
-    pool.close().await;
+    ],
+    &[
+        "INSERT INTO jobs VALUES ('j2', 'backup', 'orders', 'main', 'h', 'name-of-s1', 'manual', '{}', 'failed', 1, 1, NULL, 4, '', 4, 0,
+             NULL, 'capture', 's1', '', 1, 2, 3, 1, 9, 'unforeseen', 'it died')",
+        "INSERT INTO job_steps VALUES ('j2', 1, 1, 'w', 1, 'claim', 'running', 'a worker took it')",
+        "INSERT INTO windows_fired VALUES ('orders', 60000, 'fired', 'j2', '', 60001)",
+        "INSERT INTO schedules (cluster, repository, window_text, window_chosen, since_ms, expected_interval_s, last_outcome)
+             VALUES ('orders', 'main', '03:00-04:00', 1, 5, 86400, 'failed')",
+        "INSERT INTO events VALUES ('e2', 7, 'backup.failed', 'error', 'orders', 'name-of-s1', 'j2', 'it died')",
+        "INSERT INTO deliveries VALUES ('hook', 'e2', 1, 9, 1)",
+    ],
+    &[
+        "INSERT INTO jobs VALUES ('j3', 'copy', 'orders', 'main', '', 'name-of-s1', '', '{}', 'succeeded', 1, 1, NULL, 1, '', 1, 0,
+             NULL, 'record', 's1', '', 1, 2, 3, 1, 9, '', 'all steps are done', 'me', 'key', 'sha', '{}')",
+        "INSERT INTO taken_nodes VALUES ('h:2', 'j3', 4)",
+    ],
+    &[
+        "INSERT INTO definitions (cluster, made, shape, description, snapshotting, repository, target, job_id, nodes, created_ms, changed_ms)
+             VALUES ('orders', 0, 'group', 'ours', '', 'main', '', '', '[]', 3, 4)",
+        "INSERT INTO tags VALUES ('snapshot', 's1', 'team', 'a')",
+    ],
+    &["UPDATE definitions SET number = 7, tags = '{\"team\":\"a\"}' WHERE cluster = 'orders'"],
+    &["INSERT INTO workers VALUES ('w', 5)"],
+];
 
-    let catalog = place.open().await;
+/// The migrations up to this number.
+fn up_to(count: usize) -> sqlx::migrate::Migrator {
+    static ALL: sqlx::migrate::Migrator = sqlx::migrate!("../migrations");
+    assert_eq!(ALL.iter().count(), WRITTEN.len(), "a migration without rows that it must keep");
+    sqlx::migrate::Migrator::with_migrations(ALL.iter().take(count).cloned().collect())
+}
+
+async fn emptied(place: &Place) -> AnyPool {
+    match &place.0 {
+        Location::Sqlite(path) if path.exists() => std::fs::remove_file(path).unwrap(),
+        Location::Sqlite(_) => {}
+        Location::Postgres(_) => {
+            let pool = connect(place).await;
+            pool.execute("DROP SCHEMA public CASCADE").await.unwrap();
+            pool.execute("CREATE SCHEMA public").await.unwrap();
+            pool.close().await;
+        }
+    }
+    connect(place).await
+}
+
+/// From whichever release it is, with rows in all of its tables.
+pub(super) async fn a_populated_catalog_of_any_earlier_migration_is_brought_up_to_date(place: &Place) {
+    for count in 1..=WRITTEN.len() {
+        emptied(place).await.close().await;
+        for (before, rows) in WRITTEN.iter().take(count).enumerate() {
+            // each release with connections of its own, that know no older tables
+            let pool = connect(place).await;
+            up_to(before + 1).run(&pool).await.unwrap();
+            pool.close().await;
+            let pool = connect(place).await;
+            for row in *rows {
+                pool.execute(*row).await.unwrap_or_else(|error| panic!("{count}: {row}: {error}"));
+            }
+            pool.close().await;
+        }
+        let catalog = place.open().await;
+        all_is_there(&catalog, count).await;
+        catalog.close().await;
+        place.open().await.close().await;
+    }
+}
+
+async fn all_is_there(catalog: &Catalog, count: usize) {
     assert_eq!(catalog.snapshots(&SnapshotFilter::default()).await.unwrap(), [snapshot("s1", "orders", 10)]);
     assert_eq!(catalog.shards("r", "s1").await.unwrap(), [shard(0)]);
     assert_eq!(catalog.clusters().await.unwrap()[0].engine_version, "7.0.15");
     assert!(catalog.node_capabilities("orders").await.unwrap()[0].available);
     let lease = catalog.acquire_lease("window", "me", std::time::Duration::from_secs(1), 10).await.unwrap();
     assert_eq!(lease.fencing, 42, "numbers go on where they were");
-    catalog.close().await;
-    place.open().await;
+    if count >= 2 {
+        let job = catalog.job("j2").await.unwrap();
+        assert_eq!((job.state.as_str(), job.attempts, job.reason.as_str(), job.done_keys), ("failed", 4, "it died", 3));
+        assert_eq!(catalog.job_steps("j2").await.unwrap()[0].event, "claim");
+        assert_eq!(catalog.known_schedule("orders").await.unwrap().window_text, "03:00-04:00");
+        assert_eq!(catalog.events(None, 0).await.unwrap()[0].message, "it died");
+    }
+    if count >= 3 {
+        assert_eq!(catalog.job("j3").await.unwrap().requested_by, "me");
+        assert_eq!(catalog.nodes_taken("j3").await.unwrap(), ["h:2"]);
+    }
+    if count >= 4 {
+        let said = catalog.definition("orders").await.unwrap().unwrap();
+        assert_eq!((said.description.as_str(), said.number), ("ours", if count >= 5 { 7 } else { 0 }));
+    }
+    if count >= 6 {
+        assert_eq!(catalog.other_workers("", 5).await.unwrap(), 1);
+    }
 }
 
 pub(super) async fn its_clock_is_the_time(place: &Place) {

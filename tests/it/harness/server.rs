@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
@@ -126,12 +126,22 @@ pub(crate) struct Options {
     /// PEM files: authority, certificate, key.
     tls: Option<[PathBuf; 3]>,
     lines: Vec<String>,
+    /// Its system refuses it any child.
+    childless: bool,
 }
 
 impl Options {
     /// Redis 7.0, standalone, no password, no persistence, diskless replication without delay.
     pub(crate) fn new() -> Self {
-        Self { engine: Engine::Redis, cluster: false, sentinel: false, password: None, tls: None, lines: Vec::new() }
+        Self {
+            engine: Engine::Redis,
+            cluster: false,
+            sentinel: false,
+            password: None,
+            tls: None,
+            lines: Vec::new(),
+            childless: false,
+        }
     }
 
     /// Another program.
@@ -168,6 +178,24 @@ impl Options {
     pub(crate) fn line(mut self, line: impl Into<String>) -> Self {
         self.lines.push(line.into());
         self
+    }
+
+    /// Its system lets it start its threads and no process more, as one without memory does. Of Redis 7.0, and by root: it is another user's.
+    pub(crate) fn childless(mut self) -> Self {
+        self.childless = true;
+        self
+    }
+
+    fn command(&self, dir: &Path, port: u16) -> Command {
+        let mut command = process::command(if self.childless { "setpriv".into() } else { self.engine.program() });
+        if self.childless {
+            // the limit counts all threads of a user, so it gets one of its own; the server has five
+            let user = 100_000 + u32::from(port);
+            std::os::unix::fs::chown(dir, Some(user), Some(user)).unwrap();
+            let words = format!("--reuid={user} --regid={user} --clear-groups prlimit --nproc=5");
+            command.args(words.split(' ')).arg(self.engine.program());
+        }
+        command
     }
 
     fn config(&self, port: u16, tls_port: Option<u16>, dir: &Path) -> String {
@@ -273,7 +301,7 @@ impl Server {
 
     fn launch(options: &Options, port: u16, tls_port: Option<u16>, dir: &Path) -> Running {
         fs::write(dir.join("server.conf"), options.config(port, tls_port, dir)).unwrap();
-        let mut command = process::command(options.engine.program());
+        let mut command = options.command(dir, port);
         command.arg(dir.join("server.conf")).args(options.sentinel.then_some("--sentinel")).current_dir(dir);
         let console = File::create(dir.join("console")).unwrap();
         command.stdin(Stdio::null()).stdout(console.try_clone().unwrap()).stderr(console);
