@@ -58,6 +58,15 @@ fn one_file(source: &Server, dir: &Path) -> Vec<ShardFile> {
     vec![ShardFile { slots: None, rdb: save_rdb(source, dir, "one.rdb") }]
 }
 
+/// A server with the values, its file in a folder that goes with the test, and a node that does not take them at once.
+fn large_and_strict() -> (tempfile::TempDir, Server, Vec<ShardFile>, Server) {
+    let temporary = tempfile::tempdir().unwrap();
+    let source = server(&["rdbcompression no"]);
+    source.run(&["EVAL", VALUES, "0"]);
+    let files = one_file(&source, temporary.path());
+    (temporary, source, files, Server::start(&strict()))
+}
+
 fn parts_on(server: &Server) -> Vec<String> {
     nodes::command(&["KEYS", "backupd:restore-part:*"]).query(&mut server.connect()).unwrap()
 }
@@ -129,11 +138,7 @@ async fn a_value_that_no_commands_make_is_sent_whole_and_the_limits_are_put_back
 
 #[tokio::test]
 async fn a_part_that_is_left_is_known_as_unfinished_and_goes_when_the_restore_goes_on() {
-    let temporary = tempfile::tempdir().unwrap();
-    let source = server(&["rdbcompression no"]);
-    source.run(&["EVAL", VALUES, "0"]);
-    let files = one_file(&source, temporary.path());
-    let target = Server::start(&strict());
+    let (_temporary, source, files, target) = large_and_strict();
     let options = options(&[&target.url()]);
     let found = async |unfinished| -> backupd::error::Result<Target> {
         let mut found = Target::inspect_for(&options, "this".to_owned(), unfinished).await?;
@@ -161,11 +166,7 @@ async fn a_part_that_is_left_is_known_as_unfinished_and_goes_when_the_restore_go
 
 #[tokio::test]
 async fn a_key_that_is_there_already_is_not_replaced_by_its_parts() {
-    let temporary = tempfile::tempdir().unwrap();
-    let source = server(&["rdbcompression no"]);
-    source.run(&["EVAL", VALUES, "0"]);
-    let files = one_file(&source, temporary.path());
-    let target = Server::start(&strict());
+    let (_temporary, _source, files, target) = large_and_strict();
     let options = options(&[&target.url()]);
     let mut found = Target::inspect(&options).await.unwrap();
     found.method = Method::Restore;
