@@ -8,13 +8,15 @@
 //! Reordered, repeated, cut, spliced or exchanged frames are noticed, because each frame's tag binds the
 //! header, the frame's number and its head; a file without its index frame is not whole.
 
+pub mod filter;
 pub mod frame;
 pub mod header;
 pub mod index;
+pub mod parts;
 
-pub use frame::{FRAME_HEAD_LEN, FrameHead, Kind, Opener, Sealer, TAG_LEN};
+pub use frame::{FILTER_NUMBERS, FRAME_HEAD_LEN, FrameHead, Kind, Opener, Sealer, TAG_LEN};
 pub use header::{Cipher, Compression, HEADER_LEN, Header, ObjectKey};
-pub use index::{FOOTER_LEN, FrameEntry, Index, SlotEntry};
+pub use index::{Entries, FOOTER_LEN, FilterEntry, FrameEntry, Index, SlotEntry, Span};
 
 /// Bytes of plain data in a frame, unless the last one: 1 MiB. Small enough that a few in flight cost little
 /// memory, large enough that compression and sealing lose nothing to their fixed costs.

@@ -14,13 +14,18 @@
 //! (BLOCKS_AHEAD + 2) × BLOCK_BYTES  +  (FRAMES_IN_FLIGHT + 2) × (sealed frame + plain frame)
 //! ```
 //!
+//! or, where only some of its frames are read ([`pick`]), `(BLOCKS_AHEAD + 1) × 2 × BLOCK_BYTES` and one filter frame.
+//!
 //! Neither depends on the size of the keyspace or of a value. This module knows neither catalog nor HTTP.
 
 pub mod ahead;
+mod entries;
+pub mod pick;
 pub mod rate;
 pub mod read;
 mod relay;
 pub mod spill;
+pub mod wanted;
 pub mod write;
 
 use std::sync::Arc;

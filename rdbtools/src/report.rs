@@ -131,6 +131,12 @@ impl ReportSink {
         self.total.expires + self.current.1.expires
     }
 
+    /// The slot of the key that was told last; 0 unless slots are counted.
+    #[must_use]
+    pub fn slot(&self) -> u16 {
+        self.slot
+    }
+
     /// Databases with keys that were counted apart so far.
     pub(crate) fn databases_counted(&self) -> usize {
         self.databases.len()

@@ -49,6 +49,17 @@ impl Glob {
         Self { parts }
     }
 
+    /// The only name that fits, if there is one: what a pattern without `*`, `?` and sets is.
+    #[must_use]
+    pub fn literal(&self) -> Option<Vec<u8>> {
+        let byte = |part: &Part| {
+            let Part::One(set) = part else { return None };
+            let mut allowed = (0..=u8::MAX).zip(set.iter()).filter(|(_, is_allowed)| **is_allowed);
+            allowed.next().filter(|_| allowed.next().is_none()).map(|(byte, _)| byte)
+        };
+        self.parts.iter().map(byte).collect()
+    }
+
     /// Whether the whole name fits. It takes at most as many steps as name and pattern multiplied.
     #[must_use]
     pub fn matches(&self, name: &[u8]) -> bool {
@@ -237,6 +248,8 @@ mod tests {
             assert_eq!(Glob::new(pattern).matches(name.as_bytes()), fits, "{pattern} {name}");
         }
         assert!(Glob::new(b"\xff*".as_slice()).matches(b"\xff\x00"));
+        assert_eq!(Glob::new("a[b]c").literal().unwrap(), b"abc");
+        assert!(["a*", "a?", "a[bc]", "[^b]", "h["].iter().all(|pattern| Glob::new(pattern).literal().is_none()));
         // a pattern that makes naive matchers take for ever
         assert!(!Glob::new("*a".repeat(50) + "b").matches(&[b'a'; 2000]));
     }
@@ -265,6 +278,8 @@ mod tests {
             let pattern: Vec<u8> = name.iter().flat_map(|byte| [b'\\', *byte]).collect();
             prop_assert!(Glob::new(&pattern).matches(&name));
             prop_assert_eq!(Glob::new(&pattern).matches(&other), name == other);
+            let literal = Glob::new(&pattern).literal();
+            prop_assert_eq!(literal.as_ref(), Some(&name));
             let around = [b"*".as_slice(), &pattern, b"*"].concat();
             let inside = [other.as_slice(), &name, &other].concat();
             prop_assert!(Glob::new(around).matches(&inside));

@@ -46,6 +46,7 @@ mod restore_engines;
 mod restore_files;
 mod restore_inputs;
 mod restore_matrix;
+mod restore_parts;
 mod restore_plan;
 mod restore_unfinished;
 mod restore_verify;

@@ -93,22 +93,21 @@ def open_frame(name, number, key, header, head, body):
 
 def read_shard(path, manifest, shard, data_key, out):
     """Sections 4 and 5: writes the RDB of one shard to the open file `out`."""
-    claimed, stored, rdb, frames = shard["object"], hashlib.sha256(), hashlib.sha256(), []
+    claimed, stored, rdb, frames, filters, kind = shard["object"], hashlib.sha256(), hashlib.sha256(), [], 1 << 63, 0
     with open(path, "rb") as file:
         def take(length):
             data = file.read(length)
             stored.update(data)
             return data if len(data) == length else need(False, path, "it is cut")
         need(os.fstat(file.fileno()).st_size == claimed["stored_bytes"], path, "the size is not that of the manifest")
-        header = take(128)
-        key, frame_bytes = read_header(path, header, manifest, shard, data_key)
-        kind = 0
-        while kind == 0:
+        key, frame_bytes = read_header(path, header := take(128), manifest, shard, data_key)
+        while kind != 1:
             offset, head, name = file.tell(), take(12), f"{path}: frame {len(frames)}"
             plain_length, stored_length, kind = struct.unpack("<IIB", head[:9])
-            longest = {0: frame_bytes, 1: 64 << 20}.get(kind, 0)
+            longest = {0: frame_bytes, 1: 64 << 20, 2: frame_bytes}.get(kind, 0)
             need(1 <= plain_length <= longest and 1 <= stored_length <= plain_length, name, "an impossible head")
-            data = open_frame(name, len(frames), key, header, head, take(stored_length + 16))
+            number, body = filters if kind == 2 else len(frames), take(stored_length + 16)
+            data, filters = open_frame(name, number, key, header, head, body), filters + (kind == 2)
             if kind == 0:
                 frames.append((plain_length, 12 + stored_length + 16))
                 rdb.update(data)
@@ -116,10 +115,12 @@ def read_shard(path, manifest, shard, data_key, out):
         need(take(16) == struct.pack("<Q", offset) + b"BKDEND\x00\x01" and not file.read(1), path, "the footer is wrong")
     need(stored.hexdigest() == claimed["stored_sha256"], path, "the SHA-256 is not that of the manifest")
     version, digest, count = struct.unpack_from("<I32sQ", data)
-    need(version == 1 and digest == rdb.digest() == bytes.fromhex(claimed["plain_sha256"]), path, "the RDB is another one")
+    need(version in (1, 2) and digest == rdb.digest() == bytes.fromhex(claimed["plain_sha256"]), path, "another RDB")
     need(count == len(frames) == claimed["frames"], path, "the number of frames is wrong")
     need(frames == [struct.unpack_from("<II", data, 44 + 12 * i) for i in range(count)], path, "other frames in the index")
-    need(len(data) == 52 + 12 * count + 18 * struct.unpack_from("<Q", data, 44 + 12 * count)[0], path, "the index's length")
+    end = 52 + 12 * count + 18 * struct.unpack_from("<Q", data, 44 + 12 * count)[0]
+    end += 16 + 12 * count + 16 * struct.unpack_from("<Q", data, end + 8 + 12 * count)[0] if version == 2 else 0
+    need(len(data) == end, path, "the index's length")
     need(sum(length for length, _ in frames) == claimed["plain_bytes"], path, "the size of the RDB is wrong")
 
 def read_snapshot(folder, keyring, out):

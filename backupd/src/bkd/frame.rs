@@ -14,7 +14,7 @@ use crate::error::{Class, Error, Result};
 pub const FRAME_HEAD_LEN: usize = 12;
 /// Bytes of the tag behind a frame's payload.
 pub const TAG_LEN: usize = 16;
-/// The most plain bytes of an index frame. An index entry has 12 bytes, so this is enough for 5 million frames.
+/// The most plain bytes of an index frame. A frame has 24 bytes in it, so this is enough for 2 million frames.
 pub const INDEX_BYTES_MAX: u32 = 64 << 20;
 
 /// What a frame holds.
@@ -24,7 +24,12 @@ pub enum Kind {
     Data,
     /// The index, which is the last frame.
     Index,
+    /// Key filters of data frames before it.
+    Filter,
 }
+
+/// Filter frames are numbered from here, so that data frames and index have the numbers that they would have without.
+pub const FILTER_NUMBERS: u64 = 1 << 63;
 
 /// What stands before a frame's payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +55,12 @@ impl FrameHead {
     fn encode(self) -> [u8; FRAME_HEAD_LEN] {
         let [p0, p1, p2, p3] = self.plain_bytes.to_le_bytes();
         let [s0, s1, s2, s3] = self.stored_bytes.to_le_bytes();
-        [p0, p1, p2, p3, s0, s1, s2, s3, u8::from(self.kind == Kind::Index), u8::from(self.compressed), 0, 0]
+        let kind = match self.kind {
+            Kind::Data => 0,
+            Kind::Index => 1,
+            Kind::Filter => 2,
+        };
+        [p0, p1, p2, p3, s0, s1, s2, s3, kind, u8::from(self.compressed), 0, 0]
     }
 
     /// Reads a head and checks its lengths against what a file with this header may hold, so that nothing is
@@ -64,9 +74,9 @@ impl FrameHead {
         let plain_bytes = u32::from_le_bytes(take(name, &mut rest)?);
         let stored_bytes = u32::from_le_bytes(take(name, &mut rest)?);
         let (kind, compressed) = match take::<4>(name, &mut rest)? {
-            [kind @ (0 | 1), compressed @ (0 | 1), 0, 0] => {
-                (if kind == 1 { Kind::Index } else { Kind::Data }, compressed == 1)
-            }
+            [0, compressed @ (0 | 1), 0, 0] => (Kind::Data, compressed == 1),
+            [1, compressed @ (0 | 1), 0, 0] => (Kind::Index, compressed == 1),
+            [2, compressed @ (0 | 1), 0, 0] => (Kind::Filter, compressed == 1),
             _ => return Err(fail("its kind is not known")),
         };
         let plain_max = if kind == Kind::Index { INDEX_BYTES_MAX } else { header.frame_bytes };

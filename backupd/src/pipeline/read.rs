@@ -10,7 +10,10 @@ use tokio::task::JoinHandle;
 
 use super::ahead::Ahead;
 use super::{FRAMES_IN_FLIGHT, Meter};
-use crate::bkd::{FOOTER_LEN, FRAME_HEAD_LEN, FrameEntry, FrameHead, HEADER_LEN, Header, Index, Kind, Opener, index};
+use crate::bkd::{
+    FILTER_NUMBERS, FOOTER_LEN, FRAME_HEAD_LEN, FilterEntry, FrameEntry, FrameHead, HEADER_LEN, Header, Index, Kind,
+    Opener, index,
+};
 use crate::canonical::damaged;
 use crate::crypt::DataKey;
 use crate::error::{Class, Error, Result};
@@ -80,7 +83,7 @@ pub async fn index(source: &Source) -> Result<Index> {
 }
 
 /// The size is compared first: an object that was cut or grew is known without reading it.
-async fn check_size(source: &Source) -> Result<()> {
+pub(super) async fn check_size(source: &Source) -> Result<()> {
     let size = source.store.size(&source.key).await?;
     let expected = source.object.stored_bytes;
     match size {
@@ -90,11 +93,11 @@ async fn check_size(source: &Source) -> Result<()> {
     }
 }
 
-fn array<const N: usize>(name: &str, bytes: &[u8]) -> Result<[u8; N]> {
+pub(super) fn array<const N: usize>(name: &str, bytes: &[u8]) -> Result<[u8; N]> {
     <[u8; N]>::try_from(bytes).map_err(|_| damaged(name, "it ends too early"))
 }
 
-fn open_header(source: &Source, header_bytes: &[u8; HEADER_LEN]) -> Result<Opener> {
+pub(super) fn open_header(source: &Source, header_bytes: &[u8; HEADER_LEN]) -> Result<Opener> {
     let name = &source.key;
     let header = Header::decode(name, header_bytes)?;
     if header.snapshot_id != source.snapshot_id || header.shard != source.shard {
@@ -107,6 +110,11 @@ fn open_header(source: &Source, header_bytes: &[u8; HEADER_LEN]) -> Result<Opene
     let key = header.object_key(source.data_key.as_ref())?;
     header.check_key(name, header_bytes, &key)?;
     Ok(Opener::new(header_bytes, &key))
+}
+
+/// Bytes of the whole frame.
+fn stored_bytes(head: FrameHead) -> u32 {
+    u32::try_from(head.body_bytes() + FRAME_HEAD_LEN).unwrap_or(u32::MAX)
 }
 
 type Opening = JoinHandle<Result<Vec<u8>>>;
@@ -123,6 +131,7 @@ struct Reader<'a> {
     block: Bytes,
     openings: VecDeque<Opening>,
     frames: Vec<FrameEntry>,
+    filters: Vec<FilterEntry>,
 }
 
 impl<'a> Reader<'a> {
@@ -139,6 +148,7 @@ impl<'a> Reader<'a> {
             block: Bytes::new(),
             openings: VecDeque::new(),
             frames: Vec::new(),
+            filters: Vec::new(),
         }
     }
 
@@ -154,22 +164,30 @@ impl<'a> Reader<'a> {
             let head = FrameHead::decode(&self.source.key, &header, number, head)?;
             let body = self.take(head.body_bytes()).await?;
             let (opener, key) = (opener.clone(), self.source.key.clone());
+            let number = if head.kind == Kind::Filter { FILTER_NUMBERS + self.filters.len() as u64 } else { number };
             let room = head.room();
             let opening = tokio::task::spawn_blocking(move || opener.open(&key, number, head, body, room));
-            if head.kind == Kind::Data {
-                self.data_frame(head, opening).await?;
-            } else {
-                while let Some(opening) = self.openings.pop_front() {
-                    self.send(opening).await?;
+            match head.kind {
+                Kind::Data => self.data_frame(head, opening).await?,
+                Kind::Filter => {
+                    // who reads everything needs it not, but it must be sound
+                    drop(opening.await.map_err(task_failed)??);
+                    let (after, stored_bytes) = (self.frames.len() as u64, stored_bytes(head));
+                    self.filters.push(FilterEntry { after, frames: 0, stored_bytes });
                 }
-                let index = Index::decode(&self.source.key, &opening.await.map_err(task_failed)??)?;
-                return self.finish(index, index_offset).await;
+                Kind::Index => {
+                    while let Some(opening) = self.openings.pop_front() {
+                        self.send(opening).await?;
+                    }
+                    let index = Index::decode(&self.source.key, &opening.await.map_err(task_failed)??)?;
+                    return self.finish(index, index_offset).await;
+                }
             }
         }
     }
 
     async fn data_frame(&mut self, head: FrameHead, opening: Opening) -> Result<()> {
-        let stored_bytes = u32::try_from(head.body_bytes() + FRAME_HEAD_LEN).unwrap_or(u32::MAX);
+        let stored_bytes = stored_bytes(head);
         let unknown = index::SLOT_UNKNOWN;
         let entry = FrameEntry { plain_bytes: head.plain_bytes, stored_bytes, slot_first: unknown, slot_last: unknown };
         self.frames.push(entry);
@@ -204,6 +222,12 @@ impl<'a> Reader<'a> {
             |(a, b): (&FrameEntry, &FrameEntry)| (a.plain_bytes, a.stored_bytes) == (b.plain_bytes, b.stored_bytes);
         if index.frames.len() != self.frames.len() || !index.frames.iter().zip(&self.frames).all(same) {
             return Err(damaged(name, "its index lists other frames than it holds"));
+        }
+        if let Some(entries) = &index.entries {
+            let same = |(a, b): (&FilterEntry, &FilterEntry)| (a.after, a.stored_bytes) == (b.after, b.stored_bytes);
+            if entries.filters.len() != self.filters.len() || !entries.filters.iter().zip(&self.filters).all(same) {
+                return Err(damaged(name, "its index lists other filter frames than it holds"));
+            }
         }
         if index.plain_bytes() != self.source.object.plain_bytes
             || hex::encode(index.plain_sha256) != self.source.object.plain_sha256

@@ -61,8 +61,7 @@ pub(super) async fn relay(
             }
             sealing = frames.recv(), if open && held.is_none() => match sealing {
                 Some(sealing) => {
-                    let (plain_bytes, stored) = sealing.await.map_err(task_failed)??;
-                    (held, since) = (Some(Frame { plain_bytes, stored }), Instant::now());
+                    (held, since) = (Some(sealing.await.map_err(task_failed)??), Instant::now());
                 }
                 None => open = false,
             },
@@ -90,6 +89,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::bkd::Kind;
     use crate::error::Class;
 
     /// Feeds `count` frames of a kilobyte into a relay.
@@ -97,7 +97,10 @@ mod tests {
         let (sender, frames) = mpsc::channel(2);
         tokio::spawn(async move {
             for number in 0..count {
-                let sealing = tokio::spawn(async move { Ok((number, vec![1; 1000])) });
+                let sealing =
+                    tokio::spawn(
+                        async move { Ok(Frame { kind: Kind::Data, plain_bytes: number, stored: vec![1; 1000] }) },
+                    );
                 if sender.send(sealing).await.is_err() {
                     return;
                 }

@@ -17,6 +17,7 @@ use aes_gcm::aead::{AeadInOut as _, KeyInit as _};
 use aes_gcm::{Aes256Gcm, Key, Nonce, Tag};
 use zeroize::Zeroizing;
 
+use crate::bkd::Kind;
 use crate::crypt::{self, KEY_LEN};
 use crate::error::{Class, Error, Result};
 use crate::task_failed;
@@ -104,6 +105,7 @@ impl Spill {
 /// A sealed frame on its way to the store.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Frame {
+    pub(super) kind: Kind,
     pub(super) plain_bytes: u32,
     pub(super) stored: Vec<u8>,
 }
@@ -112,6 +114,7 @@ pub(super) struct Frame {
 struct Record {
     offset: u64,
     length: usize,
+    kind: Kind,
     plain_bytes: u32,
     number: u64,
 }
@@ -166,7 +169,7 @@ impl Queue {
         let (spill, cipher, number) = (Arc::clone(&self.spill), self.cipher.clone(), self.number);
         let open = self.segments.back().filter(|segment| segment.bytes < SEGMENT_BYTES);
         let (file, offset) = open.map_or((None, 0), |segment| (Some(Arc::clone(&segment.file)), segment.bytes));
-        let (further, plain_bytes) = (file.is_none(), frame.plain_bytes);
+        let (further, kind, plain_bytes) = (file.is_none(), frame.kind, frame.plain_bytes);
         let write = move || {
             let file = match file {
                 Some(file) => Some(file),
@@ -189,7 +192,7 @@ impl Queue {
             self.spill.release(bytes);
             return Ok(Some(frame));
         };
-        let record = Record { offset, length, plain_bytes, number };
+        let record = Record { offset, length, kind, plain_bytes, number };
         if further {
             self.segments.push_back(Segment {
                 spill: Arc::clone(&self.spill),
@@ -215,7 +218,7 @@ impl Queue {
             let mut sealed = vec![0; record.length];
             file.read_exact_at(&mut sealed, record.offset)?;
             let stored = open(&cipher, record.number, sealed)?;
-            Ok(Frame { plain_bytes: record.plain_bytes, stored })
+            Ok(Frame { kind: record.kind, plain_bytes: record.plain_bytes, stored })
         };
         let frame: io::Result<Frame> = tokio::task::spawn_blocking(read).await.map_err(task_failed)?;
         let frame = frame.map_err(|error| self.spill.unusable(&error))?;
@@ -255,7 +258,7 @@ mod tests {
     use super::*;
 
     fn frame(number: u32, length: usize) -> Frame {
-        Frame { plain_bytes: number, stored: vec![u8::try_from(number % 251).unwrap(); length] }
+        Frame { kind: Kind::Data, plain_bytes: number, stored: vec![u8::try_from(number % 251).unwrap(); length] }
     }
 
     fn spill(folder: &Path, bytes_max: u64) -> Arc<Spill> {

@@ -10,11 +10,13 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::entries::{EntrySink, Held};
 use super::rate::Rate;
 use super::relay::relay;
 use super::spill::Frame;
 use super::{FRAMES_IN_FLIGHT, Flow, Meter};
-use crate::bkd::{FrameEntry, Header, Index, Kind, Sealer, SlotEntry, index};
+use crate::bkd::filter::Filters;
+use crate::bkd::{Entries, FILTER_NUMBERS, FilterEntry, FrameEntry, Header, Index, Kind, Sealer, SlotEntry, index};
 use crate::crypt::DataKey;
 use crate::error::{Class, Error, Result};
 use crate::manifest::Object;
@@ -77,15 +79,23 @@ pub async fn shard(
     let sealer = Sealer::new(&target.header, &header_bytes, &key, target.level);
     let upload = target.store.upload(&target.key, target.size_hint_bytes).await?;
     let (meter_of_writer, rate) = (Arc::clone(&meter), target.flow.store_rate.clone());
-    let mut writer =
-        Writer { upload, sha256: Sha256::new(), stored_bytes: 0, frames: Vec::new(), meter: meter_of_writer, rate };
+    let mut writer = Writer {
+        upload,
+        sha256: Sha256::new(),
+        stored_bytes: 0,
+        frames: Vec::new(),
+        filters: Vec::new(),
+        meter: meter_of_writer,
+        rate,
+    };
     let (sealed, frames) = mpsc::channel(FRAMES_IN_FLIGHT);
     let scan = Scan {
-        scanner: Scanner::new(ReportSink::new(true)),
+        scanner: Scanner::new(EntrySink::new(target.header.frame_bytes)),
         sha256: Sha256::new(),
         frame: BytesMut::new(),
         frame_bytes: usize::try_from(target.header.frame_bytes).unwrap_or(usize::MAX),
         number: 0,
+        filters: Vec::new(),
         sealer: sealer.clone(),
         sealed,
         meter,
@@ -121,16 +131,19 @@ pub async fn shard(
     }
 }
 
-/// A frame on its way: its plain length and its stored bytes.
-pub(super) type Sealing = JoinHandle<Result<(u32, Vec<u8>)>>;
+/// A frame on its way.
+pub(super) type Sealing = JoinHandle<Result<Frame>>;
 
 /// The blocking stage: scan, digest, cut into frames.
 struct Scan {
-    scanner: Scanner<ReportSink>,
+    scanner: Scanner<EntrySink>,
     sha256: Sha256,
     frame: BytesMut,
     frame_bytes: usize,
+    /// Data frames so far.
     number: u64,
+    /// For how many data frames each filter frame so far has filters.
+    filters: Vec<u32>,
     sealer: Sealer,
     sealed: mpsc::Sender<Sealing>,
     meter: Arc<Meter>,
@@ -139,6 +152,10 @@ struct Scan {
 struct Scanned {
     report: Report,
     slots: Vec<SlotEntry>,
+    held: Vec<Held>,
+    filters: Vec<u32>,
+    /// Where the last entry ends, unless frames cannot be read alone.
+    entries_end: Option<u64>,
     plain_sha256: [u8; 32],
     tail: Vec<u8>,
 }
@@ -154,7 +171,10 @@ impl Scan {
                 self.sha256.update(&chunk);
                 self.cut(&chunk)?;
                 chunk = rest;
-                self.meter.passed(self.scanner.offset(), self.scanner.sink().keys());
+                self.meter.passed(self.scanner.offset(), self.scanner.sink().report.keys());
+                for full in self.scanner.sink_mut().take_full() {
+                    self.seal_filters(full)?;
+                }
             }
             let wanted = tail_bytes.saturating_sub(tail.len());
             tail.extend(chunk.iter().take(wanted));
@@ -172,10 +192,13 @@ impl Scan {
         if !rest.is_empty() {
             self.seal(rest)?;
         }
+        let (held, last, entries_end) = self.scanner.sink_mut().finish(usize::try_from(self.number).unwrap_or(0));
+        last.map(|filters| self.seal_filters(filters)).transpose()?;
         let (summary, sink) = self.scanner.finish().map_err(|error| scan_error(&error))?;
-        let (report, slots) = ReportSink::into_report(&summary, sink);
+        let (report, slots) = ReportSink::into_report(&summary, sink.report);
         let slots = slots.as_ref().map(entries).unwrap_or_default();
-        Ok(Scanned { report, slots, plain_sha256: self.sha256.finalize().into(), tail })
+        let (filters, plain_sha256) = (self.filters, self.sha256.finalize().into());
+        Ok(Scanned { report, slots, held, filters, entries_end, plain_sha256, tail })
     }
 
     /// Copies `bytes` into frames and sends the full ones off to be sealed.
@@ -197,11 +220,25 @@ impl Scan {
     }
 
     fn seal(&mut self, plain: BytesMut) -> Result<()> {
-        let (sealer, number) = (self.sealer.clone(), self.number);
+        let number = self.number;
         self.number += 1;
+        self.send(number, Kind::Data, plain)
+    }
+
+    /// What was noted of frames that are on their way already.
+    fn seal_filters(&mut self, filters: Filters) -> Result<()> {
+        let number = FILTER_NUMBERS + self.filters.len() as u64;
+        self.filters.push(filters.frames());
+        self.send(number, Kind::Filter, filters.into_bytes())
+    }
+
+    fn send(&mut self, number: u64, kind: Kind, plain: impl AsRef<[u8]> + Send + 'static) -> Result<()> {
+        let sealer = self.sealer.clone();
         let sealing = Handle::current().spawn_blocking(move || {
-            let length = u32::try_from(plain.len()).map_err(|_| Error::new(Class::Unforeseen, "a frame over 4 GiB"))?;
-            Ok((length, sealer.seal(number, Kind::Data, &plain)?))
+            let plain = plain.as_ref();
+            let plain_bytes =
+                u32::try_from(plain.len()).map_err(|_| Error::new(Class::Unforeseen, "a frame over 4 GiB"))?;
+            Ok(Frame { kind, plain_bytes, stored: sealer.seal(number, kind, plain)? })
         });
         self.sealed.blocking_send(sealing).map_err(|_| Error::new(Class::StoreUnavailable, "the upload stopped"))
     }
@@ -228,6 +265,7 @@ struct Writer {
     sha256: Sha256,
     stored_bytes: u64,
     frames: Vec<FrameEntry>,
+    filters: Vec<FilterEntry>,
     meter: Arc<Meter>,
     rate: Option<Arc<Rate>>,
 }
@@ -245,18 +283,33 @@ impl Writer {
     }
 
     async fn frame(&mut self, frame: Frame) -> Result<()> {
-        let Frame { plain_bytes, stored } = frame;
+        let Frame { kind, plain_bytes, stored } = frame;
         let stored_bytes =
             u32::try_from(stored.len()).map_err(|_| Error::new(Class::Unforeseen, "a frame of more than 4 GiB"))?;
-        // slot bounds need a source that writes slot by slot; until one is told apart they are unknown
-        let (slot_first, slot_last) = (index::SLOT_UNKNOWN, index::SLOT_UNKNOWN);
-        self.frames.push(FrameEntry { plain_bytes, stored_bytes, slot_first, slot_last });
+        if kind == Kind::Filter {
+            // for how many frames is told when all of it was scanned
+            self.filters.push(FilterEntry { after: self.frames.len() as u64, frames: 0, stored_bytes });
+        } else {
+            let (slot_first, slot_last) = (index::SLOT_UNKNOWN, index::SLOT_UNKNOWN);
+            self.frames.push(FrameEntry { plain_bytes, stored_bytes, slot_first, slot_last });
+        }
         self.write(stored).await
     }
 
     async fn index(&mut self, sealer: &Sealer, scanned: &Scanned) -> Result<()> {
-        let index =
-            Index { plain_sha256: scanned.plain_sha256, frames: self.frames.clone(), slots: scanned.slots.clone() };
+        for (frame, held) in self.frames.iter_mut().zip(&scanned.held) {
+            (frame.slot_first, frame.slot_last) = (held.slot_first, held.slot_last);
+        }
+        for (filter, frames) in self.filters.iter_mut().zip(&scanned.filters) {
+            filter.frames = *frames;
+        }
+        let spans = scanned.held.iter().map(|held| held.span).collect();
+        let index = Index {
+            plain_sha256: scanned.plain_sha256,
+            frames: self.frames.clone(),
+            slots: scanned.slots.clone(),
+            entries: scanned.entries_end.map(|end| Entries { end, spans, filters: self.filters.clone() }),
+        };
         let (offset, number) = (self.stored_bytes, self.frames.len() as u64);
         self.write(sealer.seal(number, Kind::Index, &index.encode())?).await?;
         self.write(index::encode_footer(offset).to_vec()).await

@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 
 use crate::error::{Class, Error, Result};
 use crate::manifest::Manifest;
+use crate::pipeline::pick::{self, Pick};
 use crate::pipeline::write::scan_error;
 use crate::pipeline::{CHUNKS_QUEUED, Meter, read};
 use crate::repository::{Opened, Repository};
@@ -86,6 +87,8 @@ impl Foreign {
 pub enum Part {
     /// A shard of a snapshot.
     Shard(Box<read::Source>),
+    /// Those frames of it that can hold what is selected.
+    Picked(Box<(read::Source, Pick)>),
     /// A file.
     File(PathBuf),
     /// An object in a bucket, with its size.
@@ -227,6 +230,15 @@ fn unreadable(path: &Path, error: &std::io::Error) -> Error {
 pub type Reading = (mpsc::Receiver<Vec<u8>>, JoinHandle<Result<()>>);
 
 impl Part {
+    /// What was picked of a shard; all of anything else.
+    #[must_use]
+    pub fn only(self, pick: Option<&Pick>) -> Self {
+        match (self, pick) {
+            (Self::Shard(source), Some(pick)) => Self::Picked(Box::new((*source, pick.clone()))),
+            (part, _) => part,
+        }
+    }
+
     /// Begins to read it.
     #[must_use]
     pub fn read(self, meter: Arc<Meter>) -> Reading {
@@ -234,6 +246,10 @@ impl Part {
             Self::Shard(source) => {
                 let (chunks, task) = read::shard(*source, meter);
                 (chunks, tokio::spawn(async move { task.await.map_err(crate::task_failed)?.map(drop) }))
+            }
+            Self::Picked(picked) => {
+                let (source, pick) = *picked;
+                pick::read(source, pick, meter)
             }
             Self::File(path) => {
                 let (sender, chunks) = mpsc::channel(CHUNKS_QUEUED);

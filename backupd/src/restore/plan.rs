@@ -1,6 +1,7 @@
 //! What a restore will do, or every reason why it cannot.
 
 mod losses;
+mod picks;
 pub(in crate::restore) mod refusals;
 mod shape;
 mod shares;
@@ -19,6 +20,8 @@ use super::{Mode, Options, Target, convert, target};
 use crate::error::{Class, Error, Result};
 use crate::launch::{self, probe_engine};
 use crate::nodes;
+use crate::pipeline::pick::Pick;
+use crate::pipeline::wanted::Wanted;
 use refusals::Refusals;
 
 /// The plan of a restore.
@@ -49,6 +52,9 @@ pub struct Plan {
     /// Names this restore: the same inputs, shape and rules have the same.
     #[serde(skip)]
     pub(super) id: String,
+    /// What is read of each input, where that is not all of it.
+    #[serde(skip)]
+    pub(super) picks: Vec<Option<Pick>>,
     #[serde(skip)]
     pub(super) version: RdbVersion,
     /// The lowest number of a version among the inputs.
@@ -68,8 +74,12 @@ pub struct PlannedInput {
     pub keys: Option<u64>,
     /// Its RDB bytes, if known.
     pub bytes: Option<u64>,
-    /// Bytes that are read: the whole object or file; `null` for standard input.
+    /// Bytes that are read: the whole object or file, or the frames that can hold what is selected and what tells which those are; `null` for standard input.
     pub read_bytes: Option<u64>,
+    /// Frames of the object; `null` for files.
+    pub frames: Option<u64>,
+    /// Frames that are read.
+    pub read_frames: Option<u64>,
     /// Which target shards its slots go to; all where its slots are not known.
     pub targets: Vec<usize>,
     /// What each of them gets.
@@ -178,23 +188,28 @@ impl Plan {
         let converted_to = refusals.take(conversions(options, nodes, version, targets.len()).await);
         let converted_to = converted_to.unwrap_or_else(|| vec![None; targets.len()]);
         let losses = losses::planned(options, &converted_to, refusals);
-        let known = refusals.take(shares::known(options, infos).await).unwrap_or_default();
-        let taken = options.select.slots.clone().unwrap_or_else(SlotSet::full);
-        let (inputs, mut shards) = shares::plan(infos, &known, (&targets, &taken), mode);
+        let wanted = Wanted::by(&options.select);
+        let (known, indexes) = refusals.take(shares::known(options, infos).await).unwrap_or_default();
+        let taken = wanted.as_ref().map_or_else(SlotSet::full, |wanted| wanted.slots().clone());
+        let (mut inputs, mut shards) = shares::plan(infos, &known, (&targets, &taken), mode);
+        let picks = refusals
+            .take(picks::pick(options, (infos, &indexes), wanted.as_ref(), &mut inputs).await)
+            .unwrap_or_default();
         shares::describe(options, nodes, &mut shards, refusals);
         let bytes: Option<u64> = infos.iter().map(|info| info.bytes).sum();
         let manifest = options.input.manifest();
         Self {
             id: id(options, infos, &targets),
             mode: if mode == Mode::Cluster { "cluster" } else { "standalone" }.to_owned(),
-            inputs,
             rdb_version: version.to_string(),
             keys: infos.iter().map(|info| info.keys).sum(),
             expires: manifest.map(|manifest| manifest.shards.iter().map(|shard| shard.rdb.expires).sum()),
             bytes,
-            seconds: bytes.map(|bytes| shares::seconds(options, bytes)),
+            seconds: picks::read_bytes(&inputs, &picks).map(|bytes| shares::seconds(options, bytes)),
             losses,
-            notes: shares::notes(options, nodes, &shards),
+            notes: shares::notes(options, nodes, &shards, &inputs),
+            inputs,
+            picks,
             shards,
             version,
             oldest_version: infos.iter().map(|info| info.version.number).min().unwrap_or(0),

@@ -17,6 +17,7 @@ use crate::canonical::damaged;
 use crate::clock;
 use crate::error::{Class, Error, Result};
 use crate::pipeline::Meter;
+use crate::pipeline::pick::Pick;
 use crate::pipeline::write::scan_error;
 use crate::progress::Progress;
 use crate::task_failed;
@@ -87,9 +88,11 @@ async fn split(
         if plan.inputs.get(index).is_some_and(|input| input.targets.is_empty()) {
             continue;
         }
-        let meter = progress.row(format!("input {index}"), info.bytes);
-        splitter = one(splitter, expected.as_mut(), part, &info.name, meter, cancel).await?;
-        if let Some(manifest) = options.input.manifest() {
+        let pick = plan.picks.get(index).and_then(Option::as_ref);
+        let bytes = pick.map(Pick::plain_bytes).or(info.bytes);
+        let meter = progress.row(format!("input {index}"), bytes);
+        splitter = one(splitter, expected.as_mut(), part.only(pick), &info.name, meter, cancel).await?;
+        if let Some(manifest) = options.input.manifest().filter(|_| pick.is_none()) {
             check_counts(manifest, index, &splitter.1, &info.name)?;
         }
         progress.phase(format!("{} is split", info.name));

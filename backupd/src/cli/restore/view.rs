@@ -13,11 +13,13 @@ pub(super) fn plan_text(plan: &Plan) -> String {
         let all = input.targets.len() == plan.shards.len();
         let targets: Vec<String> = input.targets.iter().map(ToString::to_string).collect();
         let targets = if all { "all".to_owned() } else { targets.join(" ") };
+        let frames = input.read_frames.zip(input.frames).filter(|(read, all)| read < all && *read > 0);
+        let frames = frames.map(|(read, all)| format!(", {read} of {all} frames")).unwrap_or_default();
         vec![
             input.name.clone(),
             input.keys.map_or_else(unknown, |keys| keys.to_string()),
             input.bytes.map_or_else(unknown, bytes),
-            input.read_bytes.map_or_else(unknown, bytes),
+            input.read_bytes.map_or_else(unknown, bytes) + &frames,
             targets,
         ]
     });

@@ -9,7 +9,8 @@ use rdbtools::select::Selection;
 use super::super::input::PartInfo;
 use super::super::{Mode, Options, Target};
 use super::refusals::Refusals;
-use super::{PlannedInput, PlannedShard, PlannedShare};
+use super::{PlannedInput, PlannedShard, PlannedShare, picks};
+use crate::bkd::Index;
 use crate::error::{Class, Error, Result};
 use crate::nodes::{self, Form, Method};
 use crate::pipeline::read;
@@ -26,13 +27,13 @@ const LAUNCH_RATE: u64 = 130_000_000;
 const NODES_RATE: u64 = 60_000_000;
 const VERIFY_RATE: u64 = 110_000_000;
 
-/// What is known of each input: for a snapshot, what its shards' indexes recorded.
-pub(super) async fn known(options: &Options, infos: &[PartInfo]) -> Result<Vec<Known>> {
+/// What is known of each input: for a snapshot, what its shards' indexes recorded, which come too.
+pub(super) async fn known(options: &Options, infos: &[PartInfo]) -> Result<(Vec<Known>, Vec<Index>)> {
     let super::super::input::Input::Snapshot { repository, opened } = &options.input else {
         let of = |info: &PartInfo| Known { keys: info.keys, bytes: info.bytes, ..Known::default() };
-        return Ok(infos.iter().map(of).collect());
+        return Ok((infos.iter().map(of).collect(), Vec::new()));
     };
-    let mut known = Vec::with_capacity(infos.len());
+    let (mut known, mut indexes) = (Vec::with_capacity(infos.len()), Vec::with_capacity(infos.len()));
     let mut reading = VecDeque::new();
     let mut shards = opened.manifest.shards.iter();
     loop {
@@ -42,7 +43,7 @@ pub(super) async fn known(options: &Options, infos: &[PartInfo]) -> Result<Vec<K
             let source = verify::source(repository, opened, shard);
             reading.push_back((shard, tokio::spawn(async move { read::index(&source).await })));
         }
-        let Some((shard, index)) = reading.pop_front() else { return Ok(known) };
+        let Some((shard, index)) = reading.pop_front() else { return Ok((known, indexes)) };
         let index = index.await.map_err(task_failed)??;
         known.push(Known {
             slots: shard.slots.clone(),
@@ -51,6 +52,7 @@ pub(super) async fn known(options: &Options, infos: &[PartInfo]) -> Result<Vec<K
             recorded: Some(index.slots.iter().map(|slot| (slot.slot, slot.keys, slot.bytes)).collect()),
             memory: shard.rdb.aux.get("used-mem").and_then(|text| text.parse().ok()),
         });
+        indexes.push(index);
     }
 }
 
@@ -77,6 +79,8 @@ pub(super) fn plan(
             bytes: info.bytes,
             // an input that nothing is taken of is not read
             read_bytes: if shares.is_empty() { Some(0) } else { info.read_bytes },
+            frames: None,
+            read_frames: None,
             targets: shares.iter().map(|share| share.shard).collect(),
             shares,
         });
@@ -166,13 +170,19 @@ pub(super) fn seconds(options: &Options, bytes: u64) -> u64 {
 }
 
 /// What else is to be known.
-pub(super) fn notes(options: &Options, nodes: Option<&nodes::Target>, shards: &[PlannedShard]) -> Vec<String> {
+pub(super) fn notes(
+    options: &Options,
+    nodes: Option<&nodes::Target>,
+    shards: &[PlannedShard],
+    inputs: &[PlannedInput],
+) -> Vec<String> {
     let mut notes = Vec::new();
     if shards.iter().any(|shard| shard.estimated) {
         notes.push("keys and bytes of shards are estimated by their number of slots".to_owned());
     }
     if !options.select.is_all() || options.db.is_some() {
-        notes.push("inputs are read whole; a selection takes no more keys than are shown".to_owned());
+        let what = picks::note(inputs);
+        notes.push(format!("{what}; a selection takes no more keys than are shown"));
     }
     for node in nodes.iter().filter(|nodes| syncs(options, nodes)).flat_map(|nodes| &nodes.nodes) {
         let how = "we act as its primary for one synchronisation, if it can come to us; else it gets RESTORE commands";
