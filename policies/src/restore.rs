@@ -74,6 +74,13 @@ pub fn sum(shares: impl IntoIterator<Item = Share>) -> Share {
     })
 }
 
+/// The most bytes that one value can have, by what was recorded of slots; `None` where nothing was recorded of an input.
+#[must_use]
+pub fn longest_value(inputs: &[Input]) -> Option<u64> {
+    let of = |input: &Input| Some(input.recorded.as_ref()?.iter().map(|(.., bytes)| *bytes).max().unwrap_or(0));
+    inputs.iter().map(of).try_fold(0, |most, bytes| Some(most.max(bytes?)))
+}
+
 /// Why a target with this limit of memory (0: none) cannot take what needs `memory` beside the `used` bytes that it
 /// has in use; `None` when it can.
 #[must_use]
@@ -116,6 +123,15 @@ mod tests {
         let shard = Input { slots: Some(slots("0-99")), ..foreign };
         assert_eq!(share(&shard, &slots("100-16383")), None);
         assert!(!share(&shard, &slots("0-8191")).unwrap().is_estimated);
+    }
+
+    #[test]
+    fn no_value_is_longer_than_what_its_slot_holds() {
+        let of = |recorded| Input { recorded, ..Input::default() };
+        let some = of(Some(vec![(0, 5, 500), (8192, 1, 100)]));
+        assert_eq!(longest_value(&[some.clone(), of(Some(vec![(7, 1, 900)]))]), Some(900));
+        assert_eq!(longest_value(&[some.clone(), of(Some(vec![]))]), Some(500));
+        assert_eq!(longest_value(&[some, of(None)]), None);
     }
 
     #[test]

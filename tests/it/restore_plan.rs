@@ -102,6 +102,21 @@ fn a_node_without_room_is_refused_before_anything_is_sent() {
 }
 
 #[test]
+fn whether_values_are_too_long_for_a_node_is_told_as_far_as_it_is_known() {
+    let source = Server::standalone();
+    source.run(&["SET", "a", "b"]);
+    let repo = Repo::folder();
+    repo.create(&source.url(), "one");
+    let target = Server::standalone();
+    let words = ["restore", "--nodes", &target.address(), "--method", "restore", "--plan"];
+    let plan = repo.json(&[&words[..], &["one"]].concat());
+    assert!(plan["notes"].to_string().contains("no value is longer than 1 MiB"), "{}", plan["notes"]);
+    let file = save_rdb(&source, repo.dir.path(), "one.rdb");
+    let plan = repo.cli.json(&[&words[..], &["-o", "json", "--rdb", file.to_str().unwrap()]].concat());
+    assert!(plan["notes"].to_string().contains("not known before they are read"), "{}", plan["notes"]);
+}
+
+#[test]
 fn a_synchronisation_of_nodes_in_cluster_mode_is_refused_beforehand() {
     let source = Server::standalone();
     source.run(&["SET", "a", "b"]);

@@ -207,7 +207,7 @@ impl Plan {
             bytes,
             seconds: picks::read_bytes(&inputs, &picks).map(|bytes| shares::seconds(options, bytes)),
             losses,
-            notes: shares::notes(options, nodes, &shards, &inputs),
+            notes: shares::notes(options, nodes, &shards, (&inputs, &known)),
             inputs,
             picks,
             shards,

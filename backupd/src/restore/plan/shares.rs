@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use policies::restore::{Input as Known, Share, lacks_memory, share, sum};
+use policies::restore::{Input as Known, Share, lacks_memory, longest_value, share, sum};
 use policies::slot::SlotSet;
 use rdbtools::select::Selection;
 
@@ -19,6 +19,9 @@ use crate::task_failed;
 
 /// Indexes of shards that are read at the same time.
 const INDEXES_AT_ONCE: usize = 8;
+
+/// The longest argument that a node takes, unless it is configured otherwise.
+const ARGUMENT_MAX: u64 = 512 << 20;
 
 /// Bytes of RDB a second, by what docs/performance.md measured: reading, opening and splitting; a server that loads a
 /// file; `RESTORE` into running nodes; reading back.
@@ -174,7 +177,7 @@ pub(super) fn notes(
     options: &Options,
     nodes: Option<&nodes::Target>,
     shards: &[PlannedShard],
-    inputs: &[PlannedInput],
+    (inputs, known): (&[PlannedInput], &[Known]),
 ) -> Vec<String> {
     let mut notes = Vec::new();
     if shards.iter().any(|shard| shard.estimated) {
@@ -189,7 +192,7 @@ pub(super) fn notes(
         notes.push(format!("{}: {how}", node.address));
     }
     if nodes.is_some_and(|nodes| !syncs(options, nodes)) {
-        notes.push("values that a node does not take at once are made by commands, one part after another".to_owned());
+        notes.push(long_values(known));
     }
     for node in nodes.into_iter().flat_map(|nodes| &nodes.nodes) {
         if node.maxmemory > 0 && node.maxmemory_policy != "noeviction" {
@@ -204,6 +207,29 @@ pub(super) fn notes(
         notes.push(format!("the target must have the modules of these types: {}", modules.join(", ")));
     }
     notes
+}
+
+/// What is known of values that a node may not take at once.
+fn long_values(known: &[Known]) -> String {
+    match longest_value(known) {
+        Some(bytes) if bytes <= ARGUMENT_MAX => {
+            format!(
+                "no value is longer than {} MiB: nodes take all of them at once, unless their limits were lowered",
+                bytes.div_ceil(1 << 20)
+            )
+        }
+        longest => {
+            let why = if longest.is_some() {
+                "some slots hold more than 512 MiB"
+            } else {
+                "nothing is recorded of these files"
+            };
+            format!(
+                "{why}, so values may be longer than a node takes: they are made by commands, one part after another; \
+                 which keys that are, and which of them need raised limits (modules, some streams), is not known before they are read"
+            )
+        }
+    }
 }
 
 fn modules(manifest: &crate::manifest::Manifest) -> impl Iterator<Item = &str> {
