@@ -283,10 +283,20 @@ pub const HALF_FULL: &str = "the nodes may hold a part of the data now, and are 
 /// # Errors
 /// `SourceUnavailable` and `SourceAuth` when a node leaves or refuses us.
 pub async fn finish(target: &Target, files: &[ShardFile], options: &SourceOptions) -> Result<()> {
-    for (index, (node, file)) in target.nodes.iter().zip(files).enumerate() {
-        let mut client = connect(&node.address, options).await?;
-        eviction::put_back(target, index, &mut client).await.map_err(|error| error.at(&node.address))?;
-        mark::remove(&mut client, &mark_key(file.slots.as_ref())).await?;
+    let nodes = target.nodes.iter().zip(files).map(|(node, file)| (node.address.clone(), file.slots.clone()));
+    unmark(&nodes.collect::<Vec<_>>(), options).await
+}
+
+/// The same for nodes with these slots that were filled by somebody who is gone. One that bears no mark is left as it is.
+///
+/// # Errors
+/// As [`finish`].
+pub async fn unmark(nodes: &[(Address, Option<SlotSet>)], options: &SourceOptions) -> Result<()> {
+    for (address, slots) in nodes {
+        let (mut client, key) = (connect(address, options).await?, mark_key(slots.as_ref()));
+        let Some(mark) = mark::read(&mut client, &key).await? else { continue };
+        eviction::put_back(&mark, &mut client).await.map_err(|error| error.at(address))?;
+        mark::remove(&mut client, &key).await?;
     }
     Ok(())
 }

@@ -15,9 +15,10 @@ pub mod split;
 pub mod target;
 pub mod verify;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use policies::slot::SlotSet;
 use rdbtools::convert::{Loss, LossKind, Target as ConvertTarget};
 use rdbtools::select::Selection;
@@ -65,6 +66,35 @@ pub struct Options {
     pub drop: Vec<LossKind>,
     /// The engine that files are made for; that of the snapshot when not said. Servers are asked instead.
     pub convert_to: Option<ConvertTarget>,
+    /// Who is told when nodes or servers hold all of it, before their marks go.
+    pub filled: Option<Box<dyn Filled>>,
+}
+
+/// Notes that a restore is done but for the marks: whoever goes on after a crash then knows that what bears none is not a stranger's.
+#[async_trait]
+pub trait Filled: std::fmt::Debug + Send + Sync {
+    /// Everything is there and was verified.
+    ///
+    /// # Errors
+    /// When it cannot be noted: the marks stay then.
+    async fn note(&self, outcome: &Outcome) -> Result<()>;
+}
+
+impl Options {
+    async fn note(&self, outcome: &Outcome) -> Result<()> {
+        match &self.filled {
+            Some(filled) => filled.note(outcome).await,
+            None => Ok(()),
+        }
+    }
+}
+
+/// Takes the mark from a folder whose servers were noted to hold everything; one that has none is as good.
+///
+/// # Errors
+/// When it cannot be removed.
+pub fn finish_folder(dir: &Path) -> Result<()> {
+    mark::finish(dir)
 }
 
 /// What the RDB files of the shards are called.

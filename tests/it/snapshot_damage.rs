@@ -106,6 +106,7 @@ impl Reader {
                 names: Names::Shards,
                 drop: Vec::new(),
                 convert_to: None,
+                filled: None,
             };
             let plan = restore::plan(&options).await?;
             restore::run(options, plan, Arc::new(Progress::default()), CancellationToken::new()).await.map(drop)

@@ -127,6 +127,7 @@ pub async fn export(args: ExportArgs, context: &Context, output: Output, cancel:
         names: Names::Export(args.name.clone()),
         drop: args.drop,
         convert_to: args.engine,
+        filled: None,
     };
     let plan = restore::plan(&options).await?;
     output.progress(&format!("warning: {WARNING}"));

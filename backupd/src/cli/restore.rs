@@ -273,6 +273,7 @@ async fn options(args: Args, context: &Context) -> Result<Options> {
         verify: !args.no_verify,
         drop: args.drop,
         convert_to: None,
+        filled: None,
     })
 }
 

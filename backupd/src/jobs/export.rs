@@ -123,6 +123,7 @@ pub(super) async fn run(held: &mut Held) -> Result<Vec<NewEvent>> {
         names: Names::Export(if parameters.name.is_empty() { name.clone() } else { parameters.name.clone() }),
         drop: parameters.losses()?,
         convert_to: parameters.convert_to()?,
+        filled: None,
     };
     let plan = restore::plan(&options).await?;
     let outcome = restore::run(options, plan, Arc::clone(&held.progress), held.cancel.clone()).await?;

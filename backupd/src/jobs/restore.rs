@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use policies::job::Step;
 use policies::slot::SlotSet;
 use rdbtools::select::{Family, Glob, Selection};
@@ -11,12 +12,13 @@ use serde_json::json;
 
 use super::work::Held;
 use super::{about, export, reach, said, target};
-use crate::catalog::{Code, NewEvent};
+use crate::catalog::{Catalog, Code, JobRow, NewEvent};
 use crate::clock;
 use crate::error::{Class, Error, Result};
-use crate::nodes::Unfinished;
+use crate::nodes::{self, Unfinished};
+use crate::redis::Address;
 use crate::restore::input::{Foreign, Input};
-use crate::restore::{self, Mode, Names, Options, Shape, Target, Ttl};
+use crate::restore::{self, Filled, Mode, Names, Options, Outcome, Shape, Target, Ttl};
 
 /// The most shards of a new cluster.
 const SHARDS_MAX: usize = policies::shards::SHARDS_MAX;
@@ -150,6 +152,7 @@ impl Parameters {
             verify: true,
             drop: export::losses(&self.drop)?,
             convert_to: None,
+            filled: None,
         })
     }
 }
@@ -167,12 +170,95 @@ async fn input(held: &Held, parameters: &Parameters) -> Result<Input> {
     Ok(Input::Files(files))
 }
 
+/// Notes in the catalog what a restore made.
+#[derive(Debug)]
+struct Noting {
+    catalog: Catalog,
+    row: JobRow,
+    name: String,
+    folder: Option<PathBuf>,
+}
+
+#[async_trait]
+impl Filled for Noting {
+    async fn note(&self, outcome: &Outcome) -> Result<()> {
+        let made = json!({
+            "name": self.name, "mode": outcome.plan.mode, "nodes": outcome.nodes, "keys": outcome.keys,
+            "expired": outcome.expired, "losses": outcome.losses, "verified": outcome.verified, "folder": self.folder,
+        });
+        self.catalog.note_result(&self.row, &made.to_string()).await
+    }
+}
+
+/// What was noted of a restore: its nodes, and the folder of servers that were started.
+#[derive(Debug, Deserialize)]
+struct Made {
+    nodes: Vec<MadeNode>,
+    keys: u64,
+    folder: Option<PathBuf>,
+}
+
+#[derive(Debug, Deserialize)]
+struct MadeNode {
+    host: String,
+    port: u16,
+    role: String,
+    slots: Option<SlotSet>,
+}
+
+impl Made {
+    fn primaries(&self) -> impl Iterator<Item = &MadeNode> {
+        self.nodes.iter().filter(|node| node.role == "primary")
+    }
+}
+
 pub(super) async fn run(held: &mut Held) -> Result<Vec<NewEvent>> {
     let parameters: Parameters = super::parameters(&held.row)?;
-    let input = input(held, &parameters).await?;
+    held.begin(Step::Restore, "").await?;
+    // an attempt before this one that noted what it made had done everything else
+    match noted(held).await? {
+        Some(made) => finish(held, &parameters, &made).await?,
+        None => fill(held, &parameters).await?,
+    }
+    let made = noted(held).await?.ok_or_else(|| Error::new(Class::Unforeseen, "the restore noted nothing"))?;
+    let nodes: Vec<String> = made.primaries().map(|node| format!("{}:{}", node.host, node.port)).collect();
+    said::filled(&held.config, &held.catalog, &held.row.job_id, &nodes).await?;
+    held.begin(Step::Record, "").await?;
+    let what = if held.row.snapshot_name.is_empty() {
+        "RDB files".to_owned()
+    } else {
+        format!("snapshot {}", held.row.snapshot_name)
+    };
+    let message =
+        format!("{what} was restored into {} ({} nodes, {} keys)", parameters.name, made.nodes.len(), made.keys);
+    Ok(vec![about(&held.row, Code::RestoreSucceeded, message)])
+}
+
+/// What this job, in whichever attempt, noted that it made.
+async fn noted(held: &Held) -> Result<Option<Made>> {
+    let result = held.catalog.job(&held.row.job_id).await?.result;
+    if result == "{}" {
+        return Ok(None);
+    }
+    let unreadable = |error| Error::new(Class::Unforeseen, format!("what the restore noted cannot be read: {error}"));
+    serde_json::from_str(&result).map(Some).map_err(unreadable)
+}
+
+/// Takes the marks away from what an attempt filled that is gone.
+async fn finish(held: &Held, parameters: &Parameters, made: &Made) -> Result<()> {
+    if let Some(folder) = &made.folder {
+        return restore::finish_folder(folder);
+    }
+    let section = held.config.target(&parameters.target)?;
+    let nodes: Vec<_> =
+        made.primaries().map(|node| (Address::tcp(&node.host, node.port), node.slots.clone())).collect();
+    nodes::unmark(&nodes, &target::options(section, Vec::new())?).await
+}
+
+async fn fill(held: &mut Held, parameters: &Parameters) -> Result<()> {
+    let input = input(held, parameters).await?;
     // what the attempt before this one began in is emptied and used again
     let unfinished = if held.row.attempts > 1 { Unfinished::Replace } else { Unfinished::Refuse };
-    held.begin(Step::Restore, "").await?;
     held.progress.phase("looking for nodes");
     // files of other tools do not say what wrote them
     let (before, engine) = match input.manifest() {
@@ -184,24 +270,8 @@ pub(super) async fn run(held: &mut Held) -> Result<Vec<NewEvent>> {
     let wanted = target::Wanted { section: &section, need, name: &parameters.name, engine: &engine };
     let target = target::take(&held.catalog, &held.row.job_id, wanted).await?;
     let folder: Option<PathBuf> = if let Target::Launch { dir, .. } = &target { Some(dir.clone()) } else { None };
-    let options = parameters.options(input, target, unfinished)?;
+    let noting = Noting { catalog: held.catalog.clone(), row: held.row.clone(), name: parameters.name.clone(), folder };
+    let options = Options { filled: Some(Box::new(noting)), ..parameters.options(input, target, unfinished)? };
     let plan = restore::plan(&options).await?;
-    let outcome = restore::run(options, plan, Arc::clone(&held.progress), held.cancel.clone()).await?;
-    held.note(&json!({
-        "name": parameters.name, "mode": outcome.plan.mode, "nodes": outcome.nodes, "keys": outcome.keys,
-        "expired": outcome.expired, "losses": outcome.losses, "verified": outcome.verified, "folder": folder,
-    }))
-    .await?;
-    let primaries = outcome.nodes.iter().filter(|node| node.role == "primary");
-    let nodes: Vec<String> = primaries.map(|node| format!("{}:{}", node.host, node.port)).collect();
-    said::filled(&held.config, &held.catalog, &held.row.job_id, &nodes).await?;
-    held.begin(Step::Record, "").await?;
-    let what = if held.row.snapshot_name.is_empty() {
-        "RDB files".to_owned()
-    } else {
-        format!("snapshot {}", held.row.snapshot_name)
-    };
-    let message =
-        format!("{what} was restored into {} ({} nodes, {} keys)", parameters.name, outcome.nodes.len(), outcome.keys);
-    Ok(vec![about(&held.row, Code::RestoreSucceeded, message)])
+    restore::run(options, plan, Arc::clone(&held.progress), held.cancel.clone()).await.map(drop)
 }

@@ -125,7 +125,7 @@ fn url(section: &Section, address: &str) -> Result<SourceUrl> {
 ///
 /// # Errors
 /// `Config` when their password cannot be read.
-fn options(section: &Section, seeds: Vec<SourceUrl>) -> Result<SourceOptions> {
+pub(super) fn options(section: &Section, seeds: Vec<SourceUrl>) -> Result<SourceOptions> {
     let mut options = SourceOptions::new(seeds);
     options.username.clone_from(&section.username);
     options.password = secret::read(section.password.as_ref())?;

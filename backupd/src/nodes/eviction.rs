@@ -47,9 +47,9 @@ pub(super) async fn set_aside(target: &Target, index: usize, client: &mut Client
 ///
 /// # Errors
 /// When the node does not let us, though it let us change it.
-pub(super) async fn put_back(target: &Target, index: usize, client: &mut Client) -> Result<()> {
-    let Some(policy) = target.eviction(index) else { return Ok(()) };
-    match client.change_setting(POLICY, &policy).await {
+pub(super) async fn put_back(mark: &Mark, client: &mut Client) -> Result<()> {
+    let Some(policy) = &mark.eviction else { return Ok(()) };
+    match client.change_setting(POLICY, policy).await {
         Err(error) if !policy.starts_with("allkeys") => {
             tracing::warn!(policy, %error, "the node evicts as before, if that was set aside at all");
             Ok(())

@@ -89,7 +89,6 @@ pub(super) async fn run(options: &Options, plan: Plan, mut launch: LaunchPlan, m
         launched = launching => launched?,
         () = cancel.cancelled() => return Err(Error::new(Class::Unforeseen, "interrupted while the cluster was being started")),
     };
-    mark.end()?;
     let report = |node: LaunchedNode| NodeReport {
         host: node.host,
         port: node.port,
@@ -98,7 +97,10 @@ pub(super) async fn run(options: &Options, plan: Plan, mut launch: LaunchPlan, m
         keys: node.keys,
         file: None,
     };
-    Ok(Outcome { losses, verified, ..outcome(plan, nodes.into_iter().map(report).collect(), &made) })
+    let outcome = Outcome { losses, verified, ..outcome(plan, nodes.into_iter().map(report).collect(), &made) };
+    options.note(&outcome).await?;
+    mark.end()?;
+    Ok(outcome)
 }
 
 /// Why there are no files.

@@ -52,6 +52,15 @@ impl Mark {
     }
 }
 
+/// Takes the mark of a restore away that is gone and had done everything else.
+pub(super) fn finish(dir: &Path) -> Result<()> {
+    let path = dir.join(UNFINISHED);
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(unwritable(&path, &error)),
+        _ => Ok(()),
+    }
+}
+
 /// Whether a restore may begin in a folder; nothing is touched.
 pub(super) fn check(dir: &Path, unfinished: Unfinished) -> Result<()> {
     let path = dir.join(UNFINISHED);

@@ -185,7 +185,6 @@ async fn to_nodes(
             () = cancel.cancelled() => return Err(nodes::interrupted().hint(nodes::HALF_FULL)),
         },
     };
-    nodes::finish(&target, &files, source).await?;
     let report = |node: LoadedNode| NodeReport {
         host: node.host,
         port: node.port,
@@ -194,7 +193,10 @@ async fn to_nodes(
         keys: node.keys,
         file: None,
     };
-    Ok(Outcome { losses, verified, ..outcome(plan, loaded.into_iter().map(report).collect(), &made) })
+    let outcome = Outcome { losses, verified, ..outcome(plan, loaded.into_iter().map(report).collect(), &made) };
+    options.note(&outcome).await?;
+    nodes::finish(&target, &files, source).await?;
+    Ok(outcome)
 }
 
 async fn verify_loaded(

@@ -1,4 +1,4 @@
-//! Workers that die in the middle of a copy, an export or a keep: at every write into the bucket that such a job makes.
+//! Workers that die in the middle of a copy, an export, a keep or a restore: at every write into the bucket that such a job makes.
 
 use std::net::TcpStream;
 use std::sync::{Arc, Mutex};
@@ -11,6 +11,7 @@ use crate::harness::cli::Cli;
 use crate::harness::faults::{Fault, Faulty, Operation};
 use crate::harness::process::wait_for;
 use crate::harness::s3::Bucket;
+use crate::harness::server::Server;
 
 /// Stalls one write of those that are counted.
 #[derive(Debug, Default)]
@@ -24,13 +25,14 @@ struct Plan {
 struct Stage {
     served: Served,
     bucket: Bucket,
+    pool: Server,
     plan: Arc<Mutex<Plan>>,
     _proxy: Faulty,
 }
 
 impl Stage {
     fn new() -> Self {
-        let bucket = Bucket::create("resumed");
+        let (bucket, pool) = (Bucket::create("resumed"), Server::standalone());
         let plan = Arc::new(Mutex::new(Plan::default()));
         let script = {
             let plan = Arc::clone(&plan);
@@ -47,13 +49,14 @@ impl Stage {
             format!("s3://{}/{prefix}?endpoint={}&region={}", bucket.name, proxy.endpoint, bucket.region)
         };
         let more = format!(
-            "[repositories.far]\nurl = \"{}\"\nno_encryption = true\n[exports.out]\nurl = \"{}\"\n",
+            "[repositories.far]\nurl = \"{}\"\nno_encryption = true\n[exports.out]\nurl = \"{}\"\n[targets.pool]\nnodes = [\"{}\"]\n",
             url("far"),
-            url("out")
+            url("out"),
+            pool.address()
         );
         let mut fleet = Fleet::new(1, &sqlite(), "", "");
         fleet.cli = fleet.cli.clone().envs(bucket.envs());
-        Self { served: Served::leased(fleet, "2s", "", &more), bucket, plan, _proxy: proxy }
+        Self { served: Served::leased(fleet, "2s", "", &more), bucket, pool, plan, _proxy: proxy }
     }
 
     /// Asks for a job whose worker is killed at write number `n`, from 0: the job when another worker ended it; `None` when it makes no such
@@ -165,7 +168,26 @@ fn jobs_whose_worker_is_killed_at_any_write_are_done_by_the_next_one() {
     );
     assert!(keeps >= 1, "{keeps}");
 
-    println!("killed at {copies} writes of copies, {exports} of exports, {keeps} of keeps");
+    let restores = stage.dies_at_each(
+        "/v1/restores",
+        |n| json!({"snapshot": copy, "target": "pool", "name": format!("r{n}")}),
+        |stage, n, job| {
+            assert_eq!(job["result"]["keys"], 50, "{n}: {job}");
+            let keys: usize = redis::cmd("DBSIZE").query(&mut stage.pool.connect()).unwrap();
+            assert_eq!(keys, 50, "{n}");
+            stage.pool.run(&["FLUSHALL"]);
+        },
+    );
+    assert!(restores >= 1, "{restores}");
+    assert_eq!(stage.told("restore.succeeded"), restores + 1);
+    println!("killed at {copies} writes of copies, {exports} of exports, {keeps} of keeps, {restores} of restores");
+
+    // nothing is left that gc does not find, and what there is is known
+    cli.run(&["gc", "apply", "--older-than", "0s", "--repository", "far"]).ok();
+    let left = cli.json(&["gc", "plan", "--older-than", "0s", "--repository", "far", "-o", "json"]);
+    assert_eq!((&left["removes"], &left["unknown"]), (&json!([]), &json!([])), "{left}");
+    cli.run(&["catalog", "check"]).ok();
+    assert_eq!(stage.served.fleet.snapshots_in("far"), [copy]);
 }
 
 #[test]
