@@ -11,6 +11,7 @@ pub mod auth;
 mod bodies;
 mod clusters;
 mod costs;
+mod crowd;
 mod events;
 mod explorer;
 mod extract;

@@ -1,7 +1,7 @@
 //! What a request may cost: bytes, time, how many at once, how many of one caller.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Api;
 use super::bodies::Unread;
+use super::crowd::Place;
 use super::problem::Problem;
 
 /// The most callers that are counted at the same time; callers are named in the configuration.
@@ -88,6 +89,9 @@ pub(super) async fn layer(State(api): State<Api>, request: Request, next: Next) 
     let Ok(Ok(_turn)) = turn else {
         return Problem::busy(StatusCode::SERVICE_UNAVAILABLE, "too many requests at the same time").into_response();
     };
+    if let Some(place) = parts.extensions.get::<Arc<Place>>() {
+        place.works();
+    }
     let body = std::mem::take(&mut held.bytes);
     match timeout_at(deadline, next.run(Request::from_parts(parts, Body::from(body)))).await {
         Ok(response) => response,

@@ -90,6 +90,46 @@ fn clients_that_send_slowly_or_nothing_are_cut_off_and_hold_up_nobody() {
 }
 
 #[test]
+fn clients_that_only_take_places_keep_nobody_out() {
+    // without making room every good request would wait until all before it were cut off, which takes minutes
+    let served = Served::new(1, "connections = 50\nrequests_per_second = 100000", "");
+    let connect = || TcpStream::connect(("127.0.0.1", served.port())).unwrap();
+    let head = |bytes: u64| {
+        format!(
+            "POST /v1/snapshots HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer admin\r\nContent-Type: application/json\r\n\
+             Content-Length: {bytes}\r\n\r\n"
+        )
+    };
+    let slow_head = head(1 << 19);
+    let slowly = || {
+        let mut stream = connect();
+        // who is sent away already comes again below
+        let _closed = stream.write_all(slow_head.as_bytes());
+        stream
+    };
+    let idle: Vec<TcpStream> = (0..1000).map(|_| connect()).collect();
+    let mut slow: Vec<TcpStream> = (0..200).map(|_| slowly()).collect();
+    // those who ask and never read the answers
+    let deaf: Vec<TcpStream> = (0..60).map(|_| connect()).collect();
+    let many = "GET /v1/openapi.json HTTP/1.1\r\nHost: x\r\n\r\n".repeat(200);
+    for mut stream in &deaf {
+        stream.set_nonblocking(true).unwrap();
+        let _full = stream.write_all(many.as_bytes());
+    }
+    let large = [head(1 << 30).into_bytes(), vec![b'x'; 64 << 10]].concat();
+    for _ in 0..20 {
+        served.get("/v1/snapshots");
+        exchange(served.port(), &large).has(413);
+        for stream in &mut slow {
+            if stream.write_all(b"x").is_err() {
+                *stream = slowly();
+            }
+        }
+    }
+    drop((idle, deaf));
+}
+
+#[test]
 fn a_caller_that_asks_too_often_is_told_to_come_again_and_others_are_not() {
     let served = Served::new(1, "requests_per_second = 5", &super::token("calm", "reader", ""));
     let answers: Vec<u16> = (0..40).map(|_| served.ask_as("admin", "GET", "/v1/whoami", &Value::Null).status).collect();
