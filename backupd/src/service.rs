@@ -21,10 +21,16 @@ pub mod windows;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use policies::access::Principal;
+
 use crate::catalog::Catalog;
 use crate::config::Config;
 use crate::error::{Class, Error, Result};
 use crate::jobs::{Live, reach};
+
+/// How many times a page asks the catalog, which gives up to a thousand rows each time. Who sees little of much gets pages that are not full,
+/// or empty, and a cursor to go on with: so no request reads all that there is.
+const READS_MAX: usize = 10;
 
 /// What answers are made from.
 #[derive(Debug, Clone)]
@@ -94,6 +100,14 @@ impl Services {
             Error::new(Class::NotFound, format!("the repository {id} is not in the configuration"))
                 .hint("add a section [repositories.NAME] for it")
         }))
+    }
+
+    /// The one cluster that a caller sees things of, where there is no other: then the catalog is asked for it alone.
+    fn only_cluster(caller: &Principal) -> Option<String> {
+        match caller.scope.clusters.as_slice() {
+            [one] if !one.ends_with('*') => Some(one.clone()),
+            _ => None,
+        }
     }
 
     /// The tags of a cluster as they are now; none of one that is not known.

@@ -2,7 +2,7 @@
 
 use policies::access::{Principal, Resource};
 
-use super::{Page, Services, cursor};
+use super::{Page, READS_MAX, Services, cursor};
 use crate::catalog::{EVENTS_MAX, EventFilter, EventRow};
 use crate::error::Result;
 
@@ -34,14 +34,14 @@ impl Services {
     pub async fn events(&self, caller: &Principal, question: &Question) -> Result<Page<EventRow>> {
         let limit = usize::try_from(question.limit.clamp(1, EVENTS_MAX)).unwrap_or(1);
         let mut filter = EventFilter {
-            cluster: question.cluster.clone(),
+            cluster: question.cluster.clone().or_else(|| Self::only_cluster(caller)),
             snapshot_name: question.snapshot_name.clone(),
             since_ms: question.since_ms,
             until_ms: question.until_ms,
             after: question.cursor.as_deref().map(|text| cursor::read(LIST, text)).transpose()?,
         };
         let mut items: Vec<EventRow> = Vec::new();
-        loop {
+        for _ in 0..READS_MAX {
             let rows = self.catalog.events_page(&filter).await?;
             let is_last = rows.len() < usize::try_from(EVENTS_MAX).unwrap_or(1);
             filter.after = rows.last().map(|row| (row.at_ms, row.event_id.clone()));
@@ -61,5 +61,6 @@ impl Services {
                 return Ok(Page { items, next: None });
             }
         }
+        Ok(Page { items, next: filter.after.map(|(ms, id)| cursor::write(LIST, ms, &id)) })
     }
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use utoipa::ToSchema;
 
-use super::{Page, Services, cursor};
+use super::{Page, READS_MAX, Services, cursor};
 use crate::catalog::{Added, Asked, Code, JOBS_MAX, JobFilter, JobRow, NewJob, SnapshotFilter, StepRow};
 use crate::error::{Class, Error, Result};
 use crate::jobs::about;
@@ -201,13 +201,13 @@ impl Services {
     pub async fn jobs(&self, caller: &Principal, question: &Question) -> Result<Page<JobRow>> {
         let limit = usize::try_from(question.limit.clamp(1, JOBS_MAX)).unwrap_or(1);
         let mut filter = JobFilter {
-            cluster: question.cluster.clone(),
+            cluster: question.cluster.clone().or_else(|| Self::only_cluster(caller)),
             only_open: question.only_open,
             kind: question.kind,
             after: question.cursor.as_deref().map(|text| cursor::read(LIST, text)).transpose()?,
         };
         let mut items: Vec<JobRow> = Vec::new();
-        loop {
+        for _ in 0..READS_MAX {
             let rows = self.catalog.jobs(&filter).await?;
             let is_last = rows.len() < usize::try_from(JOBS_MAX).unwrap_or(1);
             filter.after = rows.last().map(|row| (row.created_ms, row.job_id.clone()));
@@ -225,6 +225,7 @@ impl Services {
                 return Ok(Page { items, next: None });
             }
         }
+        Ok(Page { items, next: filter.after.map(|(ms, id)| cursor::write(LIST, ms, &id)) })
     }
 
     fn sees_job(&self, caller: &Principal, row: &JobRow) -> bool {

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use policies::access::{Principal, Resource};
 
 use super::view::SnapshotView;
-use super::{Page, Services, cursor};
+use super::{Page, READS_MAX, Services, cursor};
 use crate::catalog::{ListedRow, ROWS_MAX, SnapshotFilter, SnapshotRow, changed_tags};
 use crate::error::{Class, Error, Result};
 use crate::jobs::reach;
@@ -75,7 +75,7 @@ impl Services {
         };
         let mut filter = SnapshotFilter {
             repository_id,
-            cluster: question.cluster.clone(),
+            cluster: question.cluster.clone().or_else(|| Self::only_cluster(caller)),
             name: question.name.clone(),
             source: question.source.clone(),
             except_source: question.except_source.clone(),
@@ -86,7 +86,7 @@ impl Services {
             ..SnapshotFilter::default()
         };
         let mut items: Vec<ListedRow> = Vec::new();
-        loop {
+        for _ in 0..READS_MAX {
             let rows = self.catalog.listed_snapshots(&filter).await?;
             let is_last =
                 rows.len() < usize::try_from(if filter.limit == 0 { ROWS_MAX } else { filter.limit }).unwrap_or(1);
@@ -107,6 +107,7 @@ impl Services {
                 return Ok(Page { items, next: None });
             }
         }
+        Ok(Page { items, next: filter.after.map(|(ms, id)| cursor::write(LIST, ms, &id)) })
     }
 
     /// The snapshot of a name, in the repository that is named or in the only one that has it. Nobody is asked whether the caller may see it.

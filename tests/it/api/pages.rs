@@ -80,6 +80,42 @@ fn all(served: &Served, who: &str, path: &str, list: &str, member: &str) -> (Vec
     }
 }
 
+/// Puts so many snapshots into the catalog at once. The last is of `shop` by its tags.
+fn seed_at_once(fleet: &Fleet, count: u64) {
+    let url = format!("sqlite://{}", fleet.path("catalog.sqlite").display());
+    let first = row(0);
+    block_on(async move {
+        let pool = sqlx::AnyPool::connect(&url).await.unwrap();
+        let query = format!(
+            "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < {count})
+             INSERT INTO snapshots (repository_id, snapshot_id, name, cluster, source, mode, engine, engine_version, method,
+                 begun_ms, ended_ms, skew_ms, cipher, key_ids, keys, plain_bytes, stored_bytes, tags)
+             SELECT 'r1', 'at-once-' || n, 'at-once-' || n, 'c' || (n % 2), 'manual', 'standalone', 'redis', '7.0.15', 'stream',
+                 {} + n, 1, 0, 'none', '[]', 1, 1, 1, CASE n WHEN {count} THEN '{{\"team\":\"shop\"}}' ELSE '{{}}' END FROM n",
+            first.begun_ms
+        );
+        sqlx::query(sqlx::AssertSqlSafe(query)).execute(&pool).await.unwrap();
+        pool.close().await;
+    });
+}
+
+#[test]
+fn who_sees_little_of_much_gets_short_pages_and_all_of_it_at_the_end() {
+    let fleet = Fleet::new(0, &sqlite(), "", "");
+    seed(&fleet, 1);
+    // more than one request reads
+    seed_at_once(&fleet, 25_000);
+    let tokens = token("shop", "reader", "tags = { team = \"shop\" }") + &token("one", "reader", "clusters = [\"c0\"]");
+    let served = Served::of(fleet, "requests_per_second = 1000", &tokens);
+    let first = served.ask_as("shop", "GET", "/v1/snapshots", &serde_json::Value::Null).has(200).json();
+    assert_eq!((first["snapshots"].as_array().unwrap().len(), first["next_cursor"].is_string()), (0, true), "{first}");
+    let (names, pages) = all(&served, "shop", "/v1/snapshots?limit=1000", "snapshots", "name");
+    assert!(names == ["at-once-25000"] && pages > 2, "{names:?} {pages}");
+    // of one cluster alone nothing else is read
+    let (names, pages) = all(&served, "one", "/v1/snapshots?limit=1000", "snapshots", "name");
+    assert_eq!((names.len(), pages), (12_501, 13));
+}
+
 #[test]
 fn pages_over_many_snapshots_jobs_and_events_have_each_of_them_once_and_in_order() {
     let fleet = Fleet::new(0, &sqlite(), "", "");
