@@ -126,3 +126,31 @@ fn signed_requests_are_answered_like_those_with_tokens_and_once() {
     assert_eq!(seen(), json!([]));
     shop.ask("GET", "/v1/clusters/c0", &Value::Null).has(404);
 }
+
+/// Names with every byte, encoded once, twice and in lower case, and with signs that need no encoding.
+#[test]
+fn signed_paths_with_odd_bytes_arrive_as_they_were_signed() {
+    let fleet = crate::daemon::Fleet::new(0, &crate::daemon::sqlite(), "", "");
+    std::fs::write(fleet.path("secret"), SECRET).unwrap();
+    let served = Served::of(fleet, "requests_per_second = 10000", &key("ops", "operator", ""));
+    let ops = Signer { id: id_of("ops"), secret: SECRET, service: "backupd", port: served.port() };
+    let bytes =
+        (1..=255_u8).map(|byte| format!("a%{byte:02X}b")).chain((1..=255_u8).map(|byte| format!("%25{byte:02x}")));
+    let signs = ["%c3%a9", "%C3%a9", "%2e%2E", "a!$&'()*+,;=:@-._~b", "%252F", "%25252F", "%2F..%2F", "*", "~"];
+    for name in bytes.chain(signs.map(str::to_owned)) {
+        let path = format!("/v1/snapshots/{name}?repository=main");
+        let request = ops.request("GET", &path, &[], "");
+        let answer = exchange(served.port(), &request);
+        // what is no text in UTF-8 is no name
+        assert!([400, 404].contains(&answer.status), "{name}: {answer:?}");
+        assert!(answer.status == 404 || answer.body.contains("the path is not text"), "{name}: {answer:?}");
+        // once more decoded or encoded on the way it is another request
+        let text = String::from_utf8(request).unwrap();
+        let other = if text.contains('%') {
+            text.replacen('%', "%25", 1)
+        } else {
+            text.replacen(&format!("{name}?"), &format!("{name}x?"), 1)
+        };
+        exchange(served.port(), other.as_bytes()).has(401);
+    }
+}

@@ -21,7 +21,7 @@ const THEN: u64 = 1_440_938_160;
 type Case = (&'static str, &'static [(&'static str, &'static str)], &'static str, &'static str, &'static str);
 
 /// Cases of AWS's signing test suite.
-const PUBLISHED: [Case; 13] = [
+const PUBLISHED: [Case; 18] = [
     ("GET /", &[], "", "host;x-amz-date", "5fa00fa31553b73ebf1942676e86291e8372ff2a2260956d9b8aae1d763fbf31"),
     (
         "GET /?Param-3=Value3&Param=Value2&%E1%88%B4=Value1",
@@ -50,6 +50,35 @@ const PUBLISHED: [Case; 13] = [
         "",
         "host;my-header1;my-header2;x-amz-date",
         "acc3ed3afb60bb290fc8d2dd0098b9911fcaa05412b367055dee359757a9c736",
+    ),
+    (
+        "GET /?Param2=value2&Param1=value1",
+        &[],
+        "",
+        "host;x-amz-date",
+        "b97d918cfa904a5beff61c982a1b6f458b799221646efd99d3219ec94cdf2500",
+    ),
+    (
+        "GET /?-._~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz=-._~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz",
+        &[],
+        "",
+        "host;x-amz-date",
+        "9c3e54bfcdf0b19771a7f523ee5669cdf59bc7cc0884027167c21bb143a40197",
+    ),
+    (
+        "GET /?%E1%88%B4=bar",
+        &[],
+        "",
+        "host;x-amz-date",
+        "2cdec8eed098649ff3a119c94853b13c643bcf08f8b0a1d91e12c9027818dd04",
+    ),
+    ("POST /", &[], "", "host;x-amz-date", "5da7c1a2acd57cee7505fc6676e4e544621c30862966e37dddb68e92efbe5d6b"),
+    (
+        "POST /",
+        &[("my-header1", "value1")],
+        "",
+        "host;my-header1;x-amz-date",
+        "c5410059b04c1ee005303aed430f6e6645f61f4dc9e1461ec8f8916fdf18852c",
     ),
     ("GET /ሴ", &[], "", "host;x-amz-date", "8318018e0b0f223aa2bbf98705b62bb787dc9c0e678f255a891fd03141be5d85"),
     (
@@ -111,6 +140,22 @@ const PUBLISHED: [Case; 13] = [
     ),
 ];
 
+/// Cases of the suite whose paths are not what arrives at the end: signed after and before they are made normal, and refused both ways, so
+/// that no proxy or router in between makes another request of them.
+const PUBLISHED_AND_REFUSED: [(&str, &str); 11] = [
+    ("//", "5fa00fa31553b73ebf1942676e86291e8372ff2a2260956d9b8aae1d763fbf31"),
+    ("//example//", "9a624bd73a37c9a373b5312afbebe7a714a789de108f0bdfe846570885f57e84"),
+    ("//example//", "87cca117541a147f6df867677d98a7d80dff226d2bfca9e4ffa899665623c7e5"),
+    ("/example/..", "5fa00fa31553b73ebf1942676e86291e8372ff2a2260956d9b8aae1d763fbf31"),
+    ("/example/..", "eca7ead57bb5aa5c8e28007acd4ff04e1ff9a0ff3b237ec1554a184887ff9282"),
+    ("/example1/example2/../..", "5fa00fa31553b73ebf1942676e86291e8372ff2a2260956d9b8aae1d763fbf31"),
+    ("/./", "5fa00fa31553b73ebf1942676e86291e8372ff2a2260956d9b8aae1d763fbf31"),
+    ("/./", "68714168e6557f8f2de0ef956fc24dc2593a4bd2961f8df51898d8a134695145"),
+    ("/./example", "ef75d96142cf21edca26f06005da7988e4f8dc83a165a80865db7089db637ec5"),
+    ("/?ሴ=bar", "2cdec8eed098649ff3a119c94853b13c643bcf08f8b0a1d91e12c9027818dd04"),
+    ("/?Param=a b", "2cdec8eed098649ff3a119c94853b13c643bcf08f8b0a1d91e12c9027818dd04"),
+];
+
 fn check(arrived: &Arrived<'_>, services: &[&str], now: u64) -> Result<(), Refusal> {
     let authorization = Authorization::of(arrived.headers)?;
     if authorization.key_id != "AKIDEXAMPLE" {
@@ -152,9 +197,43 @@ fn the_published_cases_are_signed_by_their_key() {
     }
 }
 
+#[test]
+fn published_cases_that_would_be_another_request_on_their_way_are_refused() {
+    for (target, signature) in PUBLISHED_AND_REFUSED {
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let authorization = format!(
+            "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20150830/us-east-1/service/aws4_request, SignedHeaders=host;x-amz-date, Signature={signature}"
+        );
+        let mut headers = HeaderMap::new();
+        headers.append("host", HeaderValue::from_static("example.amazonaws.com"));
+        headers.append("x-amz-date", HeaderValue::from_static("20150830T123600Z"));
+        headers.append("authorization", HeaderValue::from_str(&authorization).unwrap());
+        let arrived = Arrived { method: "GET", path, query, headers: &headers, body: b"" };
+        let refused = check(&arrived, &["service"], THEN).unwrap_err();
+        assert!(refused.code == Code::SignatureDoesNotMatch && refused.message.contains(" must "), "{target}");
+    }
+}
+
+/// `double-encode-path` and `double-url-encode` of the suite.
+#[test]
+fn a_path_is_encoded_once_more_than_it_arrives() {
+    for (path, canonical) in [
+        ("/test/@connections/JBDvjfGEIAMCERw%3D", "/test/%40connections/JBDvjfGEIAMCERw%253D"),
+        (
+            "/2015-03-31/functions/arn%3Aaws%3Alambda%3Aus-west-2%3A892717189312%3Afunction%3Amy-rusty-fun/invocations",
+            "/2015-03-31/functions/arn%253Aaws%253Alambda%253Aus-west-2%253A892717189312%253Afunction%253Amy-rusty-fun/invocations",
+        ),
+    ] {
+        let arrived = Arrived { method: "POST", path, query: "", headers: &HeaderMap::new(), body: b"" };
+        let text = String::from_utf8(canonical::request(&arrived, &[]).unwrap()).unwrap();
+        assert_eq!(text.lines().nth(1), Some(canonical));
+    }
+}
+
 /// A request that was signed, in parts that can be changed.
 #[derive(Debug, Clone)]
 struct Signed {
+    service: String,
     method: String,
     path: String,
     query: String,
@@ -164,6 +243,10 @@ struct Signed {
 
 impl Signed {
     fn check(&self) -> Result<(), Refusal> {
+        self.check_for(&[&self.service])
+    }
+
+    fn check_for(&self, services: &[&str]) -> Result<(), Refusal> {
         let mut headers = HeaderMap::new();
         for (name, value) in &self.headers {
             // what is no header does not come through the HTTP server
@@ -173,7 +256,7 @@ impl Signed {
             headers.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), value);
         }
         let (method, path, query) = (&self.method, &self.path, &self.query);
-        check(&Arrived { method, path, query, headers: &headers, body: &self.body }, &SERVICES, THEN)
+        check(&Arrived { method, path, query, headers: &headers, body: &self.body }, services, THEN)
     }
 
     /// With another byte in one of its parts; `None` where that is no request any more.
@@ -228,6 +311,7 @@ fn signed_by_aws(
     all.push(("host".to_owned(), b"127.0.0.1:7070".to_vec()));
     all.extend(instructions.headers().map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec())));
     Signed {
+        service: service.to_owned(),
         method: method.to_owned(),
         path: path.to_owned(),
         query: query.to_owned(),
@@ -239,13 +323,18 @@ fn signed_by_aws(
 fn any_signed() -> impl Strategy<Value = Signed> {
     let pair = "[a-z]([A-Za-z0-9._~-]|%2F|%C3%A9|%20){0,8}=([A-Za-z0-9._~-]|%2B|%3D|%25){0,8}";
     let query = prop::collection::vec(pair, 0..5).prop_map(|pairs| pairs.join("&"));
-    let path =
-        prop::collection::vec("([A-Za-z0-9_~:@-]|%20|%2F){1,10}", 0..4).prop_map(|s| format!("/{}", s.join("/")));
+    // any byte, encoded in either case or twice, and signs that need no encoding in a path
+    let segment = "([A-Za-z0-9_~-]|[!$&'()*+,;=:@]|%[0-9A-F]{2}|%[0-9a-f]{2}|%25[0-9A-Fa-f]{2}|%2525|é|ሴ){1,10}";
+    let end = prop::sample::select(vec!["", "/"]);
+    let path = (prop::collection::vec(segment, 0..4), end).prop_map(|(segments, end)| match segments.as_slice() {
+        [] => "/".to_owned(),
+        segments => format!("/{}{end}", segments.join("/")),
+    });
     let headers = prop::collection::btree_map("x-[a-z]{1,6}", "[!-~]([ -~]{0,20}[!-~])?", 0..4);
     let kind = prop::option::of(Just("application/x-www-form-urlencoded; charset=utf-8".to_owned()));
     let body = prop::collection::vec(any::<u8>(), 0..200);
     let method = prop::sample::select(vec!["GET", "POST", "PUT", "DELETE", "PATCH"]);
-    let service = prop::sample::select(SERVICES.to_vec());
+    let service = prop::sample::select([SERVICES.as_slice(), &SERVICES_REST].concat());
     (method, path, query, headers, kind, body, service).prop_map(
         |(method, path, query, headers, kind, body, service)| {
             let kind = kind.map(|kind| ("content-type".to_owned(), kind));
@@ -266,6 +355,10 @@ proptest! {
     #[test]
     fn what_the_crate_of_aws_signs_is_accepted(signed in any_signed()) {
         prop_assert_eq!(signed.check(), Ok(()));
+        for entrance in [SERVICES.as_slice(), &SERVICES_REST] {
+            let is_for_it = entrance.contains(&signed.service.as_str());
+            prop_assert_eq!(signed.check_for(entrance).is_ok(), is_for_it);
+        }
     }
 
     #[test]
