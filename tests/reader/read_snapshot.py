@@ -116,11 +116,10 @@ def read_shard(path, manifest, shard, data_key, out):
     need(stored.hexdigest() == claimed["stored_sha256"], path, "the SHA-256 is not that of the manifest")
     version, digest, count = struct.unpack_from("<I32sQ", data)
     need(version in (1, 2) and digest == rdb.digest() == bytes.fromhex(claimed["plain_sha256"]), path, "another RDB")
-    need(count == len(frames) == claimed["frames"], path, "the number of frames is wrong")
-    need(frames == [struct.unpack_from("<II", data, 44 + 12 * i) for i in range(count)], path, "other frames in the index")
+    need(count == claimed["frames"] and frames == list(struct.iter_unpack("<II4x", data[44:44 + 12 * count])), path, "other frames")
     end = 52 + 12 * count + 18 * struct.unpack_from("<Q", data, 44 + 12 * count)[0]
-    end += 16 + 12 * count + 16 * struct.unpack_from("<Q", data, end + 8 + 12 * count)[0] if version == 2 else 0
-    need(len(data) == end, path, "the index's length")
+    more = 16 + 12 * count + 16 * struct.unpack_from("<Q", data, end + 8 + 12 * count)[0] if version == 2 else 0
+    need(len(data) == end + more, path, "the index's length")
     need(sum(length for length, _ in frames) == claimed["plain_bytes"], path, "the size of the RDB is wrong")
 
 def read_snapshot(folder, keyring, out):
