@@ -19,6 +19,7 @@ mod jobs;
 mod leases;
 mod location;
 mod offers;
+mod requests;
 mod schedules;
 mod snapshots;
 mod tags;
@@ -39,6 +40,7 @@ pub use self::jobs::{Added, Asked, Beat, JOBS_MAX, JobFilter, JobRow, Limits, Ne
 pub use self::leases::Lease;
 pub use self::location::{Location, Postgres};
 pub use self::offers::{OfferKey, OfferRow};
+pub use self::requests::RequestRow;
 pub use self::schedules::{Decision, Mark, Outcome, ScheduleRow};
 pub use self::snapshots::{ListedRow, ROWS_MAX, ShardRow, SnapshotFilter, SnapshotRow};
 pub use self::tags::changed as changed_tags;

@@ -11,9 +11,10 @@ use super::auth::Caller;
 use super::extract::{Path, Query, Sent};
 use super::problem::Problem;
 use super::snapshots::{In, find};
+use super::spoken::Once;
 use super::{clusters, work};
 use crate::error::{Class, Error};
-use crate::service::grants::{GrantView, Subject};
+use crate::service::grants::{self, GrantView, Subject};
 
 /// Grants.
 #[derive(Debug, Serialize, ToSchema)]
@@ -38,6 +39,12 @@ pub(super) struct NewGrant {
     principal: Option<String>,
     /// Or an account by its canonical id.
     canonical_id: Option<String>,
+    /// A public key of theirs (`backupd key public`), for which the snapshot is wrapped, so that no key of ours is given away. Not for a cluster.
+    #[schema(example = "x25519:QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWY=", pattern = "^x25519:[A-Za-z0-9+/]{43}=$")]
+    key: Option<String>,
+    /// Or their key of AWS KMS, by its ARN, with which the daemon may encrypt.
+    #[schema(example = "arn:aws:kms:eu-west-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab")]
+    grantee_kms_key: Option<String>,
 }
 
 impl NewGrant {
@@ -69,7 +76,7 @@ pub(super) async fn list(
 
 /// Let another account read a snapshot, or those of a cluster, and nothing else of the bucket.
 #[utoipa::path(post, path = "/v1/grants", tag = "grants", request_body = NewGrant,
-    responses((status = 200, body = GrantView)), extensions(("x-action" = json!("grant.add"))))]
+    params(Once), responses((status = 200, body = GrantView)), extensions(("x-action" = json!("grant.add"))))]
 pub(super) async fn add(
     State(api): State<Api>,
     caller: Caller,
@@ -89,8 +96,10 @@ pub(super) async fn add(
         }
         _ => return Err(Error::new(Class::Usage, "give a snapshot or a cluster").into()),
     };
-    let whom = wanted.whom()?;
-    Ok(Json(api.services().grant(&repository, &subject, whom).await?))
+    let to = wanted.whom()?;
+    let theirs = grants::their_key(wanted.key.as_deref(), wanted.grantee_kms_key.as_deref()).await?;
+    let asked = sent.asked(&caller.principal)?;
+    Ok(Json(api.services().grant(&grants::Wanted { repository, subject, to, theirs }, &asked).await?))
 }
 
 /// Take a grant back. What was read by then cannot be taken back.

@@ -13,7 +13,7 @@ use crate::crypt::keyring::Keyring;
 use crate::crypt::kms::Kms;
 use crate::crypt::master::Master;
 use crate::error::Result;
-use crate::repository::grant::{Standing, State, Subject};
+use crate::repository::grant::{Standing, State, Subject, new_id};
 
 /// Grants to other accounts.
 #[derive(Debug, Subcommand)]
@@ -142,7 +142,7 @@ async fn add(args: AddArgs, context: &Context, output: Output) -> Result<()> {
     let (principal, way) = (args.who.principal(), if args.acl { Way::Acl } else { Way::Policy });
     let whom = who_text(&principal);
     let ledger = Ledger::strict(reached.catalog.as_ref()).await?;
-    let given = repository.grant(&subject, (principal, way), theirs.as_ref(), &reached.keys);
+    let given = repository.grant(new_id()?, &subject, (principal, way), theirs.as_ref(), &reached.keys);
     let standing = ledger.around("grant.add", &name, &format!("to {whom}"), Box::pin(given)).await?;
     output.result(&standing, |standing| {
         let key = match (&standing.key_id, &standing.kms_key) {

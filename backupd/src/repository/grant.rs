@@ -32,6 +32,25 @@ pub enum Subject {
     Cluster(String),
 }
 
+impl Subject {
+    /// The name of the snapshot; `None` for a cluster.
+    #[must_use]
+    pub fn snapshot(&self) -> Option<&str> {
+        match self {
+            Self::Snapshot(name) => Some(name),
+            Self::Cluster(_) => None,
+        }
+    }
+}
+
+/// The id of a new grant.
+///
+/// # Errors
+/// When no randomness is to be had.
+pub fn new_id() -> Result<String> {
+    Ok(hex::encode(random::<8>()?))
+}
+
 /// A grant that KMS is to have.
 struct OfKms {
     key: KmsKey,
@@ -41,20 +60,21 @@ struct OfKms {
 
 impl Repository {
     /// Lets a principal read, in this way, with a wrap for `theirs`, a key of theirs, where the snapshot is encrypted and one is given. Without one
-    /// and with a master key of KMS they may open it with that.
+    /// and with a master key of KMS they may open it with that. The grant has the id `id`, of [`new_id`]; given once more with
+    /// the same one, what is there of it is left and the rest is done.
     ///
     /// # Errors
     /// `Refused` for what cannot be granted safely and for a repository that is no bucket, `Usage` for a key where none fits, `Busy`
     /// while others change the policy, what the store and KMS say.
     pub async fn grant(
         &self,
+        id: String,
         subject: &Subject,
         (principal, way): (Principal, Way),
         theirs: Option<&Master>,
         keys: &Keys,
     ) -> Result<Standing> {
         let bucket = self.bucket()?;
-        let id = random::<8>()?.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
         let grant = |scope| Grant {
             id,
             principal: principal.clone(),

@@ -64,8 +64,8 @@ async fn history(scheduler: &Scheduler, config: &Config, now_ms: u64) -> Result<
     let before_ms = now_ms.saturating_sub(keep_ms);
     let catalog = &scheduler.catalog;
     let (events, jobs) = (catalog.forget_events(before_ms).await?, catalog.forget_jobs(before_ms).await?);
-    let windows = catalog.forget_windows(before_ms).await?;
-    tracing::debug!(events, jobs, windows, "history was forgotten");
+    let (windows, requests) = (catalog.forget_windows(before_ms).await?, catalog.forget_requests(before_ms).await?);
+    tracing::debug!(events, jobs, windows, requests, "history was forgotten");
     Ok(())
 }
 

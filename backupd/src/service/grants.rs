@@ -6,10 +6,27 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Services;
+use super::jobs::used;
+use crate::catalog::Asked;
+use crate::crypt::kms::Kms;
+use crate::crypt::master::Master;
 use crate::error::{Class, Error, Result};
 use crate::jobs::reach;
 pub use crate::repository::grant::Subject;
-use crate::repository::grant::{Standing, State};
+use crate::repository::grant::{Standing, State, new_id};
+
+/// What is to be granted.
+#[derive(Debug)]
+pub struct Wanted {
+    /// The repository of the configuration.
+    pub repository: String,
+    /// What may be read.
+    pub subject: Subject,
+    /// Who may read it.
+    pub to: Principal,
+    /// A key of theirs that opens the snapshot as well.
+    pub theirs: Option<Master>,
+}
 
 /// A grant, and where it is.
 #[derive(Debug, Serialize, ToSchema)]
@@ -69,15 +86,46 @@ impl Services {
     }
 
     /// Lets somebody read a snapshot, or all snapshots of a cluster, of a repository of the configuration. Nobody is asked whether the caller
-    /// may do that.
+    /// may do that. Who asks again under the same key is told how the grant stands that was given then; one that was not done is gone on
+    /// with, under the same id, and one that was taken back is not given again.
     ///
     /// # Errors
-    /// `Refused` for what cannot be granted safely and for a repository that is no bucket; `Busy` while others change the bucket's policy; what
-    /// the store and KMS say.
-    pub async fn grant(&self, repository: &str, subject: &Subject, to: Principal) -> Result<GrantView> {
-        let (reached, keys) = reach::repository(&self.config(), repository).await?;
-        let standing = Box::pin(reached.grant(subject, (to, Way::Policy), None, &keys)).await?;
-        Ok(GrantView { repository: repository.to_owned(), standing })
+    /// `Refused` for what cannot be granted safely, for a repository that is no bucket and for a key that was used for another request; `Busy`
+    /// while others change the bucket's policy; what the store and KMS say.
+    pub async fn grant(&self, wanted: &Wanted, asked: &Asked) -> Result<GrantView> {
+        if asked.key.is_empty() {
+            return self.give(new_id()?, wanted).await;
+        }
+        if let Some(job) = self.catalog.job_asked(&asked.by, &asked.key).await? {
+            return Err(used(&asked.key, &format!("job {}", job.job_id)));
+        }
+        let noted = self.catalog.note_request(asked, &new_id()?, self.catalog.now_unix_ms().await?).await?;
+        if noted.request_sha256 != asked.sha256 {
+            return Err(used(&asked.key, &format!("grant {}", noted.made_id)));
+        }
+        if noted.done_ms.is_some() {
+            return self.standing(noted.made_id, wanted).await;
+        }
+        let view = self.give(noted.made_id, wanted).await?;
+        self.catalog.settle_request(&view.standing.grant_id, self.catalog.now_unix_ms().await?).await?;
+        Ok(view)
+    }
+
+    async fn give(&self, id: String, wanted: &Wanted) -> Result<GrantView> {
+        let (reached, keys) = reach::repository(&self.config(), &wanted.repository).await?;
+        let given = reached.grant(id, &wanted.subject, (wanted.to.clone(), Way::Policy), wanted.theirs.as_ref(), &keys);
+        Ok(GrantView { repository: wanted.repository.clone(), standing: Box::pin(given).await? })
+    }
+
+    /// How a grant stands that was given before.
+    async fn standing(&self, id: String, wanted: &Wanted) -> Result<GrantView> {
+        let (reached, keys) = reach::repository(&self.config(), &wanted.repository).await?;
+        let found = Box::pin(reached.grants(&keys, None)).await?.into_iter().find(|one| one.grant_id == id);
+        let standing = found.unwrap_or_else(|| {
+            let (snapshot, principal) = (wanted.subject.snapshot().map(str::to_owned), Some(wanted.to.clone()));
+            Standing { snapshot, principal, ..Standing::new(id, State::NotInPolicy) }
+        });
+        Ok(GrantView { repository: wanted.repository.clone(), standing })
     }
 
     /// Takes a grant back that the caller sees.
@@ -90,10 +138,25 @@ impl Services {
         // what is seen may be taken back by this role, which was asked
         self.decide(caller, Action::RevokeGrant, Resource::Service, id).await?;
         let (repository, keys) = reach::repository(&self.config(), &view.repository).await?;
+        // first, so that whoever repeats the request that gave it does not give it again
+        self.catalog.settle_request(id, self.catalog.now_unix_ms().await?).await?;
         Box::pin(repository.revoke_grant(id, &keys)).await?;
         view.standing.state = State::NotInPolicy;
         view.standing.statements.clear();
         Ok(view)
+    }
+}
+
+/// A key of theirs: a public key (`x25519:…`) or the ARN of their key of KMS.
+///
+/// # Errors
+/// `Usage` when both are given, or what is given is none; what KMS says of one that is not named by its ARN.
+pub async fn their_key(public: Option<&str>, kms: Option<&str>) -> Result<Option<Master>> {
+    match (public, kms) {
+        (None, None) => Ok(None),
+        (Some(key), None) => Ok(Some(Master::Public(key.parse()?))),
+        (None, Some(name)) => Ok(Some(Master::Kms(Kms::new(name, None)?.key().await?.clone()))),
+        (Some(_), Some(_)) => Err(Error::new(Class::Usage, "give one key of theirs: key or grantee_kms_key")),
     }
 }
 

@@ -136,15 +136,18 @@ impl Services {
     /// The job that this caller asked for before under the same key, when the request is the same.
     ///
     /// # Errors
-    /// `Refused` when the key was used for another request; those of the catalog.
+    /// `Refused` when the key was used for another request, or for one that is no job; those of the catalog.
     pub async fn job_before(&self, asked: &Asked) -> Result<Option<JobRow>> {
         if asked.key.is_empty() {
             return Ok(None);
         }
         match self.catalog.job_asked(&asked.by, &asked.key).await? {
             Some(row) if row.request_sha256 == asked.sha256 => Ok(Some(row)),
-            Some(row) => Err(used(&asked.key, &row.job_id)),
-            None => Ok(None),
+            Some(row) => Err(used(&asked.key, &format!("job {}", row.job_id))),
+            None => match self.catalog.request_asked(&asked.by, &asked.key).await? {
+                Some(row) => Err(used(&asked.key, &row.made_id)),
+                None => Ok(None),
+            },
         }
     }
 
@@ -190,7 +193,7 @@ impl Services {
         match self.catalog.add_job_once(&new, &[], now_ms).await? {
             Added::New => self.catalog.job(&new.job_id).await,
             Added::Before(row) => Ok(*row),
-            Added::Other(id) => Err(used(&new.asked.key, &id)),
+            Added::Other(id) => Err(used(&new.asked.key, &format!("job {id}"))),
         }
     }
 
@@ -251,10 +254,8 @@ impl Services {
     }
 }
 
-fn used(key: &str, job_id: &str) -> Error {
-    Error::new(
-        Class::Refused,
-        format!("the idempotency key `{key}` was used for another request, which is job {job_id}"),
-    )
-    .hint("use a new key for a new request")
+/// The key was used for another request, which made `what`.
+pub(super) fn used(key: &str, what: &str) -> Error {
+    Error::new(Class::Refused, format!("the idempotency key `{key}` was used for another request, which is {what}"))
+        .hint("use a new key for a new request")
 }

@@ -2,12 +2,12 @@
 
 use serde_json::{Value, json};
 
-use super::{Served, token};
+use super::{Answer, Served, token};
 use crate::daemon::{Fleet, sqlite};
+use crate::grants::{OTHER, own_bucket};
+use crate::harness::cli::Cli;
+use crate::harness::kms::{Kms, Scripted};
 use crate::harness::s3::{Bucket, block_on};
-
-/// The other account of the S3 server.
-const OTHER: &str = "RGW22222222222222222";
 
 #[test]
 fn another_account_reads_what_is_granted_by_rest_until_it_is_taken_back() {
@@ -69,6 +69,115 @@ fn another_account_reads_what_is_granted_by_rest_until_it_is_taken_back() {
         let is = |line: &&Value| line["who"] == "token:shop" && line["action"] == action;
         assert!(lines.iter().any(|line| is(&line)), "{action}: {lines:?}");
     }
+}
+
+/// A daemon with an encrypted snapshot `one` in a bucket, and the program as the other account runs it.
+struct Encrypted {
+    served: Served,
+    bucket: Bucket,
+    theirs: Cli,
+    kms: Kms,
+    _proxy: Scripted,
+}
+
+impl Encrypted {
+    /// KMS refuses the first thing that it is asked for.
+    fn new() -> Self {
+        let (bucket, kms, mut refusals) = (Bucket::create("rest-grants-keys"), Kms::start(), 1);
+        let proxy = Scripted::start(&kms, move |_| {
+            refusals -= 1;
+            (refusals >= 0).then_some((400, "AccessDeniedException"))
+        });
+        let mut fleet = Fleet::new(1, &sqlite(), "", "");
+        let environment = bucket.envs().into_iter().chain([("AWS_ENDPOINT_URL_KMS", proxy.endpoint.as_str())]);
+        fleet.cli = fleet.cli.clone().envs(environment);
+        let keys = fleet.path("keys.json");
+        fleet.cli.run(&["key", "generate", keys.to_str().unwrap()]).ok();
+        let more = format!(
+            "[repositories.far]\nurl = \"{}\"\nkey_file = \"{}\"\n[clusters.sealed]\nsources = [\"redis://127.0.0.1:{}\"]\n\
+             repository = \"far\"\nprimary = \"fallback\"\nsnapshot_retention_limit = 0\n",
+            bucket.url("far"),
+            keys.display(),
+            fleet.servers[0].port()
+        );
+        let served = Served::of(fleet, "", &more);
+        served.snapshot("sealed", "one");
+        Self { theirs: Cli::new().envs(own_bucket(&bucket).envs()), served, bucket, kms, _proxy: proxy }
+    }
+
+    /// Asks for a grant, under a key of the caller where there is one.
+    fn grant(&self, under: &str, more: &Value) -> Answer {
+        let mut body = json!({"snapshot": "one", "account": OTHER});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        self.post("/v1/grants", under, &body)
+    }
+
+    fn post(&self, path: &str, under: &str, body: &Value) -> Answer {
+        let headers = [("Authorization", "Bearer admin"), ("Idempotency-Key", under)];
+        let count = if under.is_empty() { 1 } else { 2 };
+        self.served.request("POST", path, &headers[..count], &body.to_string())
+    }
+
+    /// Ids of the grants that there are.
+    fn ids(&self) -> Vec<Value> {
+        let listed = self.served.get("/v1/grants");
+        listed["grants"].as_array().unwrap().iter().map(|grant| grant["grant_id"].clone()).collect()
+    }
+
+    fn revoke(&self, grant: &Value) {
+        let path = format!("/v1/grants/{}", grant["grant_id"].as_str().unwrap());
+        self.served.ask_as("admin", "DELETE", &path, &Value::Null).has(200);
+    }
+}
+
+#[test]
+fn keys_of_theirs_open_what_is_granted_by_rest_and_asking_twice_is_asking_once() {
+    let place = Encrypted::new();
+    let file = place.served.fleet.path("theirs.json");
+    let file = file.to_str().unwrap();
+    let made = place.theirs.json(&["key", "generate", file, "--x25519", "-o", "json"]);
+    let key = json!({"key": made["public_key"]});
+    let url = place.bucket.url("far");
+    let verify = || place.theirs.run(&["snapshot", "verify", "one", "--repository", &url, "--key-file", file]);
+
+    let given = place.grant("first", &key).has(200).json();
+    assert!(given["key_id"].as_str().unwrap().starts_with("x-"), "{given}");
+    verify().ok();
+    // the same under the same key is the same grant, another request is refused, whatever it is
+    assert_eq!(place.grant("first", &key).has(200).json(), given);
+    place.grant("first", &json!({})).has(409);
+    place.post("/v1/snapshots", "first", &json!({"cluster": "c0", "name": "x"})).has(409);
+    place.post("/v1/snapshots", "job", &json!({"cluster": "c0", "name": "y"})).has(202);
+    place.grant("job", &key).has(409);
+    assert_eq!(place.ids(), [given["grant_id"].clone()]);
+    // what was taken back is not given again
+    place.revoke(&given);
+    let again = place.grant("first", &key).has(200).json();
+    let told = |member: &str| (&again[member], &given[member]);
+    assert!(told("grant_id").0 == told("grant_id").1 && again["state"] == "not_in_policy", "{again}");
+    assert_eq!(place.ids(), [json!(null); 0]);
+    verify().exits(14);
+    // without a key, and under another one, each is a grant of its own
+    for under in ["", "", "second"] {
+        place.grant(under, &key).has(200);
+    }
+    assert_eq!(place.ids().len(), 3);
+
+    let arn = place.kms.key("eu-west-1");
+    let of_kms = json!({"grantee_kms_key": arn});
+    let cluster = json!({"cluster": "c0", "account": OTHER, "repository": "far", "key": key["key"]});
+    place.post("/v1/grants", "", &cluster).has(400);
+    for wrong in [json!({"key": "x25519:AAAA"}), json!({"key": file}), json!({"grantee_kms_key": "no key"})] {
+        place.grant("", &wrong).has(400);
+    }
+    place.grant("", &json!({"key": key["key"], "grantee_kms_key": arn})).has(400);
+    // one that could not be given is gone on with when it is asked for again
+    place.grant("third", &of_kms).has(502);
+    assert_eq!(place.ids().len(), 3);
+    let given = place.grant("third", &of_kms).has(200).json();
+    assert_eq!((&given["key_id"], &given["state"]), (&json!(arn), &json!("in_force")), "{given}");
+    assert_eq!(place.grant("third", &of_kms).has(200).json(), given);
+    assert_eq!(place.ids().len(), 4);
 }
 
 #[test]

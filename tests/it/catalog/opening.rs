@@ -43,7 +43,7 @@ pub(super) async fn a_newer_catalog_is_refused(place: &Place) {
 }
 
 /// What a release that knew migrations up to this one may have written.
-const WRITTEN: [&[&str]; 6] = [
+const WRITTEN: [&[&str]; 7] = [
     &[
         "INSERT INTO clusters VALUES ('orders', 'cluster', 'redis', '7.0.15', 'file:///x', 1, 2)",
         "INSERT INTO snapshots VALUES ('r', 's1', 'name-of-s1', 'orders', 'manual', 'cluster', 'valkey', '8.1.0', 'stream', 10, 11,
@@ -75,6 +75,7 @@ const WRITTEN: [&[&str]; 6] = [
     ],
     &["UPDATE definitions SET number = 7, tags = '{\"team\":\"a\"}' WHERE cluster = 'orders'"],
     &["INSERT INTO workers VALUES ('w', 5)"],
+    &["INSERT INTO requests VALUES ('me', 'key', 'sha', 'g1', 6, NULL)"],
 ];
 
 /// The migrations up to this number.

@@ -74,7 +74,9 @@ impl Standing {
         Some(format!("grant {}{of} {what}", self.grant_id))
     }
 
-    pub(super) fn new(grant_id: String, state: State) -> Self {
+    /// A grant of which no more is known.
+    #[must_use]
+    pub fn new(grant_id: String, state: State) -> Self {
         Self {
             grant_id,
             snapshot: None,
