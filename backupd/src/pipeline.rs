@@ -21,6 +21,7 @@
 pub mod ahead;
 mod entries;
 pub mod pick;
+pub mod prove;
 pub mod rate;
 pub mod read;
 mod relay;

@@ -193,7 +193,7 @@ async fn read_block(
 }
 
 /// The plain bytes of a frame, which must be the one that the index lists.
-fn open(name: &str, header: &Header, opener: &Opener, placed: Placed, stored: &Bytes) -> Result<Vec<u8>> {
+pub(super) fn open(name: &str, header: &Header, opener: &Opener, placed: Placed, stored: &Bytes) -> Result<Vec<u8>> {
     let cut = || damaged(name, "it ends in the middle of a frame");
     let (head, body) = stored.split_first_chunk::<FRAME_HEAD_LEN>().ok_or_else(cut)?;
     let head = FrameHead::decode(name, header, placed.number, *head)?;
@@ -204,18 +204,18 @@ fn open(name: &str, header: &Header, opener: &Opener, placed: Placed, stored: &B
     opener.open(name, placed.number, head, body.to_vec(), head.room())
 }
 
-async fn header(source: &Source) -> Result<(Header, Opener)> {
+pub(super) async fn header(source: &Source) -> Result<(Header, Opener)> {
     let bytes: [u8; HEADER_LEN] = array(&source.key, &read_range(source, 0, HEADER_LEN as u64).await?)?;
     Ok((Header::decode(&source.key, &bytes)?, open_header(source, &bytes)?))
 }
 
-async fn read_range(source: &Source, offset: u64, length: u64) -> Result<Bytes> {
+pub(super) async fn read_range(source: &Source, offset: u64, length: u64) -> Result<Bytes> {
     let bytes = source.store.read_range(&source.key, offset, length).await?;
     if bytes.len() as u64 == length { Ok(bytes) } else { Err(damaged(&source.key, "it ends too early")) }
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::time::Duration;
 
     use policies::slot::SlotSet;
@@ -249,7 +249,7 @@ mod tests {
     }
 
     /// An RDB of 300 keys in two databases, one of them long.
-    fn rdb(version: RdbVersion) -> Vec<u8> {
+    pub(in crate::pipeline) fn rdb(version: RdbVersion) -> Vec<u8> {
         let mut rdb = version.header();
         if version.number >= 10 {
             put_aux(&mut rdb, b"redis-ver", b"7.0.0");
@@ -271,7 +271,7 @@ mod tests {
     }
 
     /// The object of an RDB in frames of `frame_bytes`.
-    async fn stored(dir: &std::path::Path, rdb: &[u8], frame_bytes: u32) -> Source {
+    pub(in crate::pipeline) async fn stored(dir: &std::path::Path, rdb: &[u8], frame_bytes: u32) -> Source {
         let store: Arc<dyn Store> = Arc::new(LocalStore::new(dir));
         let (key, id) = (format!("{frame_bytes}.bkd"), "20261125T000000Z-00000000");
         let header = Header::new(Cipher::Aes256Gcm, Compression::Zstd, id, 0, 1).unwrap();

@@ -2,11 +2,7 @@
 
 use std::sync::Arc;
 
-use rdbtools::scan::Scanner;
-use rdbtools::{Report, ReportSink};
 use serde_json::{Map, Value};
-use sha2::{Digest as _, Sha256};
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::boot::{self, Booted};
@@ -14,8 +10,7 @@ use crate::bkd::SlotEntry;
 use crate::canonical::damaged;
 use crate::error::{Class, Error, Result};
 use crate::manifest::{Manifest, Shard};
-use crate::pipeline::write::scan_error;
-use crate::pipeline::{Meter, read};
+use crate::pipeline::{Meter, prove, read};
 use crate::progress::Progress;
 use crate::repository::fact::Kind;
 use crate::repository::{Keys, Opened, Repository};
@@ -120,21 +115,29 @@ async fn read_all(repository: &Repository, opened: &Opened, progress: &Progress)
 async fn verify_shard(repository: &Repository, opened: &Opened, shard: &Shard, meter: Arc<Meter>) -> Result<()> {
     let source = source(repository, opened, shard);
     let key = source.key.clone();
-    let (chunks, reading) = read::shard(source, Arc::clone(&meter));
-    let scanned = tokio::task::spawn_blocking(move || scan(chunks, &meter));
+    let frame_bytes = match prove::frame_bytes(&source).await {
+        Ok(frame_bytes) => frame_bytes,
+        Err(error) if error.is_retryable() => return Err(error),
+        // what is wrong is told best by who reads all of it
+        Err(_) => 1,
+    };
+    let (chunks, reading) = read::shard(source.clone(), Arc::clone(&meter));
+    let counted = tokio::task::spawn_blocking(move || prove::count(chunks, frame_bytes, &meter));
     // the reader's error is the cause; a scanner that got too few bytes only repeats it
-    let scanned = scanned.await.map_err(task_failed)?;
+    let counted = counted.await.map_err(task_failed)?;
     let index = reading.await.map_err(task_failed)??;
-    let (report, slots, sha256) = scanned.map_err(|error| error.at(&key))?;
-    if hex::encode(sha256) != shard.object.plain_sha256 {
+    let counted = counted.map_err(|error| error.at(&key))?;
+    if hex::encode(counted.sha256) != shard.object.plain_sha256 {
         return Err(damaged(&key, "the SHA-256 of its RDB is not the one in the manifest"));
     }
-    if report != shard.rdb {
+    if counted.report != shard.rdb {
         return Err(damaged(&key, "its RDB holds something else than the manifest says"));
     }
-    if slots != index.slots {
+    if counted.slots != index.slots {
         return Err(damaged(&key, "its keys are of other slots than its index says"));
     }
+    prove::placed(&source, &index, &counted).await?;
+    let slots = counted.slots;
     let foreign = |entry: &&SlotEntry| shard.slots.as_ref().is_some_and(|slots| !slots.contains(entry.slot));
     match slots.iter().find(foreign) {
         Some(entry) => Err(damaged(&key, &format!("it holds keys of slot {}, which is not its own", entry.slot))),
@@ -153,23 +156,4 @@ pub fn source(repository: &Repository, opened: &Opened, shard: &Shard) -> read::
         object: shard.object.clone(),
         data_key: opened.data_key.clone(),
     }
-}
-
-type Scanned = (Report, Vec<SlotEntry>, [u8; 32]);
-
-fn scan(mut chunks: mpsc::Receiver<Vec<u8>>, meter: &Meter) -> Result<Scanned> {
-    let mut scanner = Scanner::new(ReportSink::new(true));
-    let mut sha256 = Sha256::new();
-    while let Some(chunk) = chunks.blocking_recv() {
-        sha256.update(&chunk);
-        let used = scanner.feed(&chunk).map_err(|error| scan_error(&error))?;
-        if used < chunk.len() {
-            return Err(damaged("the RDB", "bytes follow its end"));
-        }
-        meter.passed(scanner.offset(), scanner.sink().keys());
-    }
-    let (summary, sink) = scanner.finish().map_err(|error| scan_error(&error))?;
-    let (report, slots) = ReportSink::into_report(&summary, sink);
-    let slots = slots.map(|slots| slots.iter().map(|(slot, keys, bytes)| SlotEntry { slot, keys, bytes }).collect());
-    Ok((report, slots.unwrap_or_default(), sha256.finalize().into()))
 }
