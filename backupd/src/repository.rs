@@ -238,22 +238,26 @@ impl Repository {
                 )));
             }
         }
+        let what = format!("snapshot {}", manifest.name);
+        let hint = "give the key file or the key of KMS that made the snapshot";
+        self.opener_of(place, keys, &what, hint).await.map(Some)
+    }
+
+    /// The one of `keys` that the data key at a place is wrapped for; `what` it opens, and `hint` what to do when there is none, are told.
+    async fn opener_of(&self, place: &Place, keys: &Keys, what: &str, hint: &str) -> Result<Master> {
         let all = keys.all().await?;
         let wrapped_for = match self.wraps(place).await {
             // who may read and not list asks for each of its own
             Err(error) if error.class() == Class::StoreAuth => self.wraps_of(place, &all).await,
             other => other?,
         };
-        let opener = all.into_iter().find(|key| wrapped_for.iter().any(|id| id == key.id()));
-        if opener.is_none() {
+        all.into_iter().find(|key| wrapped_for.iter().any(|id| id == key.id())).ok_or_else(|| {
             let wrapped_for = match wrapped_for.as_slice() {
                 [] => "no key at all (its objects `wrap-…` are missing)".to_owned(),
                 ids => ids.join(", "),
             };
-            let what = format!("snapshot {} is wrapped for {wrapped_for}, and {}", manifest.name, keys.told());
-            return Err(Error::new(Class::Key, what).hint("give the key file or the key of KMS that made the snapshot"));
-        }
-        Ok(opener)
+            Error::new(Class::Key, format!("{what} is wrapped for {wrapped_for}, and {}", keys.told())).hint(hint)
+        })
     }
 
     /// The ids of the master keys that a snapshot's data key is wrapped for.

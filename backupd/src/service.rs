@@ -74,11 +74,8 @@ impl Services {
         if let Some(id) = self.ids.lock().unwrap_or_else(PoisonError::into_inner).get(&url) {
             return Ok(Some(id.clone()));
         }
-        let id = match reach::repository(&config, name).await {
-            Ok((repository, _)) => repository.id().to_owned(),
-            Err(error) if error.class() == Class::NotFound => return Ok(None),
-            Err(error) => return Err(error),
-        };
+        let Some((repository, _)) = reach::begun(&config, name).await? else { return Ok(None) };
+        let id = repository.id().to_owned();
         self.ids.lock().unwrap_or_else(PoisonError::into_inner).insert(url, id.clone());
         Ok(Some(id))
     }

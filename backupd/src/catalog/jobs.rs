@@ -194,6 +194,22 @@ impl Catalog {
         wanted.map(|cancel| cancel.is_some()).ok_or_else(|| lost(row))
     }
 
+    /// Adds a line to the log of a job, as long as its worker has it: nothing is to follow from it.
+    ///
+    /// # Errors
+    /// `NotFound`, and those of the database.
+    pub async fn note_in_log(&self, job_id: &str, fencing: u64, event: &str, reason: &str) -> Result<()> {
+        let (row, now_ms) = (self.job(job_id).await?, self.now_unix_ms().await?);
+        if row.fencing != fencing {
+            return Ok(());
+        }
+        let done = async {
+            let mut connection = self.pool.acquire().await?;
+            insert_step(&mut connection, &row, &row.worker, event, reason, now_ms).await
+        };
+        done.await.map_err(|e| self.error("note a step of a job in", &e))
+    }
+
     /// Notes that a step begins, before its effect. `snapshot_id` is what the step makes, where it makes something.
     ///
     /// # Errors

@@ -258,40 +258,6 @@ impl Catalog {
         .map(|done| done.rows_affected() > 0)
         .map_err(|e| self.error("withdraw an offer in", &e))
     }
-
-    /// Takes back what earlier attempts at a job offered.
-    ///
-    /// # Errors
-    /// Those of the database.
-    pub async fn withdraw_offers(&self, job_id: &str) -> Result<()> {
-        let done = async {
-            let mut connection = self.pool.acquire().await?;
-            withdraw_offers(&mut connection, job_id).await
-        };
-        done.await.map_err(|e| self.error("withdraw the offers of a job in", &e))
-    }
-
-    /// Adds a line to the log of a job, as long as its worker has it.
-    ///
-    /// # Errors
-    /// Those of the database.
-    pub async fn note_in_log(&self, job_id: &str, fencing: u64, event: &str, reason: &str) -> Result<()> {
-        let now_ms = self.now_unix_ms().await?;
-        sqlx::query(
-            "INSERT INTO job_steps (job_id, number, at_ms, worker, fencing, event, state, reason)
-             SELECT j.job_id, (SELECT COALESCE(MAX(number), 0) + 1 FROM job_steps s WHERE s.job_id = j.job_id), $1, j.worker, j.fencing,
-                 $2, j.state, $3 FROM jobs j WHERE j.job_id = $4 AND j.fencing = $5",
-        )
-        .bind(signed(now_ms))
-        .bind(event)
-        .bind(reason)
-        .bind(job_id)
-        .bind(signed(fencing))
-        .execute(&self.pool)
-        .await
-        .map(drop)
-        .map_err(|e| self.error("note a step of a job in", &e))
-    }
 }
 
 /// Takes back all that was offered for a job: when it has ended, nobody wants it.

@@ -3,7 +3,7 @@
 use super::reach;
 use crate::catalog::{Catalog, Code, NewEvent};
 use crate::config::Config;
-use crate::error::{Class, Result};
+use crate::error::Result;
 use crate::snapshot::follow::{self, Followed};
 
 /// How many snapshots an event names.
@@ -15,11 +15,7 @@ const NAMES_SHOWN: usize = 20;
 /// # Errors
 /// What the catalog or the repository says; what was noted until then is right.
 pub async fn follow(catalog: &Catalog, config: &Config, name: &str) -> Result<usize> {
-    let repository = match reach::repository(config, name).await {
-        Ok((repository, _)) => repository,
-        Err(error) if error.class() == Class::NotFound => return Ok(0),
-        Err(error) => return Err(error),
-    };
+    let Some((repository, _)) = reach::begun(config, name).await? else { return Ok(0) };
     let mut drift = 0_usize;
     for cluster in follow::clusters(catalog, &repository).await? {
         let Followed { found, vanished } = follow::follow(catalog, &repository, &cluster).await?;

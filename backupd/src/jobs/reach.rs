@@ -72,6 +72,17 @@ pub async fn repository(config: &Config, name: &str) -> Result<(repository::Repo
     Ok((repository::Repository::open(store).await?, keys))
 }
 
+/// A repository of the configuration, and its keys; `None` when nothing was written to it yet.
+///
+/// # Errors
+/// As [`repository()`], but for that.
+pub async fn begun(config: &Config, name: &str) -> Result<Option<(repository::Repository, Keys)>> {
+    match repository(config, name).await {
+        Err(error) if error.class() == Class::NotFound => Ok(None),
+        reached => reached.map(Some),
+    }
+}
+
 /// The source of a cluster of the configuration.
 ///
 /// # Errors

@@ -13,7 +13,7 @@ use super::pick::{header, open, read_range};
 use super::read::Source;
 use super::write::scan_error;
 use crate::bkd::filter::Filters;
-use crate::bkd::{Index, SlotEntry, parts};
+use crate::bkd::{Header, Index, Opener, SlotEntry, parts};
 use crate::canonical::damaged;
 use crate::error::Result;
 
@@ -32,12 +32,28 @@ pub struct Counted {
     end: Option<u64>,
 }
 
-/// The most plain bytes in a data frame of an object.
-///
-/// # Errors
-/// As [`super::read::shard`].
-pub async fn frame_bytes(source: &Source) -> Result<u32> {
-    header(source).await.map(|(header, _)| header.frame_bytes)
+/// The header of an object, and what opens its frames.
+#[derive(Debug)]
+pub struct Head {
+    header: Header,
+    opener: Opener,
+}
+
+impl Head {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// As [`super::read::shard`].
+    pub async fn read(source: &Source) -> Result<Self> {
+        let (header, opener) = header(source).await?;
+        Ok(Self { header, opener })
+    }
+
+    /// The most plain bytes in a data frame.
+    #[must_use]
+    pub fn frame_bytes(&self) -> u32 {
+        self.header.frame_bytes
+    }
 }
 
 /// Scans an RDB that comes in pieces and was cut into frames of `frame_bytes`.
@@ -70,7 +86,7 @@ pub fn count(mut chunks: mpsc::Receiver<Vec<u8>>, frame_bytes: u32, meter: &Mete
 ///
 /// # Errors
 /// `Verification`, naming the object; what the store says.
-pub async fn placed(source: &Source, index: &Index, counted: &Counted) -> Result<()> {
+pub async fn placed(source: &Source, head: &Head, index: &Index, counted: &Counted) -> Result<()> {
     let Some(entries) = &index.entries else { return Ok(()) };
     let slots = index.frames.iter().map(|frame| (frame.slot_first, frame.slot_last));
     let spans = counted.held.iter().map(|held| &held.span);
@@ -85,10 +101,9 @@ pub async fn placed(source: &Source, index: &Index, counted: &Counted) -> Result
     if frames.len() != counted.filters.len() {
         return Err(wrong());
     }
-    let (header, opener) = header(source).await?;
     for ((placed, _, count), (counted, sha256)) in frames.into_iter().zip(&counted.filters) {
         let stored = read_range(source, placed.offset, u64::from(placed.stored_bytes)).await?;
-        let plain = open(&source.key, &header, &opener, placed, &stored)?;
+        let plain = open(&source.key, &head.header, &head.opener, placed, &stored)?;
         if count != *counted || Sha256::digest(&plain).as_slice() != sha256 {
             return Err(wrong());
         }
@@ -121,28 +136,29 @@ mod tests {
         for frame_bytes in [64, 256, 1000, 1 << 20] {
             let source = stored(dir.path(), &rdb, frame_bytes).await;
             let index = read::index(&source).await.unwrap();
-            assert_eq!(super::frame_bytes(&source).await.unwrap(), frame_bytes);
+            let head = Head::read(&source).await.unwrap();
+            assert_eq!(head.frame_bytes(), frame_bytes);
             let is_refused = |outcome: Result<()>| outcome.unwrap_err().class() == Class::Verification;
-            placed(&source, &index, &counted(&rdb, frame_bytes).await).await.unwrap();
+            placed(&source, &head, &index, &counted(&rdb, frame_bytes).await).await.unwrap();
             let entries = || index.entries.clone().unwrap();
             let end =
                 Index { entries: Some(crate::bkd::Entries { end: entries().end + 1, ..entries() }), ..index.clone() };
-            assert!(is_refused(placed(&source, &end, &counted(&rdb, frame_bytes).await).await));
+            assert!(is_refused(placed(&source, &head, &end, &counted(&rdb, frame_bytes).await).await));
             let mut spans = entries();
             spans.spans[0].db += 1;
             let spans = Index { entries: Some(spans), ..index.clone() };
-            assert!(is_refused(placed(&source, &spans, &counted(&rdb, frame_bytes).await).await));
+            assert!(is_refused(placed(&source, &head, &spans, &counted(&rdb, frame_bytes).await).await));
             let mut slots = index.clone();
             slots.frames[0].slot_last = slots.frames[0].slot_last.wrapping_add(1);
-            assert!(is_refused(placed(&source, &slots, &counted(&rdb, frame_bytes).await).await));
+            assert!(is_refused(placed(&source, &head, &slots, &counted(&rdb, frame_bytes).await).await));
             let mut filters = counted(&rdb, frame_bytes).await;
             assert_eq!(filters.filters.is_empty(), frame_bytes == 1 << 20, "one frame needs no filter");
             if let Some((_, sha256)) = filters.filters.last_mut() {
                 sha256[0] ^= 1;
-                assert!(is_refused(placed(&source, &index, &filters).await));
+                assert!(is_refused(placed(&source, &head, &index, &filters).await));
             }
             let without = Index { entries: None, ..index.clone() };
-            placed(&source, &without, &counted(&rdb, frame_bytes).await).await.unwrap();
+            placed(&source, &head, &without, &counted(&rdb, frame_bytes).await).await.unwrap();
         }
     }
 }

@@ -133,11 +133,8 @@ impl Repository {
     /// # Errors
     /// `Key` when it is wrapped for none of them, `Verification` when the wrap is damaged, what the store says.
     pub async fn data_key_at(&self, place: &Place, keys: &Keys) -> Result<DataKey> {
-        let (all, wrapped_for) = (keys.of(&place.cluster).all().await?, self.wraps(place).await?);
-        let Some(master) = all.into_iter().find(|key| wrapped_for.iter().any(|id| id == key.id())) else {
-            let what = format!("the data key is wrapped for {}, and {}", wrapped_for.join(", "), keys.told());
-            return Err(Error::new(Class::Key, what).hint("give all daemons the same keys"));
-        };
+        let keys = keys.of(&place.cluster);
+        let master = self.opener_of(place, keys, "the data key", "give all daemons the same keys").await?;
         self.unwrap(place, &master).await
     }
 

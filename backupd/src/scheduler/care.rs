@@ -71,11 +71,7 @@ async fn history(scheduler: &Scheduler, config: &Config, now_ms: u64) -> Result<
 
 /// What jobs that died left in a repository; only what is older than a day, and nothing that may still be needed.
 async fn leftovers(scheduler: &Scheduler, config: &Config, name: &str) -> Result<()> {
-    let repository = match reach::repository(config, name).await {
-        Ok((repository, _)) => repository,
-        Err(error) if error.class() == Class::NotFound => return Ok(()),
-        Err(error) => return Err(error),
-    };
+    let Some((repository, _)) = reach::begun(config, name).await? else { return Ok(()) };
     let plan = repository.apply_gc(gc::GUARD).await?;
     if !plan.removes.is_empty() {
         let message =

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::Scheduler;
 use crate::catalog::{Asked, JobFilter, JobRow, SnapshotFilter, SnapshotRow};
 use crate::config::{Cluster, Config, copies::Copies};
-use crate::error::{Class, Result};
+use crate::error::Result;
 use crate::jobs::{reach, submit};
 use crate::telemetry::CopyLag;
 
@@ -122,16 +122,14 @@ async fn repository_id(scheduler: &Scheduler, config: &Config, name: &str) -> Op
     if let Some(id) = known.get(&url) {
         return Some(id.clone());
     }
-    match reach::repository(config, name).await {
-        Ok((repository, _)) => {
-            let id = repository.id().to_owned();
+    match reach::begun(config, name).await {
+        Ok(begun) => {
+            let id = begun?.0.id().to_owned();
             known.insert(url, id.clone());
             Some(id)
         }
         Err(error) => {
-            if error.class() != Class::NotFound {
-                tracing::warn!(repository = name, error = %error, "what is to be copied is not known");
-            }
+            tracing::warn!(repository = name, error = %error, "what is to be copied is not known");
             None
         }
     }

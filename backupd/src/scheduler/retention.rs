@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::Scheduler;
 use crate::catalog::{Code, NewEvent};
 use crate::config::Config;
-use crate::error::{Class, Result};
+use crate::error::Result;
 use crate::jobs::reach;
 use crate::repository::Repository;
 use crate::repository::retention::{Line, Plan, Question};
@@ -47,11 +47,7 @@ pub(super) async fn apply(scheduler: &Scheduler, config: &Config, name: &str, st
 
 /// `None` when nothing was ever written to the repository.
 async fn plan(scheduler: &Scheduler, config: &Config, name: &str) -> Result<Option<(Repository, Plan)>> {
-    let repository = match reach::repository(config, name).await {
-        Ok((repository, _)) => repository,
-        Err(error) if error.class() == Class::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-    };
+    let Some((repository, _)) = reach::begun(config, name).await? else { return Ok(None) };
     let schedules = scheduler.catalog.schedules().await?;
     let question = Question {
         cluster: None,

@@ -52,12 +52,7 @@ impl Services {
         }
         let mut found = Vec::new();
         for section in config.repositories().filter(|section| only.is_none_or(|only| only == section.name)) {
-            let (repository, keys) = match reach::repository(&config, &section.name).await {
-                Ok(reached) => reached,
-                // nothing was ever written to it
-                Err(error) if error.class() == Class::NotFound => continue,
-                Err(error) => return Err(error),
-            };
+            let Some((repository, keys)) = reach::begun(&config, &section.name).await? else { continue };
             if only.is_none() && repository.store().as_bucket().is_none() {
                 continue;
             }

@@ -6,7 +6,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Services;
-use crate::error::{Class, Result};
+use crate::error::Result;
 use crate::jobs::reach;
 use crate::repository::retention::{Line, Plan, Question};
 
@@ -62,12 +62,7 @@ impl Services {
         let schedules = self.catalog.schedules().await?;
         let mut report = Report::default();
         for section in config.repositories() {
-            let repository = match reach::repository(&config, &section.name).await {
-                Ok((repository, _)) => repository,
-                // nothing was ever written to it
-                Err(error) if error.class() == Class::NotFound => continue,
-                Err(error) => return Err(error),
-            };
+            let Some((repository, _)) = reach::begun(&config, &section.name).await? else { continue };
             let known = reach::retained(&config, &schedules, &section.name);
             let question = Question {
                 cluster,

@@ -142,9 +142,6 @@ pub async fn create(
     let job = Job { repository, options, held, sealing, begun_at, taker, progress, cancel };
     let outcome = job.run(topology).await;
     renewing.abort();
-    if let Some(lend) = &job.options.lend {
-        lend.withdraw_all().await;
-    }
     if outcome.is_err() {
         job.clean_up().await;
     }

@@ -160,13 +160,6 @@ impl Lend {
         }
     }
 
-    /// Takes back whatever is still offered, also by attempts before this one.
-    pub(super) async fn withdraw_all(&self) {
-        if let Err(error) = self.catalog.withdraw_offers(&self.job_id).await {
-            tracing::warn!(%error, "offers stay, and whoever took them is told that nobody wants them");
-        }
-    }
-
     /// Writes into the log of the job.
     pub(super) async fn note(&self, text: &str) {
         if let Err(error) = self.catalog.note_in_log(&self.job_id, self.fencing, "shared", text).await {

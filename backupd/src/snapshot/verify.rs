@@ -115,12 +115,12 @@ async fn read_all(repository: &Repository, opened: &Opened, progress: &Progress)
 async fn verify_shard(repository: &Repository, opened: &Opened, shard: &Shard, meter: Arc<Meter>) -> Result<()> {
     let source = source(repository, opened, shard);
     let key = source.key.clone();
-    let frame_bytes = match prove::frame_bytes(&source).await {
-        Ok(frame_bytes) => frame_bytes,
+    let head = match prove::Head::read(&source).await {
         Err(error) if error.is_retryable() => return Err(error),
         // what is wrong is told best by who reads all of it
-        Err(_) => 1,
+        head => head,
     };
+    let frame_bytes = head.as_ref().map_or(1, prove::Head::frame_bytes);
     let (chunks, reading) = read::shard(source.clone(), Arc::clone(&meter));
     let counted = tokio::task::spawn_blocking(move || prove::count(chunks, frame_bytes, &meter));
     // the reader's error is the cause; a scanner that got too few bytes only repeats it
@@ -136,7 +136,7 @@ async fn verify_shard(repository: &Repository, opened: &Opened, shard: &Shard, m
     if counted.slots != index.slots {
         return Err(damaged(&key, "its keys are of other slots than its index says"));
     }
-    prove::placed(&source, &index, &counted).await?;
+    prove::placed(&source, &head?, &index, &counted).await?;
     let slots = counted.slots;
     let foreign = |entry: &&SlotEntry| shard.slots.as_ref().is_some_and(|slots| !slots.contains(entry.slot));
     match slots.iter().find(foreign) {
