@@ -21,7 +21,9 @@ mkdir -p "$apt"/lists/partial "$apt"/cache/archives/partial
 # With an empty list of installed packages apt fetches everything down to libc6, which the programs need: this
 # machine's libc is older than theirs.
 : >"$apt/status"
-mirror=$(sed -n 's/^URIs: *//p' /etc/apt/sources.list.d/debian.sources 2>/dev/null | head -n 1)
+# Images have the first of these files, what the installer made the second; where neither names a mirror, Debian's own serves.
+mirror=$(cat /etc/apt/sources.list.d/debian.sources /etc/apt/sources.list 2>/dev/null |
+  sed -nE 's/^URIs: *//p; s/^deb +(\[[^]]*\] +)?(https?:[^ ]+) .*/\2/p' | head -n 1 || true)
 cat >"$apt/suite.sources" <<S
 Types: deb
 URIs: ${mirror:-http://deb.debian.org/debian}
