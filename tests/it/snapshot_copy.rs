@@ -1,5 +1,6 @@
 //! A snapshot in another repository: it outlives the first one, its region and its keys.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -150,6 +151,8 @@ fn what_cannot_be_copied_is_refused_before_anything_is_written() {
     from.create(&server.url(), "other");
     let other = ["snapshot", "copy", "other", "--to", &to.url, "--name", "taken", "--to-key-file", &key_file];
     from.run(&other).exits(18).says("taken exists");
+    let is_lease = |path: &Path| path.file_name().unwrap().to_str().unwrap().starts_with("lease-");
+    assert!(!to.files().iter().any(|(path, _)| is_lease(path)), "what was refused holds nothing up");
     // what is in the clear stays so, when that is said
     let clear = ["--source", &server.url(), "--name", "clear", "--repository", &from.url, "--no-encryption"];
     from.cli.run(&[&["snapshot", "create"], &clear[..]].concat()).ok();
@@ -165,6 +168,7 @@ fn what_cannot_be_copied_is_refused_before_anything_is_written() {
     std::fs::create_dir_all(gone.root()).unwrap();
     std::fs::write(&blocked, "a file where a folder must be").unwrap();
     assert_ne!(from.cli.run(&claimed).code, Some(0));
+    assert!(gone.root().join("_names/first/000001-released.json").exists(), "the claim is given back");
     std::fs::remove_file(&blocked).unwrap();
     copy_to(&from, &gone, &["--name", "second"]).ok();
     gone.create(&server.url(), "first");

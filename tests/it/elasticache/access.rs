@@ -93,6 +93,7 @@ fn every_action_is_refused_to_weaker_roles_and_hides_what_is_out_of_scope() {
         served.done("POST", "/v1/snapshots", &body);
         served.done("POST", &format!("/v1/snapshots/of-{cluster}/keep"), &serde_json::Value::Null);
     }
+    served.done("POST", "/v1/snapshots", &serde_json::json!({"cluster": "c0", "name": "bare"}));
     let admin = signer(id_of("admin-c0"));
     for kind in ["snapshot:of-c0", "replicationgroup:c0"] {
         let arn = format!("ResourceName=arn:aws:elasticache:eu-central-1:000000000000:{kind}");
@@ -134,7 +135,46 @@ fn every_action_is_refused_to_weaker_roles_and_hides_what_is_out_of_scope() {
         }
     }
     assert_eq!(checked, SPOKEN.len() * 3 * 2 * 2);
+    for (role, (scope, _)) in roles.iter().flat_map(|role| scopes.map(|scope| (role, scope))) {
+        tags_are_listed(&served, Signer { service: "tagging", ..signer(id_of(&format!("{role}-{scope}"))) });
+    }
     let mut names = served.fleet.snapshots();
     names.sort();
-    assert_eq!(names, ["of-c0", "of-c1"], "nothing was made or deleted but what was asked for by its name");
+    assert_eq!(names, ["bare", "of-c0", "of-c1"], "nothing was made or deleted but what was asked for by its name");
+}
+
+/// `GetResources` lists what exists, has tags, and is seen: nothing else is told of what was named, not even that it is not there.
+fn tags_are_listed(served: &Served, signer: Signer) {
+    let ask = |kinds: &[&str]| {
+        let arns: Vec<String> =
+            kinds.iter().map(|kind| format!("arn:aws:elasticache:eu-central-1:000000000000:{kind}")).collect();
+        let body = serde_json::json!({ "ResourceARNList": arns }).to_string();
+        let head = [
+            ("content-type", "application/x-amz-json-1.1"),
+            ("x-amz-target", "ResourceGroupsTaggingAPI_20170126.GetResources"),
+        ];
+        exchange(served.port(), &signer.request("POST", "/", &head, &body))
+    };
+    // what is there and has no tags is left out as well
+    let named = [
+        "snapshot:bare",
+        "snapshot:of-c0",
+        "snapshot:of-c1",
+        "snapshot:none",
+        "replicationgroup:c0",
+        "replicationgroup:c1",
+        "cluster:none",
+    ];
+    let answer = ask(&named).has(200).json();
+    let found: Vec<&str> = answer["ResourceTagMappingList"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| one["ResourceARN"].as_str().unwrap().rsplit("000000000000:").next().unwrap())
+        .collect();
+    assert_eq!(found, ["snapshot:of-c0", "replicationgroup:c0"], "{answer}");
+    // the other one was given above
+    let tags = serde_json::json!([{"Key": "k", "Value": "v"}, {"Key": "of", "Value": "c0"}]);
+    assert_eq!(answer["ResourceTagMappingList"][0]["Tags"], tags);
+    ask(&[]).has(400);
 }
