@@ -25,6 +25,9 @@ use crate::error::{Class, Error, Result};
 /// The most jobs of one answer.
 pub const JOBS_MAX: u32 = 1000;
 
+/// How often a job that goes on meanwhile is looked at, to be canceled.
+const CANCEL_LOOKS: u32 = 5;
+
 /// How many jobs may run at the same time, over all daemons that share the catalog.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -264,25 +267,37 @@ impl Catalog {
     /// Asks for the end of a job. One that waits has ended then; one that runs is stopped by its worker.
     ///
     /// # Errors
-    /// `NotFound`; `Refused` when it has ended or cannot be stopped any more. Those of the database.
+    /// `NotFound`; `Refused` when it has ended or cannot be stopped any more; `Busy` when it changes faster than it can
+    /// be looked at. Those of the database.
     pub async fn cancel_job(&self, id: &str, event: NewEvent, now_unix_ms: u64) -> Result<JobRow> {
-        let row = self.job(id).await?;
-        if row.state() == State::Queued {
-            return self.end_job(&row, Event::Cancel, &Why::default(), |_| vec![event], now_unix_ms).await;
+        // its worker goes on meanwhile, and may have passed the step from which it can be stopped: look again
+        for _ in 0..CANCEL_LOOKS {
+            let row = self.job(id).await?;
+            if row.state() == State::Queued {
+                match self.end_job(&row, Event::Cancel, &Why::default(), |_| vec![event.clone()], now_unix_ms).await {
+                    Err(error) if error.class() == Class::Busy => continue,
+                    ended => return ended,
+                }
+            }
+            job::next(&row.facts(), Event::Cancel, now_unix_ms).map_err(forbidden)?;
+            if self.mark_canceled(&row, now_unix_ms).await? {
+                return self.job(id).await;
+            }
         }
-        job::next(&row.facts(), Event::Cancel, now_unix_ms).map_err(forbidden)?;
+        Err(Error::new(Class::Busy, format!("the job {id} changed each time it was looked at")).hint("look again"))
+    }
+
+    /// Whether a job that runs was marked before it came to another step.
+    async fn mark_canceled(&self, row: &JobRow, now_unix_ms: u64) -> Result<bool> {
         let marked =
             sqlx::query("UPDATE jobs SET cancel_ms = $1 WHERE job_id = $2 AND state = 'running' AND step = $3")
                 .bind(signed(now_unix_ms))
-                .bind(id)
+                .bind(&row.job_id)
                 .bind(&row.step)
                 .execute(&self.pool)
                 .await
                 .map_err(|e| self.error("cancel a job in", &e))?;
-        if marked.rows_affected() == 0 {
-            return Err(Error::new(Class::Busy, format!("the job {id} changed meanwhile")).hint("look again"));
-        }
-        self.job(id).await
+        Ok(marked.rows_affected() > 0)
     }
 
     /// Forgets jobs that ended before `before_unix_ms`. Tells how many.

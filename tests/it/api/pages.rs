@@ -125,6 +125,8 @@ fn pages_over_many_snapshots_jobs_and_events_have_each_of_them_once_and_in_order
     let page = |who: &str, query: &str| all(&served, who, &format!("/v1/snapshots?{query}"), "snapshots", "name");
     assert_eq!(page("admin", "limit=50"), (names.clone(), 3));
     assert_eq!(page("admin", "limit=125").1, 1);
+    assert_eq!(page("admin", "name=s0007").0, ["s0007"]);
+    assert!(page("half", "name=s0008").0.is_empty(), "it is of c0");
     assert_eq!(page("admin", "limit=1&cluster=c0&source=automated").0.len(), 21);
     let newest = page("admin", "limit=40&order=desc").0;
     assert!(newest.iter().eq(names.iter().rev()), "{newest:?}");

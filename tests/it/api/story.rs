@@ -134,6 +134,8 @@ fn a_job_is_canceled_and_a_window_is_previewed() {
     assert_eq!(served.ended(&location)["state"], "canceled");
     served.ask_as("admin", "POST", &format!("{location}/cancel"), &Value::Null).has(409);
     served.fleet.servers[0].resume();
+    let tags = json!({"cluster": "c0", "name": "tagged", "tags": {"": "a tag without a name"}});
+    served.ask_as("admin", "POST", "/v1/snapshots", &tags).has(400);
     let preview = served.get("/v1/clusters/c0/windows?window=03:00-05:00&count=3");
     let opens: Vec<&str> =
         preview["occurrences"].as_array().unwrap().iter().map(|it| it["opens_at"].as_str().unwrap()).collect();
@@ -141,4 +143,8 @@ fn a_job_is_canceled_and_a_window_is_previewed() {
     assert_eq!(served.get("/v1/clusters/c0/windows")["window"], Value::Null, "automated backups are off");
     let events = served.get("/v1/events?cluster=c0");
     assert!(events["events"].as_array().unwrap().iter().any(|event| event["code"] == "job.canceled"), "{events}");
+    served.done("DELETE", "/v1/clusters/c0?final_snapshot=last", &Value::Null);
+    let last = served.get("/v1/snapshots/last");
+    assert_eq!((&last["source"], &last["status"]), (&json!("final"), &json!("available")), "{last}");
+    assert_eq!(served.get("/v1/clusters/c0")["status"], "removed");
 }
