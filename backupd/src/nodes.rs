@@ -128,7 +128,7 @@ impl Target {
     /// What a node says while it is not finished.
     fn mark(&self, index: usize, is_sent: bool) -> Mark {
         let (eviction, shift_ms) = (self.eviction(index), self.shift_ms);
-        Mark { restore: self.restore.clone(), is_sent, eviction, shift_ms }
+        Mark { restore: self.restore.clone(), is_sent, eviction, loading: None, shift_ms }
     }
 
     /// By how many ms expiries were moved by the restore that goes on, so that nodes which have all of their keys can keep them.

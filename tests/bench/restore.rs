@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -88,8 +89,11 @@ impl Bench<'_> {
                 let (cost, _) = self.restore(&[&words[..], &["--no-verify"]].concat());
                 self.add(plain, cost);
                 kill(&dir);
-                let cost = own_load(&dir);
-                self.add(own, cost);
+                let [loaded, answering] = own_load(&dir);
+                self.add(own, loaded);
+                if shards != "1" {
+                    self.add(OWN_3_OK, answering);
+                }
                 std::fs::remove_dir_all(&dir).unwrap();
                 let (cost, _) = self.restore(&words);
                 self.add(verified, cost);
@@ -146,6 +150,11 @@ impl Bench<'_> {
         for (what, above, below) in [
             ("launch of 1 shard over the server's own load", "--launch, 1 shard, --no-verify", OWN),
             ("launch of 3 shards over the servers' own load", "--launch, 3 shards, --no-verify", OWN_3),
+            (
+                "launch of 3 shards over the servers' own load until they answer",
+                "--launch, 3 shards, --no-verify",
+                OWN_3_OK,
+            ),
             ("synchronisation over the server's own load", SYNC, OWN),
             ("redis-cli --pipe of RESTORE over --nodes", PIPE, NODES),
             ("redis-cli --pipe of plain commands over --nodes", PLAIN, NODES),
@@ -157,6 +166,7 @@ impl Bench<'_> {
 
 const OWN: &str = "the server loads the file, 1 shard";
 const OWN_3: &str = "the servers load the files, 3 shards";
+const OWN_3_OK: &str = "the servers load and answer for their slots, 3 shards";
 const SYNC: &str = "--nodes, one server, as its primary, --no-verify";
 const NODES: &str = "--nodes, formed cluster, --no-verify";
 const PIPE: &str = "redis-cli --pipe, RESTORE made before, one per node";
@@ -172,19 +182,22 @@ fn kill(dir: &Path) {
     for folder in folders(dir) {
         let pid = std::fs::read_to_string(folder.join("server.pid")).unwrap();
         assert!(process::send("KILL", pid.trim()));
-        // its memory goes before its port: only who is gone, or waits to be reaped, has given up both
-        process::wait_for("the end of a server", LOAD_LIMIT, || {
-            let stat = std::fs::read_to_string(Path::new("/proc").join(pid.trim()).join("stat"));
-            match stat.as_deref().unwrap_or_default().rsplit_once(") ") {
-                Some((_, rest)) if !rest.starts_with('Z') => Err("it runs".to_owned()),
-                _ => Ok(()),
-            }
+        // threads of a server that ended may still hold its ports, and its lock of nodes.conf goes with them
+        process::wait_for("the ports of a server", LOAD_LIMIT, || {
+            let port = port_of(&folder);
+            let free = [port, port + 10_000].map(|port| TcpListener::bind(("127.0.0.1", port)));
+            free.into_iter().try_for_each(|bound| bound.map(drop).map_err(|error| error.to_string()))
         });
     }
 }
 
-/// The servers of a launch, all at the same time, from their start until they have loaded their files.
-fn own_load(dir: &Path) -> Cost {
+fn port_of(folder: &Path) -> u16 {
+    folder.file_name().unwrap().to_str().unwrap().trim_start_matches("node-").parse().unwrap()
+}
+
+/// The servers of a launch, all at the same time, from their start until they have loaded their files, and until they answer for their
+/// slots, which nodes of a cluster do two seconds later (`CLUSTER_WRITABLE_DELAY`, `src/cluster.c`).
+fn own_load(dir: &Path) -> [Cost; 2] {
     let folders = folders(dir);
     folders.iter().for_each(|folder| drop(std::fs::remove_file(folder.join("server.pid"))));
     let begun = Instant::now();
@@ -195,7 +208,7 @@ fn own_load(dir: &Path) -> Cost {
     };
     let running: Vec<Running> = folders.iter().map(start).collect();
     for folder in &folders {
-        let port = folder.file_name().unwrap().to_str().unwrap().trim_start_matches("node-").to_owned();
+        let port = port_of(folder);
         process::wait_for("the load", LOAD_LIMIT, || {
             let link = nodes::try_connect(&format!("redis://127.0.0.1:{port}"));
             match link.ok().and_then(|mut link| nodes::info(&mut link, "loading")).as_deref() {
@@ -204,9 +217,21 @@ fn own_load(dir: &Path) -> Cost {
             }
         });
     }
-    let cost = Cost { wall_s: begun.elapsed().as_secs_f64(), cpu_s: 0.0, peak_mib: 0.0 };
+    let took = || Cost { wall_s: begun.elapsed().as_secs_f64(), cpu_s: 0.0, peak_mib: 0.0 };
+    let loaded = took();
+    for folder in folders.iter().filter(|_| folders.len() > 1) {
+        process::wait_for("a cluster", LOAD_LIMIT, || {
+            let link = nodes::try_connect(&format!("redis://127.0.0.1:{}", port_of(folder)));
+            let state = link.ok().map(|mut link| nodes::command(&["CLUSTER", "INFO"]).query::<String>(&mut link));
+            match state {
+                Some(Ok(state)) if state.contains("cluster_state:ok") => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        });
+    }
+    let answering = took();
     drop(running);
-    cost
+    [loaded, answering]
 }
 
 fn empty(target: &Cluster) {

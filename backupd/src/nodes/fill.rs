@@ -28,8 +28,8 @@ pub(super) async fn fill(
         return send::check_keys(node, options, &survey, 0).await;
     }
     if target.form == Form::Standalone && target.method != Method::Restore {
-        let load = Load { file: &file.rdb, mark: target.mark(index, false) };
-        match primary::feed(node, &load, options, &told, stop).await? {
+        let mut load = Load { file: &file.rdb, mark: target.mark(index, false) };
+        match primary::feed(node, &mut load, options, &told, stop).await? {
             Fed::Loaded => {
                 mark_sent(target, index, file, options).await?;
                 return send::check_keys(node, options, &survey, 0).await;
@@ -83,8 +83,8 @@ async fn prepare(target: &Target, index: usize, file: &ShardFile, options: &Sour
             eviction::set_aside(target, index, &mut client).await?;
             return Ok(true);
         }
-        if node.role == Role::Replica {
-            primary::free(&mut client).await?;
+        if node.role == Role::Replica || found.loading.is_some() {
+            primary::free(&mut client, found.loading.as_deref()).await?;
         }
         mark::empty(&mut client).await?;
     }

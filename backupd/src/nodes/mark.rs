@@ -37,6 +37,9 @@ pub(crate) struct Mark {
     /// How the node evicts keys when no restore fills it, where that was set aside.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) eviction: Option<String>,
+    /// How the node loads what a primary sends it when no restore fills it, where that was changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) loading: Option<String>,
     /// By how many ms expiries were moved, where they were.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) shift_ms: Option<i64>,
@@ -65,7 +68,7 @@ pub(super) fn numbered(prefix: &str, slots: Option<&SlotSet>) -> String {
 pub(super) async fn read(client: &mut Client, key: &str) -> Result<Option<Mark>> {
     let text: Option<String> = client.query("GET", cmd("GET").arg(key)).await?;
     // whatever stands there, somebody began a restore
-    let unreadable = || Mark { restore: String::new(), is_sent: false, eviction: None, shift_ms: None };
+    let unreadable = || Mark { restore: String::new(), is_sent: false, eviction: None, loading: None, shift_ms: None };
     Ok(text.map(|text| serde_json::from_str(&text).unwrap_or_else(|_| unreadable())))
 }
 

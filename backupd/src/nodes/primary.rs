@@ -3,7 +3,8 @@
 //! The server is told to follow an address of ours on which nobody is served but who gives a password that was made for
 //! this and told to the server alone (`masterauth`). It gets the file as the answer to its `PSYNC`, with the mark of an
 //! unfinished restore as its first key, since a synchronisation takes away the mark that was there. When it has
-//! loaded it, it follows nobody again. Where it cannot reach us, or does not let us set this up, nothing has changed.
+//! loaded it, it follows nobody again. It loads while it receives, instead of writing a file of its own first, where it lets us say so: what
+//! it holds until then is the mark alone, and costs it nothing to keep (`repl-diskless-load swapdb`, `redis.conf` of the servers). Where it cannot reach us, or does not let us set this up, nothing has changed.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -38,6 +39,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 const CHUNK_BYTES: usize = 1 << 20;
 /// The password that a server gives to its primary.
 const MASTER_AUTH: &str = "masterauth";
+/// How a server loads what its primary sends; what it is set to by itself, and what we set it to.
+const LOADING: &str = "repl-diskless-load";
+const LOADING_BY_FILE: &str = "disabled";
+const LOADING_AT_ONCE: &str = "swapdb";
 /// Bytes of the checksum at the end of a file.
 const CHECKSUM_LEN: u64 = 8;
 /// The type byte of a string in an RDB.
@@ -75,7 +80,7 @@ pub(super) struct Load<'a> {
 /// When the synchronisation had begun and did not end well: the node then bears the mark, or holds nothing.
 pub(super) async fn feed(
     node: &Node,
-    load: &Load<'_>,
+    load: &mut Load<'_>,
     options: &SourceOptions,
     told: &tokio::sync::mpsc::Sender<Sent>,
     stop: &CancellationToken,
@@ -106,11 +111,12 @@ pub(super) async fn feed(
     if let Err(error) = client.change_setting(MASTER_AUTH, &password).await {
         return Ok(Fed::NotPossible(error.message().to_owned()));
     }
+    load_at_once(&mut client, &mut load.mark).await?;
     let fed = tokio::select! {
         fed = synchronise(&mut client, &listener, &password, (node, load), told) => fed,
         () = stop.cancelled() => Err(interrupted()),
     };
-    match (fed, free(&mut client).await) {
+    match (fed, free(&mut client, load.mark.loading.as_deref()).await) {
         (Ok(fed), Ok(())) => Ok(fed),
         (Ok(_), Err(error)) => Err(error),
         (Err(error), Ok(())) => Err(error),
@@ -121,8 +127,24 @@ pub(super) async fn feed(
     }
 }
 
-/// Makes a server follow nobody, and know no password of ours. One that loads is waited for.
-pub(super) async fn free(client: &mut Client) -> Result<()> {
+/// Lets a server load while it receives, when it has to be told and can be. The mark says first what it was set to.
+async fn load_at_once(client: &mut Client, mark: &mut Mark) -> Result<()> {
+    if client.setting(LOADING).await.ok().flatten().as_deref() != Some(LOADING_BY_FILE) {
+        return Ok(());
+    }
+    mark.loading = Some(LOADING_BY_FILE.to_owned());
+    mark::write(client, &mark::key(None), mark).await?;
+    if let Err(error) = client.change_setting(LOADING, LOADING_AT_ONCE).await {
+        tracing::info!(%error, "the server writes a file of its own before it loads");
+        mark.loading = None;
+        mark::write(client, &mark::key(None), mark).await?;
+    }
+    Ok(())
+}
+
+/// Makes a server follow nobody, know no password of ours, and load as it did before (`loading`, where that was changed). One that loads is
+/// waited for.
+pub(super) async fn free(client: &mut Client, loading: Option<&str>) -> Result<()> {
     let begun = Instant::now();
     let freed = loop {
         match client.query::<()>("REPLICAOF", cmd("REPLICAOF").arg("NO").arg("ONE")).await {
@@ -131,7 +153,11 @@ pub(super) async fn free(client: &mut Client) -> Result<()> {
         }
     };
     let forgot = client.change_setting(MASTER_AUTH, "").await;
-    freed.and(forgot)
+    let put_back = match loading {
+        Some(loading) => client.change_setting(LOADING, loading).await,
+        None => Ok(()),
+    };
+    freed.and(forgot).and(put_back)
 }
 
 async fn synchronise(
