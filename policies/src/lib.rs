@@ -33,6 +33,7 @@ pub mod access;
 pub mod budget;
 pub mod certificates;
 pub mod claim;
+pub mod clocks;
 pub mod copies;
 pub mod copying;
 pub mod cost;

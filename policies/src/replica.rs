@@ -8,6 +8,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::clocks;
+
 /// How long a replica may have heard nothing from its primary, in seconds: the server's own default for
 /// giving up the link (`repl-timeout`).
 pub const SILENCE_SECONDS_MAX: u64 = 60;
@@ -51,6 +53,8 @@ pub struct Candidate {
     pub failures: u32,
     /// A failed save cannot stop this node's writes. `None`: could not be read.
     pub save_is_harmless: Option<bool>,
+    /// How far its clock is ahead of ours, in milliseconds. It is told of, and keeps no node from being chosen.
+    pub clock_ahead_ms: Option<i64>,
 }
 
 /// The memory of a node, in bytes; 0 where the server does not say.
@@ -301,6 +305,10 @@ fn reason(candidate: &Candidate, rank: &Result<Rank<'_>, Obstacle>, chosen: bool
     }
     if candidate.failures > 0 {
         text.push_str("; it failed once in this job");
+    }
+    if let Some(why) = candidate.clock_ahead_ms.and_then(clocks::differs) {
+        text.push_str("; ");
+        text.push_str(&why);
     }
     text
 }

@@ -7,6 +7,7 @@ use serde_json::Value;
 use crate::fixture::Repo;
 use crate::harness::cli::Outcome;
 use crate::harness::cluster::Cluster;
+use crate::harness::process;
 use crate::harness::server::{Engine, Options, Server};
 use crate::redis_server::{server, unused_port, wait_until};
 
@@ -143,4 +144,36 @@ fn a_repository_that_cannot_be_written_and_a_missing_key_are_told() {
     repo.cli.run(&[&words[..], &["--no-encryption"]].concat()).ok();
     let mode = std::fs::metadata(repo.root()).unwrap().permissions().mode();
     assert_ne!(mode & 0o200, 0, "the folder is made as the first snapshot makes it");
+}
+
+/// A server whose clock is so many seconds ahead of everybody else's.
+fn with_clock(repo: &Repo, ahead: i64) -> Server {
+    let (library, program) = (repo.path("clock.so"), repo.path("redis-server"));
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/servers/clock.c");
+    let mut compile = process::command("cc");
+    compile.args(["-shared", "-fPIC", "-o"]).arg(&library).arg(source);
+    assert!(compile.status().unwrap().success(), "no C compiler: run tests/setup.sh tests");
+    let server = Engine::Redis.program();
+    let script =
+        format!("#!/bin/sh\nLD_PRELOAD={} CLOCK_AHEAD={ahead} exec {} \"$@\"\n", library.display(), server.display());
+    std::fs::write(&program, script).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    Server::start(&Options::new().engine(Engine::Path(program)))
+}
+
+#[test]
+fn a_server_whose_clock_differs_is_told_of_and_captured() {
+    let (repo, near) = (Repo::folder(), Repo::folder());
+    let server = with_clock(&repo, -3_600);
+    server.run(&["SET", "k", "v"]);
+    let warnings = findings(&check(&repo, &server.url(), &[]).ok(), "warning");
+    let told =
+        |text: &String| text.contains(&server.address()) && text.contains("s behind ours") && text.contains("NTP");
+    assert!(warnings.len() == 1 && warnings.iter().all(told), "{warnings:?}");
+    let made = repo.json(&["snapshot", "create", "--source", &server.url(), "--name", "one"]);
+    let reason = made["shards"][0]["choice"][0]["reason"].as_str().unwrap();
+    assert!(reason.contains("its clock is 3600.") || reason.contains("its clock is 3599."), "{reason}");
+    repo.run(&["snapshot", "verify", "one"]).ok();
+    let server = with_clock(&near, 3);
+    assert_eq!(findings(&check(&near, &server.url(), &[]).ok(), "warning"), Vec::<String>::new());
 }

@@ -28,6 +28,12 @@ impl Info {
         self.text(name).parse().unwrap_or(0)
     }
 
+    /// How far the server's clock is ahead of the time `now_ms`; `None` where it does not tell its own.
+    pub(crate) fn clock_ahead_ms(&self, now_ms: i64) -> Option<i64> {
+        let micros: i64 = self.text("server_time_usec").parse().ok()?;
+        Some(micros / 1000 - now_ms)
+    }
+
     /// The engine: `valkey`, `redict` and others name themselves beside `redis_version`.
     pub(crate) fn engine(&self) -> (&str, &str) {
         let named = |engine: &'static str, field: &str| Some((engine, self.0.get(field)?.as_str()));

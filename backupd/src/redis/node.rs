@@ -8,6 +8,7 @@ use super::client::Client;
 use super::info::Info;
 use super::migrations;
 use super::source::{Address, SourceOptions};
+use crate::clock;
 use crate::error::Result;
 
 /// What a node is to its shard.
@@ -84,6 +85,8 @@ pub struct Node {
     /// A failed save cannot stop this node's writes. Only asked of primaries without replicas; `None` when not
     /// asked or when `CONFIG GET` is refused.
     pub save_is_harmless: Option<bool>,
+    /// How far its clock was ahead of ours, in milliseconds, when it was asked (`server_time_usec` of `INFO`).
+    pub clock_ahead_ms: Option<i64>,
 }
 
 impl Node {
@@ -107,6 +110,7 @@ impl Node {
             zone: self.zone.clone(),
             failures: 0,
             save_is_harmless: self.save_is_harmless,
+            clock_ahead_ms: self.clock_ahead_ms,
         }
     }
 
@@ -125,6 +129,7 @@ impl Node {
     pub(crate) fn answered(id: String, address: Address, seen: &Seen) -> Self {
         let mut node = Self::seen(id, address, &seen.info, seen.save_is_harmless);
         node.memory.strict = seen.strict_memory;
+        node.clock_ahead_ms = seen.clock_ahead_ms;
         node
     }
 
@@ -164,6 +169,7 @@ impl Node {
             keys: info.keys(),
             libraries: info.number("number_of_libraries"),
             save_is_harmless,
+            clock_ahead_ms: None,
         }
     }
 }
@@ -179,6 +185,8 @@ pub(crate) struct Seen {
     pub(crate) migrations: Vec<String>,
     /// Its machine promises no more memory than it has; known only of this machine.
     pub(crate) strict_memory: Option<bool>,
+    /// How far its clock is ahead of ours, in milliseconds, less what the reply took; known where it tells its time.
+    pub(crate) clock_ahead_ms: Option<i64>,
 }
 
 /// Connects to a node as `options` say.
@@ -190,8 +198,10 @@ pub(crate) async fn connect(address: &Address, options: &SourceOptions) -> Resul
 pub(crate) async fn observe(address: &Address, options: &SourceOptions) -> Result<Seen> {
     let mut client = connect(address, options).await?;
     let text: String = client.query("INFO", &cmd("INFO")).await?;
+    let info = Info::parse(&text);
     let mut seen = Seen {
-        info: Info::parse(&text),
+        clock_ahead_ms: info.clock_ahead_ms(clock::now().timestamp_millis()),
+        info,
         save_is_harmless: None,
         own_view: None,
         migrations: Vec::new(),

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use policies::certificates;
 use policies::replica::{Verdict, Wishes};
+use policies::{certificates, clocks};
 use serde::Serialize;
 use tokio::task::JoinSet;
 
@@ -256,6 +256,11 @@ fn choose(topology: &Topology, wishes: &Wishes, report: &mut Report) {
                 let message =
                     format!("shard {index}: the {} {} is unreachable: {why}", node.role.as_str(), node.address);
                 report.add(Severity::Warning, &Error::new(Class::SourceUnavailable, message));
+            }
+            if let Some(why) = node.clock_ahead_ms.and_then(clocks::differs) {
+                let message = format!("shard {index}: {} {}: {why}", node.role.as_str(), node.address);
+                let hint = "set both clocks by NTP: keys expire by the server's, windows and retention go by ours";
+                report.add(Severity::Warning, &Error::new(Class::SourceUnavailable, message).hint(hint));
             }
         }
     }

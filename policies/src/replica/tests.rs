@@ -69,6 +69,16 @@ fn between_replicas_that_are_level_wishes_decide_and_then_the_position() {
 }
 
 #[test]
+fn a_clock_that_differs_is_told_of_and_decides_nothing() {
+    let ahead = |id: &str, ahead| Candidate { clock_ahead_ms: ahead, ..node(id, false) };
+    let choice = choose(&[ahead("a", Some(-60_000)), ahead("b", Some(5_000)), ahead("c", None)], &Wishes::default());
+    assert_eq!(choice.chosen, Some(0), "{choice}");
+    let told: Vec<bool> = choice.verdicts.iter().map(|verdict| verdict.reason.contains("clock")).collect();
+    assert_eq!(told, [true, false, false], "{choice}");
+    assert!(choice.verdicts[0].reason.ends_with("; its clock is 60.0 s behind ours"), "{choice}");
+}
+
+#[test]
 fn what_failed_is_tried_after_the_others_and_an_allowed_primary_last() {
     let failed = |id: &str, failures| Candidate { failures, ..node(id, false) };
     let all = |a, b| [node("primary", true), failed("a", a), failed("b", b)];
@@ -142,6 +152,7 @@ fn candidate() -> impl Strategy<Value = Candidate> {
                 zone,
                 failures,
                 save_is_harmless: known,
+                clock_ahead_ms: None,
             }
         },
     )
