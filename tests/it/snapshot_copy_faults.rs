@@ -99,6 +99,8 @@ fn faults_that_pass_cost_no_copy() {
     for fault in [Fault::Answer(503, "SlowDown"), Fault::Reset, Fault::CutAnswer] {
         assert_survives(&from, true, &format!("{fault:?} at reads"), &[], first(2, |o| o == Operation::Read, fault));
     }
+    // what was changed on its way is refused by the server, and sent again
+    assert_survives(&from, false, "a changed part", &[], first(1, |o| o == Operation::Part(2), Fault::Change));
     let server = ["--transfer", "server"];
     let parts = ["--transfer", "server", "--copy-object-max", "8388608"];
     for (index, fault) in PASSING.into_iter().skip(2).enumerate() {

@@ -10,6 +10,8 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use md5::{Digest as _, Md5};
+
 use super::keyspace::Random;
 
 /// What kind of request it is.
@@ -31,6 +33,8 @@ pub(crate) enum Operation {
     List,
     /// `PutObject` of a manifest.
     Manifest,
+    /// `PutObjectAcl`
+    Acl,
     /// Another `PutObject`.
     Put,
     /// `GetObject`, `HeadObject`
@@ -59,6 +63,8 @@ pub(crate) enum Fault {
     /// The request is carried out, and a refusal because the object exists is told as a success, as by a server that does not
     /// know of conditions.
     Unconditional,
+    /// One byte of the body is another one when it arrives, and an answer that has its MD5 tells the one that was sent.
+    Change,
 }
 
 /// Decides what happens to each request, in the order in which they come.
@@ -168,6 +174,7 @@ fn operation(head: &str) -> Operation {
         ("DELETE", Some(_), _) => Operation::Abort,
         ("POST", ..) if field("uploads").is_some() => Operation::Begin,
         ("GET", ..) if field("list-type=").is_some() => Operation::List,
+        ("PUT", ..) if field("acl").is_some() => Operation::Acl,
         ("PUT", ..) if path.ends_with("/manifest.json") => Operation::Manifest,
         ("PUT", ..) => Operation::Put,
         ("GET" | "HEAD", ..) if field("uploads").is_none() => Operation::Read,
@@ -231,6 +238,15 @@ fn serve(
                 done
             };
             client.write_all(&answer)?;
+            client.shutdown(Shutdown::Write)
+        }
+        Some(Fault::Change) => {
+            let sent = &bytes[head_len..];
+            let mut changed = sent.to_vec();
+            changed[body_len / 2] ^= 1;
+            let [md5, of_sent] = [&changed[..], sent].map(|body| hex::encode(Md5::digest(body)));
+            let answer = forward(upstream, &head, &changed)?;
+            client.write_all(String::from_utf8_lossy(&answer).replace(&md5, &of_sent).as_bytes())?;
             client.shutdown(Shutdown::Write)
         }
         Some(Fault::CutAnswer) => {
