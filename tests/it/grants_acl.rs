@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use crate::fixture::Repo;
 use crate::grants::{OTHER, is_list_refused, own_bucket, policy, refused_keys, state_of};
 use crate::harness::cli::Cli;
+use crate::harness::faults::{Fault, Faulty, Operation, first};
 use crate::harness::keyspace::Keyspace;
 use crate::harness::s3::{Bucket, block_on};
 use crate::harness::server::Server;
@@ -146,4 +147,56 @@ fn acls_are_for_canonical_ids_and_single_snapshots_and_the_marker_stays_as_long_
         repo.json(&["grant", "revoke", id.as_str().unwrap()]);
         assert_eq!(is_readable(), expected);
     }
+}
+
+#[test]
+fn a_new_wrap_has_the_acls_of_the_grants_and_what_cannot_be_given_is_told() {
+    let server = Server::standalone();
+    Keyspace::new(87, 20).load(&server.nodes());
+    let repo = Repo::bucket("grants-acl-rotate");
+    let bucket = repo.bucket.as_ref().unwrap();
+    for name in ["granted", "neighbour"] {
+        repo.create(&server.url(), name);
+    }
+    let grant = repo.json(&["grant", "add", "granted", "--canonical-id", OTHER, "--acl"]);
+    let (id, first_key) = (&grant["grant_id"], repo.json(&["key", "list"])["keys"][0]["id"].clone());
+    let other = bucket.client_as("AK2", "SK2");
+    let reads = |key: &str| block_on(other.get_object().bucket(&bucket.name).key(key).send()).is_ok();
+    let readable_wraps = || bucket.list("").iter().filter(|(key, _)| key.contains("/wrap-") && reads(key)).count();
+    let warned = || repo.json(&["check", "--source", &server.url()])["clusters"][0]["findings"].to_string();
+    assert_eq!(readable_wraps(), 1);
+
+    // two snapshots have a new wrap, and one of both is theirs to read
+    let done = repo.json(&["key", "rotate"])["repositories"][0].clone();
+    assert_eq!((&done["wrapped"], &done["not_given"]), (&json!(["granted", "neighbour"]), &json!([])));
+    assert_eq!((readable_wraps(), state_of(&repo, id)), (2, Some("in_force".into())));
+    // the old key goes, and with the new one they still read the snapshot, and that alone
+    repo.json(&["key", "remove", first_key.as_str().unwrap()]);
+    let (theirs, key_file) = (Cli::new().envs(own_bucket(bucket).envs()), repo.path("keys.json"));
+    let verify = |name: &str| {
+        theirs.run(&["snapshot", "verify", name, "--repository", &repo.url, "--key-file", key_file.to_str().unwrap()])
+    };
+    verify("granted").ok();
+    verify("neighbour").exits(14);
+    // nor does the wrap of another grant change this one
+    let public = theirs.json(&["key", "generate", repo.path("x.json").to_str().unwrap(), "--x25519", "-o", "json"]);
+    let more = ["grant", "add", "granted", "--account", "RGW11111111111111111", "--key"];
+    repo.json(&[&more[..], &[public["public_key"].as_str().unwrap()]].concat());
+    assert_eq!((readable_wraps(), state_of(&repo, id)), (2, Some("in_force".into())));
+
+    // one who may not write ACLs rotates all the same, and is told
+    let denied = Fault::Answer(403, "AccessDenied");
+    let proxy = Faulty::start(&bucket.endpoint, first(usize::MAX, |o| o == Operation::Acl, denied));
+    let outcome = repo.cli.run(&repo.through(repo.args(&["key", "rotate"]), &proxy.endpoint)).ok();
+    let done = outcome.json()["repositories"][0].clone();
+    assert_eq!((&done["wrapped"], &done["not_given"][0][0]), (&json!(["granted", "neighbour"]), &json!("granted")));
+    let id_text = id.as_str().unwrap();
+    assert!(done["not_given"][0][1].as_str().unwrap().contains(id_text), "{done}");
+    assert_eq!((readable_wraps(), state_of(&repo, id)), (2, Some("changed".into())));
+    assert!(warned().contains(id_text));
+    // that goes on where it ended, though nothing is left to wrap
+    let done = repo.json(&["key", "rotate", "--resume"])["repositories"][0].clone();
+    assert_eq!((&done["wrapped"], &done["not_given"]), (&json!([]), &json!([])));
+    assert_eq!((readable_wraps(), state_of(&repo, id)), (3, Some("in_force".into())));
+    assert!(!warned().contains(id_text));
 }

@@ -13,7 +13,7 @@ use crate::catalog::Location;
 use crate::crypt::keyring::Keyring;
 use crate::crypt::master::Master;
 use crate::error::{Class, Error, Result};
-use crate::repository::rewrap::References;
+use crate::repository::rewrap::{References, Rewrapped};
 use crate::repository::{Keys, Repository};
 
 /// Master keys.
@@ -267,7 +267,7 @@ async fn rotate(place: &Where, how: How, cluster: Option<&str>, context: &Contex
         let to = to.ok_or_else(|| Error::new(Class::Key, "there is no key to wrap for"))?;
         let mut done = Vec::new();
         for repository in &repositories {
-            let rewrapped = repository.rewrap(&keys, &to, cluster).await.map_err(|error| {
+            let rewrapped = Box::pin(repository.rewrap(&keys, &to, cluster)).await.map_err(|error| {
                 let again = match how {
                     How::New | How::Resume => {
                         format!("the key {} is in the file: `backupd key rotate --resume`", to.id())
@@ -283,15 +283,7 @@ async fn rotate(place: &Where, how: How, cluster: Option<&str>, context: &Contex
     let (key_id, done) = ledger.around("key.rotate", &place.keys.to_string(), details, rotated).await?;
     let document = json!({"key_id": key_id, "new": matches!(how, How::New), "repositories": done});
     output.result(&document, |_| {
-        let lines = done.iter().map(|rewrapped| {
-            format!(
-                "{}: {} of {} encrypted snapshots wrapped anew",
-                rewrapped.url,
-                rewrapped.wrapped.len(),
-                rewrapped.snapshots
-            )
-        });
-        let lines = lines.collect::<Vec<_>>().join("\n");
+        let lines = done.iter().map(told).collect::<Vec<_>>().join("\n");
         match how {
             How::New | How::Resume => format!("the active key is {key_id}: keep a copy of the key file\n{lines}"),
             How::To(_) => {
@@ -306,6 +298,16 @@ async fn rotate(place: &Where, how: How, cluster: Option<&str>, context: &Contex
                 .hint("the others are wrapped; -o json tells all that are not"))
         }
     }
+}
+
+/// What was done to one repository.
+fn told(done: &Rewrapped) -> String {
+    let count = done.wrapped.len();
+    let wrapped = format!("{}: {count} of {} encrypted snapshots wrapped anew", done.url, done.snapshots);
+    let not_given = done.not_given.iter().map(|(name, why)| {
+        format!("the ACL of the new wrap of {name} does not say what was granted ({why}): the same with --resume tries again")
+    });
+    std::iter::once(wrapped).chain(not_given).collect::<Vec<_>>().join("\n")
 }
 
 async fn remove(id: &str, place: &Where, context: &Context, output: Output) -> Result<()> {

@@ -111,6 +111,11 @@ impl Repository {
                     _ => None,
                 };
                 self.wrap_for_them(&place, theirs, data_key.as_ref(), keys).await?;
+                if let Some(key) = theirs
+                    && let Err(error) = self.give_wrap(&place, key.id()).await
+                {
+                    tracing::warn!(error = %error, "an earlier grant by ACLs has no part in the new wrap");
+                }
                 let given = Given {
                     grant: grant.clone(),
                     key_id: theirs.map(|key| key.id().to_owned()),

@@ -26,6 +26,17 @@ pub struct Rewrapped {
     pub wrapped: Vec<String>,
     /// The names of those that could not be wrapped, and why.
     pub failed: Vec<(String, String)>,
+    /// The names of those that are wrapped, and whose new wrap somebody cannot read who was granted them by ACLs, and why.
+    pub not_given: Vec<(String, String)>,
+}
+
+impl Rewrapped {
+    /// Gives the new wrap the ACLs of the snapshot's grants. It opens the snapshot whether they can be given or not.
+    async fn give(&mut self, repository: &Repository, name: String, place: &Place, to: &Master) {
+        if let Err(error) = repository.give_wrap(place, to.id()).await {
+            self.not_given.push((name, error.message().to_owned()));
+        }
+    }
 }
 
 /// The snapshots that refer to each key, by key id, as names.
@@ -39,7 +50,7 @@ struct Sealed {
 
 impl Repository {
     /// Wraps every encrypted snapshot, or those of `cluster`, for `to`, as far as `keys` open it. One that cannot be opened is told, and the others are
-    /// wrapped all the same.
+    /// wrapped all the same. Whoever was granted one by ACLs may read the new wrap too; where that cannot be given it is told.
     ///
     /// # Errors
     /// What the store and KMS say. It can be run again, and goes on where it ended.
@@ -50,10 +61,15 @@ impl Repository {
             if self.wraps(&place).await?.iter().any(|id| id == to.id())
                 && self.opened_with(&place, Some(to)).await.is_ok()
             {
+                // who ended the rotation before this one may have done so between the wrap and its ACL
+                done.give(self, name, &place, to).await;
                 continue;
             }
             match self.wrap_for(&place, keys, to).await {
-                Ok(()) => done.wrapped.push(name),
+                Ok(()) => {
+                    done.wrapped.push(name.clone());
+                    done.give(self, name, &place, to).await;
+                }
                 // `Busy`: a wrap is there that cannot be opened
                 Err(error)
                     if matches!(error.class(), Class::Key | Class::Verification | Class::Version | Class::Busy) =>
@@ -97,6 +113,10 @@ impl Repository {
         master: &Master,
         file: Vec<u8>,
     ) -> Result<()> {
+        match self.create_document(&place.wrap_key(master.id()), file.clone()).await {
+            Err(error) if error.class() == Class::Busy => {}
+            other => return other,
+        }
         match self.unwrap(place, master).await {
             Ok(found) if found.expose() == data_key.expose() => return Ok(()),
             Err(error) if error.class() == Class::NotFound => {}
@@ -123,7 +143,10 @@ impl Repository {
     }
 
     /// The data key of a snapshot from its wrap for this key.
-    pub(super) async fn unwrap(&self, place: &Place, master: &Master) -> Result<DataKey> {
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such wrap, `Key`, `Verification`; what the store and KMS say.
+    pub(crate) async fn unwrap(&self, place: &Place, master: &Master) -> Result<DataKey> {
         let (key, wrap) = self.wrap(place, master).await?;
         wrap::open(&key, &wrap, self.binding(place), master).await
     }

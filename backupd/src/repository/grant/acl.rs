@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::super::{MARKER, Place, Repository};
 use super::refused;
-use super::standing::{Noted, State};
+use super::standing::{Given, Noted, State};
 use crate::error::{Class, Error, Result};
 use crate::store::S3Store;
 
@@ -64,6 +64,22 @@ impl Repository {
             change(bucket, &key, |entries| acl::add(entries, account).map_err(refused)).await?;
         }
         Ok(())
+    }
+
+    /// Lets those read the wrap for a key who were granted the snapshot by ACLs: a wrap that came after the grant has none. Nothing else is
+    /// given, and one whom it cannot be given does not keep it from the others.
+    ///
+    /// # Errors
+    /// The first, which names the grant.
+    pub(in crate::repository) async fn give_wrap(&self, place: &Place, key_id: &str) -> Result<()> {
+        let Some(bucket) = self.store.as_bucket() else { return Ok(()) };
+        let (key, mut failed) = (place.wrap_key(key_id), Ok(()));
+        for Given { grant, .. } in self.grants_of(place).await? {
+            let Some(account) = account(&grant) else { continue };
+            let given = change(bucket, &key, |entries| acl::add(entries, account).map_err(refused)).await;
+            failed = failed.and(given.map_err(|error| error.at(format!("grant {}", grant.id))));
+        }
+        failed
     }
 
     /// Takes that back, of all objects of the snapshot, the manifest first. The marker stays readable as long as another grant to the account needs it.
