@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
-use policies::grants::Principal;
+use policies::grants::{Principal, Way};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -45,6 +45,10 @@ pub(super) struct NewGrant {
     /// Or their key of AWS KMS, by its ARN, with which the daemon may encrypt.
     #[schema(example = "arn:aws:kms:eu-west-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab")]
     grantee_kms_key: Option<String>,
+    /// Say it by the ACLs of the snapshot's objects instead of the bucket's policy: they can read the objects then, but not list them. Of one
+    /// snapshot, for a `canonical_id`.
+    #[serde(default)]
+    acl: bool,
 }
 
 impl NewGrant {
@@ -62,7 +66,7 @@ impl NewGrant {
     }
 }
 
-/// Grants as the policies of the buckets really have them, beside what was given.
+/// Grants as the policies of the buckets, and the ACLs of objects, really have them, beside what was given.
 #[utoipa::path(get, path = "/v1/grants", tag = "grants", params(In), responses((status = 200, body = Grants)),
     extensions(("x-action" = json!("grant.read"))))]
 pub(super) async fn list(
@@ -97,9 +101,11 @@ pub(super) async fn add(
         _ => return Err(Error::new(Class::Usage, "give a snapshot or a cluster").into()),
     };
     let to = wanted.whom()?;
+    let way = if wanted.acl { Way::Acl } else { Way::Policy };
     let theirs = grants::their_key(wanted.key.as_deref(), wanted.grantee_kms_key.as_deref()).await?;
     let asked = sent.asked(&caller.principal)?;
-    Ok(Json(api.services().grant(&grants::Wanted { repository, subject, to, theirs }, &asked).await?))
+    let wanted = grants::Wanted { repository, subject, to, way, theirs };
+    Ok(Json(api.services().grant(&wanted, &asked).await?))
 }
 
 /// Take a grant back. What was read by then cannot be taken back.

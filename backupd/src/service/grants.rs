@@ -24,6 +24,8 @@ pub struct Wanted {
     pub subject: Subject,
     /// Who may read it.
     pub to: Principal,
+    /// What lets them in.
+    pub way: Way,
     /// A key of theirs that opens the snapshot as well.
     pub theirs: Option<Master>,
 }
@@ -108,7 +110,7 @@ impl Services {
 
     async fn give(&self, id: String, wanted: &Wanted) -> Result<GrantView> {
         let (reached, keys) = reach::repository(&self.config(), &wanted.repository).await?;
-        let given = reached.grant(id, &wanted.subject, (wanted.to.clone(), Way::Policy), wanted.theirs.as_ref(), &keys);
+        let given = reached.grant(id, &wanted.subject, (wanted.to.clone(), wanted.way), wanted.theirs.as_ref(), &keys);
         Ok(GrantView { repository: wanted.repository.clone(), standing: Box::pin(given).await? })
     }
 
@@ -118,7 +120,7 @@ impl Services {
         let found = Box::pin(reached.grants(&keys, None)).await?.into_iter().find(|one| one.grant_id == id);
         let standing = found.unwrap_or_else(|| {
             let (snapshot, principal) = (wanted.subject.snapshot().map(str::to_owned), Some(wanted.to.clone()));
-            Standing { snapshot, principal, ..Standing::new(id, State::NotInPolicy) }
+            Standing { snapshot, principal, way: wanted.way, ..Standing::new(id, State::absent(wanted.way)) }
         });
         Ok(GrantView { repository: wanted.repository.clone(), standing })
     }
@@ -136,7 +138,7 @@ impl Services {
         // first, so that whoever repeats the request that gave it does not give it again
         self.catalog.settle_request(id, self.catalog.now_unix_ms().await?).await?;
         Box::pin(repository.revoke_grant(id, &keys)).await?;
-        view.standing.state = State::NotInPolicy;
+        view.standing.state = State::absent(view.standing.way);
         view.standing.statements.clear();
         Ok(view)
     }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{Answer, Served, token};
 use crate::daemon::{Fleet, sqlite};
-use crate::grants::{OTHER, own_bucket};
+use crate::grants::{OTHER, is_list_refused, own_bucket, policy};
 use crate::harness::cli::Cli;
 use crate::harness::kms::{Kms, Scripted};
 use crate::harness::s3::{Bucket, block_on};
@@ -178,6 +178,45 @@ fn keys_of_theirs_open_what_is_granted_by_rest_and_asking_twice_is_asking_once()
     assert_eq!((&given["key_id"], &given["state"]), (&json!(arn), &json!("in_force")), "{given}");
     assert_eq!(place.grant("third", &of_kms).has(200).json(), given);
     assert_eq!(place.ids().len(), 4);
+}
+
+#[test]
+fn acls_say_what_is_granted_by_rest_where_that_is_asked_for() {
+    let place = Encrypted::new();
+    let file = place.served.fleet.path("theirs.json");
+    let file = file.to_str().unwrap();
+    let key = place.theirs.json(&["key", "generate", file, "--x25519", "-o", "json"])["public_key"].clone();
+    let url = place.bucket.url("far");
+    let verify = || place.theirs.run(&["snapshot", "verify", "one", "--repository", &url, "--key-file", file]);
+    let wanted = json!({"snapshot": "one", "canonical_id": OTHER, "key": key, "acl": true});
+    let post = |under: &str, body: &Value| place.post("/v1/grants", under, body);
+    for wrong in [
+        json!({"snapshot": "one", "account": OTHER, "key": key, "acl": true}),
+        json!({"cluster": "sealed", "canonical_id": OTHER, "acl": true}),
+        json!({"snapshot": "one", "canonical_id": OTHER, "acl": "yes"}),
+    ] {
+        post("", &wrong).has(400);
+    }
+    assert!(place.ids().is_empty());
+
+    let given = post("first", &wanted).has(200).json();
+    assert_eq!((&given["way"], &given["state"]), (&json!("acl"), &json!("in_force")), "{given}");
+    assert_eq!(policy(&place.bucket), None, "nothing is said in the policy");
+    let other = place.bucket.client_as("AK2", "SK2");
+    assert!(is_list_refused(&place.bucket, &other, "far/"));
+    verify().ok();
+    assert_eq!(post("first", &wanted).has(200).json(), given);
+    // the command line shows the same, and without it the policy says it, which is another request
+    assert_eq!(place.served.fleet.json(&["grant", "list", "--repository", "far"])["grants"][0]["state"], "in_force");
+    post("first", &json!({"snapshot": "one", "canonical_id": OTHER, "key": key})).has(409);
+
+    let path = format!("/v1/grants/{}", given["grant_id"].as_str().unwrap());
+    let revoked = place.served.ask_as("admin", "DELETE", &path, &Value::Null).has(200).json();
+    let again = post("first", &wanted).has(200).json();
+    for told in [revoked, again] {
+        assert_eq!((&told["way"], &told["state"]), (&json!("acl"), &json!("not_in_acl")), "{told}");
+    }
+    verify().exits(14);
 }
 
 #[test]

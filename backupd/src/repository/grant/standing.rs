@@ -57,6 +57,17 @@ pub struct Standing {
     pub statements: Vec<Value>,
 }
 
+impl State {
+    /// How one stands that nothing says any more.
+    #[must_use]
+    pub fn absent(way: Way) -> Self {
+        match way {
+            Way::Policy => Self::NotInPolicy,
+            Way::Acl => Self::NotInAcl,
+        }
+    }
+}
+
 impl Standing {
     /// In words what is not as it was given, if anything is.
     #[must_use]
