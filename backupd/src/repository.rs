@@ -138,19 +138,26 @@ impl Repository {
     /// As [`Repository::open`], and what the store says.
     pub async fn open_or_create(store: Arc<dyn Store>) -> Result<Self> {
         match Self::open(Arc::clone(&store)).await {
-            Err(error) if error.class() == Class::NotFound => {}
-            other => return other,
+            Err(error) if error.class() == Class::NotFound => Self::create(store).await,
+            other => other,
         }
-        let repository_id = hex::encode(random::<16>()?);
-        let marker = Marker { format: 1, repository_id, created_at: clock::text(clock::now()) };
+    }
+
+    /// Makes a repository where there was none.
+    ///
+    /// # Errors
+    /// As [`Repository::open`], and what the store says.
+    pub async fn create(store: Arc<dyn Store>) -> Result<Self> {
+        let id = hex::encode(random::<16>()?);
+        let marker = Marker { format: 1, repository_id: id.clone(), created_at: clock::text(clock::now()) };
         let file = canonical::seal(&marker, Proof::Digest)?;
         match store.create(MARKER, Bytes::from(file)).await {
+            // where two can write one object it is read again, which of both it is
+            Ok(()) if !store.looks_before_writes() => Ok(Self { store, id }),
             // somebody else made it between our look and our write: theirs counts
-            Ok(()) => {}
-            Err(error) if error.class() == Class::Busy => {}
-            Err(error) => return Err(error),
+            Err(error) if error.class() != Class::Busy => Err(error),
+            _ => Self::open(store).await,
         }
-        Self::open(store).await
     }
 
     /// The random id of the repository.

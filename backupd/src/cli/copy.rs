@@ -75,7 +75,7 @@ pub async fn run(args: CopyArgs, context: &Context, output: Output, cancel: Canc
     if matches!(to.keys, Keys::Unsaid) {
         to.keys = from.keys.clone();
     }
-    let source = from.repository().await?;
+    let (source, store) = tokio::try_join!(from.repository(), to.store())?;
     let options = Options {
         new_name: args.new_name.unwrap_or_else(|| args.snapshot.clone()),
         name: args.snapshot,
@@ -86,7 +86,6 @@ pub async fn run(args: CopyArgs, context: &Context, output: Output, cancel: Canc
         single_bytes_max: args.copy_object_max,
     };
     let progress = Arc::new(Progress::default());
-    let store = to.store().await?;
     let job = copy::copy(&source, Arc::clone(&store), options, &progress, &cancel);
     let copied = watched(&progress, output, Box::pin(job)).await?;
     let note = async |catalog: &Catalog| record::record_copy(catalog, store, &copied.manifest).await;

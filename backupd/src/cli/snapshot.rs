@@ -252,7 +252,7 @@ pub async fn run(command: Command, context: &Context, output: Output, cancel: Ca
             let repository = reached.repository().await?;
             keep(&repository, &name, !release, &reached.keys, output).await
         }
-        Command::Copy(args) => copy::run(*args, context, output, cancel).await,
+        Command::Copy(args) => Box::pin(copy::run(*args, context, output, cancel)).await,
         Command::Export(args) => export(*args, context, output, cancel).await,
         Command::Verify(args) => verify::run(args, context, output, cancel).await,
     }

@@ -33,11 +33,29 @@ impl Ahead {
         Self { store, key, size_bytes, block_bytes, blocks, allowed: 1, next_offset: 0, reading: VecDeque::new() }
     }
 
+    /// The same, with all reads begun that may be under way: nobody waits for the first.
+    #[must_use]
+    pub fn begun(mut self) -> Self {
+        self.allowed = self.blocks;
+        self.read();
+        self
+    }
+
     /// The next block; `None` behind the last.
     ///
     /// # Errors
     /// What the store says.
     pub async fn next(&mut self) -> Result<Option<Bytes>> {
+        self.read();
+        self.allowed = self.allowed.saturating_mul(2).min(self.blocks);
+        match self.reading.pop_front() {
+            Some(read) => read.await.map_err(task_failed)?.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Begins the reads that may be under way and are not.
+    fn read(&mut self) {
         while self.reading.len() < self.allowed && self.next_offset < self.size_bytes {
             let offset = self.next_offset;
             let length = self.block_bytes.min(self.size_bytes.saturating_sub(offset));
@@ -45,11 +63,6 @@ impl Ahead {
             let (store, key) = (Arc::clone(&self.store), self.key.clone());
             let read = tokio::spawn(async move { store.read_range(&key, offset, length).await });
             self.reading.push_back(AbortOnDropHandle::new(read));
-        }
-        self.allowed = self.allowed.saturating_mul(2).min(self.blocks);
-        match self.reading.pop_front() {
-            Some(read) => read.await.map_err(task_failed)?.map(Some),
-            None => Ok(None),
         }
     }
 }

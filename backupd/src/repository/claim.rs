@@ -134,7 +134,21 @@ impl Repository {
     /// `Refused` when a snapshot of this name exists, `Busy` while another job makes one.
     pub async fn claim(&self, name: &str, cluster: &str, snapshot_id: &str) -> Result<Held> {
         let state = self.state(name).await?;
-        let number = match decide(state.as_ref(), clock::unix_ms(clock::now())) {
+        self.claim_after(state.as_ref(), name, cluster, snapshot_id).await
+    }
+
+    /// Claims a name by what [`Repository::state`] told of it. Whoever claims it meanwhile is met by the condition of the write.
+    ///
+    /// # Errors
+    /// As [`Repository::claim`].
+    pub(crate) async fn claim_after(
+        &self,
+        state: Option<&State>,
+        name: &str,
+        cluster: &str,
+        snapshot_id: &str,
+    ) -> Result<Held> {
+        let number = match decide(state, clock::unix_ms(clock::now())) {
             Verdict::Take { number, reason } => {
                 tracing::debug!(name, number, reason, "the name is free");
                 number
@@ -227,12 +241,11 @@ impl Repository {
     /// # Errors
     /// `Busy` when the name was lost.
     pub async fn check_held(&self, held: &Held) -> Result<()> {
-        let found = self.found(&held.claim.name).await?;
+        let (name, number) = (&held.claim.name, held.claim.number);
+        let (found, claim) = tokio::join!(self.found(name), self.read_claim(name, number));
+        let found = found?;
         // numbers begin again when the claims of a deleted snapshot were removed, so the claim itself is compared
-        if found.highest == Some(held.claim.number)
-            && !found.released
-            && self.read_claim(&held.claim.name, held.claim.number).await? == held.claim
-        {
+        if found.highest == Some(number) && !found.released && claim? == held.claim {
             return Ok(());
         }
         Err(Error::new(Class::Busy, format!("the claim on the name {} was lost to another job", held.claim.name))
@@ -306,7 +319,11 @@ impl Repository {
         }
     }
 
-    async fn state(&self, name: &str) -> Result<Option<State>> {
+    /// What is known of the highest claim on a name.
+    ///
+    /// # Errors
+    /// `Verification` when it is damaged, what the store says.
+    pub(crate) async fn state(&self, name: &str) -> Result<Option<State>> {
         let found = self.found(name).await?;
         let Some(number) = found.highest else { return Ok(None) };
         let Some(claim) = self.claim_found(name, &found).await? else {

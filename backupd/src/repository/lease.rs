@@ -157,22 +157,17 @@ impl Repository {
     /// # Errors
     /// `Busy`, and what the store says.
     pub(crate) async fn check_no_removal(&self, place: &Place) -> Result<()> {
-        let now_ms = clock::unix_ms(clock::now());
-        match self.facts_of(Kind::Tombstone, place, None).await?.iter().any(|fact| is_live_tombstone(fact, now_ms)) {
-            true => {
-                Err(Error::new(Class::Busy, format!("snapshot {} is being removed by another job", place.snapshot_id))
-                    .hint("when that job is gone its tombstone runs out in a few minutes: then try again"))
-            }
-            false => Ok(()),
-        }
+        check_none_is_live(&self.facts_of(Kind::Tombstone, place, None).await?, place)
     }
 
     /// Removes the tombstones of removals that ended in the middle, where a snapshot is to be published again.
     ///
     /// # Errors
-    /// What the store says.
+    /// As [`Repository::check_no_removal`]: then none is removed.
     pub(crate) async fn clear_tombstones(&self, place: &Place) -> Result<()> {
-        for fact in &self.facts_of(Kind::Tombstone, place, None).await? {
+        let tombstones = self.facts_of(Kind::Tombstone, place, None).await?;
+        check_none_is_live(&tombstones, place)?;
+        for fact in &tombstones {
             self.store.delete(&fact.key(place)).await?;
         }
         Ok(())
@@ -227,6 +222,15 @@ pub(crate) fn tombstone(reason: &str) -> serde_json::Map<String, serde_json::Val
     says.insert("expires_unix_ms".to_owned(), valid_until_ms().into());
     says.insert("process".to_owned(), process);
     says
+}
+
+fn check_none_is_live(tombstones: &[Fact], place: &Place) -> Result<()> {
+    let now_ms = clock::unix_ms(clock::now());
+    match tombstones.iter().any(|fact| is_live_tombstone(fact, now_ms)) {
+        true => Err(Error::new(Class::Busy, format!("snapshot {} is being removed by another job", place.snapshot_id))
+            .hint("when that job is gone its tombstone runs out in a few minutes: then try again")),
+        false => Ok(()),
+    }
 }
 
 /// Whether the job that wrote a tombstone may still be at work.

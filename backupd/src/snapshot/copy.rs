@@ -9,7 +9,8 @@
 //! 5. the manifest, which differs in name, claim, source and key ids only;
 //! 6. the fact at the source that there is a copy.
 //!
-//! What need not wait for another request does not: a copy of little is as slow as its requests.
+//! What need not wait for another request does not: a copy of little is as slow as its requests. So the first bytes are read while the
+//! leases and the claim are written, which they wait for before any of them goes on.
 //!
 //! A process that dies before step 5 leaves objects that no manifest names; the same command again looks at each, byte by byte, and
 //! goes on with those that are missing.
@@ -19,15 +20,17 @@ mod objects;
 
 use std::sync::Arc;
 
+use policies::claim::Claim as Named;
 use policies::copying::{Seal, Sealing, sealing};
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
 use super::create::renew;
 use crate::crypt::master::Master;
-use crate::crypt::wrap;
+use crate::crypt::{DataKey, wrap};
 use crate::error::{Class, Error, Result};
-use crate::manifest::{Encryption, Manifest};
+use crate::manifest::{Encryption, Manifest, Unproven};
+use crate::pipeline::ahead::Ahead;
 use crate::progress::Progress;
 use crate::repository::claim::Held;
 use crate::repository::fact::{Fact, Kind};
@@ -90,25 +93,38 @@ pub async fn copy(
     // what cannot be is refused before anything is written
     let to_keys = options.to_keys.of(&opened.place.cluster).clone();
     check_sealing(&opened, &to_keys)?;
+    let begun = objects::begun(source, &target, &opened, options.transfer);
+    let leasing = source.lease(&opened.place, "copy");
+    let (lease, made) = tokio::join!(leasing, destination(source, target, there, &opened, &to_keys));
+    let (lease, (target, wrap)) = match (lease, made) {
+        (Ok(lease), Ok(made)) => (lease, made),
+        (Err(error), _) => return Err(error),
+        (Ok(lease), Err(error)) => {
+            lease.release().await;
+            return Err(error);
+        }
+    };
+    Job { source, target, opened, wrap, options, progress, cancel }.run(lease, begun).await
+}
+
+/// The destination, which becomes a repository when it is none, and the wrap of the data key for its master key.
+async fn destination(
+    source: &Repository,
+    store: Arc<dyn Store>,
+    there: Result<Repository>,
+    opened: &Opened,
+    to_keys: &Keys,
+) -> Result<(Repository, Option<(Master, Vec<u8>)>)> {
     let target = match there {
-        Err(error) if error.class() == Class::NotFound => Repository::open_or_create(target).await?,
+        Err(error) if error.class() == Class::NotFound => Repository::create(store).await?,
         other => other?,
     };
     if target.id() == source.id() {
         let what = format!("{} is the repository that holds the snapshot", target.store().url());
         return Err(Error::new(Class::Refused, what).hint("a copy goes into another repository: give another prefix"));
     }
-    let wrap = wrapped(&target, &opened, &to_keys).await?;
-    let lease = source.lease(&opened.place, "copy").await?;
-    let job = Job { source, target, opened, wrap, options, progress, cancel };
-    let done = job.run().await;
-    let noting = async {
-        if let Ok(copied) = &done {
-            job.note_at_source(copied).await;
-        }
-    };
-    tokio::join!(noting, lease.release());
-    done
+    let wrap = wrapped(&target, opened, to_keys).await?;
+    Ok((target, wrap))
 }
 
 fn check_sealing(opened: &Opened, to_keys: &Keys) -> Result<Sealing> {
@@ -145,28 +161,52 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    async fn run(&self) -> Result<Copied> {
-        if let Some(manifest) = self.already().await? {
-            return Ok(self.copied(manifest, Moved::default()));
+    /// `lease` is that on the source, `begun` the object of the first shard where its reading was begun.
+    async fn run(&self, lease: Lease, begun: Option<Ahead>) -> Result<Copied> {
+        let done = self.arrive(begun).await;
+        let noting = async {
+            if let Ok((copied, _)) = &done {
+                self.note_at_source(copied).await;
+            }
+        };
+        tokio::join!(noting, lease.release());
+        let (copied, at_target) = done?;
+        if let Some(at_target) = at_target {
+            at_target.release().await;
         }
-        let (held, lease) = self.held_place().await?;
+        Ok(copied)
+    }
+
+    /// Everything at the destination. Its lease is still held where a manifest was written.
+    async fn arrive(&self, begun: Option<Ahead>) -> Result<(Copied, Option<Lease>)> {
+        let (name, folder) = (&self.options.new_name, self.opened.place.key(""));
+        let (already, named, there) =
+            tokio::join!(self.already(), self.target.state(name), self.target.keys_below(&folder));
+        if let Some(manifest) = already? {
+            return Ok((self.copied(manifest, Moved::default()), None));
+        }
+        let there = there?;
+        let (held, lease) = self.held_place(named?.as_ref()).await?;
         let renewing = renew(self.target.clone(), held.clone());
-        let done = self.transfer(&held).await;
+        let done = self.transfer(&held, &there, begun).await;
         renewing.abort();
-        lease.release().await;
-        if done.is_err() {
-            self.give_up(&held).await;
+        match done {
+            Ok(copied) => Ok((copied, Some(lease))),
+            Err(error) => {
+                lease.release().await;
+                self.give_up(&held).await;
+                Err(match error.advice() {
+                    Some(_) => error,
+                    None => error.hint("what has arrived stays for the next attempt; gc removes it when there is none"),
+                })
+            }
         }
-        done.map_err(|error| match error.advice() {
-            Some(_) => error,
-            None => error.hint("what has arrived stays for the next attempt; gc removes it when there is none"),
-        })
     }
 
     /// The claim on the name at the destination, and a lease on the place there: both, or neither.
-    async fn held_place(&self) -> Result<(Held, Lease)> {
-        let place = &self.opened.place;
-        let claiming = self.target.claim(&self.options.new_name, &place.cluster, &place.snapshot_id);
+    async fn held_place(&self, named: Option<&Named>) -> Result<(Held, Lease)> {
+        let (place, name) = (&self.opened.place, &self.options.new_name);
+        let claiming = self.target.claim_after(named, name, &place.cluster, &place.snapshot_id);
         match tokio::join!(claiming, self.target.lease_for_writing(place, "copy")) {
             (Ok(held), Ok(lease)) => Ok((held, lease)),
             (Ok(held), Err(error)) => {
@@ -187,20 +227,21 @@ impl Job<'_> {
         }
     }
 
-    async fn transfer(&self, held: &Held) -> Result<Copied> {
+    /// `there`: the keys that were at the place before.
+    async fn transfer(&self, held: &Held, there: &[String], begun: Option<Ahead>) -> Result<Copied> {
         self.progress.phase("copying");
         // neither waits for the other, and one that fails does not break off what the other has begun
-        let (moved, prepared) = tokio::join!(self.shards(), self.prepare(&held.place));
-        let (moved, ()) = (moved?, prepared?);
+        let (moved, prepared) = tokio::join!(self.shards(there, begun), self.prepare(&held.place, there));
+        let (moved, data_key) = (moved?, prepared?);
         self.progress.phase("publishing");
-        let manifest = self.publish(held).await?;
+        let manifest = self.publish(held, data_key).await?;
         Ok(self.copied(manifest, moved))
     }
 
-    async fn shards(&self) -> Result<Moved> {
+    async fn shards(&self, there: &[String], mut begun: Option<Ahead>) -> Result<Moved> {
         let mut moved = Moved::default();
         for shard in &self.opened.manifest.shards {
-            moved += self.shard(shard).await?;
+            moved += self.shard(shard, there, begun.take()).await?;
         }
         Ok(moved)
     }
@@ -234,27 +275,30 @@ impl Job<'_> {
         self.source.facts_of(Kind::Copied, &self.opened.place, self.opened.data_key.as_ref()).await
     }
 
-    /// What lies beside the manifest and means nothing without it.
-    async fn prepare(&self, place: &Place) -> Result<()> {
-        if let (Some((master, file)), Some(data_key)) = (&self.wrap, &self.opened.data_key) {
+    /// What lies beside the manifest and means nothing without it. Gives the data key as the destination's own key opens it there.
+    async fn prepare(&self, place: &Place, there: &[String]) -> Result<Option<DataKey>> {
+        let wrapping = async {
+            let (Some((master, file)), Some(data_key)) = (&self.wrap, &self.opened.data_key) else { return Ok(None) };
             self.target.ensure_wrap(place, data_key, master, file.clone()).await?;
-        }
-        self.note_at_target(place).await
+            self.target.unwrap(place, master).await.map(Some)
+        };
+        let (data_key, noted) = tokio::join!(wrapping, self.note_at_target(place, there));
+        noted.and(data_key)
     }
 
-    async fn publish(&self, held: &Held) -> Result<Manifest> {
-        let place = &held.place;
-        let tombstones = async {
-            self.target.check_no_removal(place).await?;
-            self.target.clear_tombstones(place).await
-        };
-        tokio::try_join!(tombstones, self.target.check_held(held))?;
+    /// `data_key`: what the destination's own key opens, which must prove the manifest.
+    async fn publish(&self, held: &Held, data_key: Option<DataKey>) -> Result<Manifest> {
+        let (place, key) = (&held.place, held.place.manifest_key());
+        let file = self.manifest(held).seal(self.opened.data_key.as_ref())?;
+        let manifest = Unproven::parse(&key, &file)?.prove(data_key.as_ref())?;
+        tokio::try_join!(self.target.clear_tombstones(place), self.target.check_held(held))?;
         if self.cancel.is_cancelled() {
             return Err(Error::new(Class::Unforeseen, "interrupted before the copy was published"));
         }
-        let manifest = self.manifest(held).seal(self.opened.data_key.as_ref())?;
-        self.target.create_document(&place.manifest_key(), manifest).await?;
-        // the destination's own key must open it
+        self.target.create_document(&key, file).await?;
+        if self.target.store().proves_writes() {
+            return Ok(manifest);
+        }
         self.target.opened_with(place, self.wrap.as_ref().map(|(master, _)| master)).await
     }
 
@@ -271,9 +315,11 @@ impl Job<'_> {
     }
 
     /// Says at the destination where the copy came from, once.
-    async fn note_at_target(&self, place: &Place) -> Result<()> {
-        let key = self.opened.data_key.as_ref();
-        if !self.target.facts_of(Kind::Copied, place, key).await?.is_empty() {
+    async fn note_at_target(&self, place: &Place, there: &[String]) -> Result<()> {
+        let (key, facts) = (self.opened.data_key.as_ref(), place.key("fact-"));
+        if there.iter().any(|key| key.starts_with(&facts))
+            && !self.target.facts_of(Kind::Copied, place, key).await?.is_empty()
+        {
             return Ok(());
         }
         let says = says("from", self.source, &self.options.name);

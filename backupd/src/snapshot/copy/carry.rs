@@ -29,19 +29,25 @@ pub(super) struct At<'a> {
     pub(super) key: &'a str,
 }
 
-/// Copies an object. Nothing is visible at the destination unless all of it is what the manifest says.
+/// The reads of an object from front to back.
+pub(super) fn reads(from: At<'_>, object: &Object) -> Ahead {
+    Ahead::new(Arc::clone(from.store), from.key.to_owned(), object.stored_bytes, BLOCK_BYTES, BLOCKS_AHEAD)
+}
+
+/// Copies an object, whose reading may have been begun. Nothing is visible at the destination unless all of it is what the manifest says.
 ///
 /// # Errors
 /// `Verification` when the source is something else, `Busy` when the destination has an object there, what the stores say.
 pub(super) async fn carry(
-    from: At<'_>,
+    (from, begun): (At<'_>, Option<Ahead>),
     to: At<'_>,
     object: &Object,
     meter: &Meter,
     cancel: &CancellationToken,
 ) -> Result<()> {
+    let ahead = begun.unwrap_or_else(|| reads(from, object));
     let mut upload = to.store.upload(to.key, object.stored_bytes).await?;
-    let outcome = pump(from, object, meter, cancel, Some(&mut *upload)).await.and_then(|sum| {
+    let outcome = pump(ahead, meter, cancel, Some(&mut *upload)).await.and_then(|sum| {
         if sum == object.stored_sha256 {
             return Ok(());
         }
@@ -66,19 +72,16 @@ pub(super) async fn is_whole(at: At<'_>, object: &Object, meter: &Meter, cancel:
     if at.store.size(at.key).await? != Some(object.stored_bytes) {
         return Ok(false);
     }
-    Ok(pump(at, object, meter, cancel, None).await? == object.stored_sha256)
+    Ok(pump(reads(at, object), meter, cancel, None).await? == object.stored_sha256)
 }
 
 /// Reads an object from front to back, into an upload if there is one. Returns its SHA-256, hex.
 async fn pump(
-    from: At<'_>,
-    object: &Object,
+    mut ahead: Ahead,
     meter: &Meter,
     cancel: &CancellationToken,
     mut upload: Option<&mut dyn Upload>,
 ) -> Result<String> {
-    let (store, key) = (Arc::clone(from.store), from.key.to_owned());
-    let mut ahead = Ahead::new(store, key, object.stored_bytes, BLOCK_BYTES, BLOCKS_AHEAD);
     let (mut sum, mut moved) = (Sha256::new(), 0);
     while let Some(block) = ahead.next().await? {
         if cancel.is_cancelled() {

@@ -1,16 +1,19 @@
 //! The object of one shard: looked for, copied, and proven at the destination.
 
 use std::ops::AddAssign;
+use std::sync::Arc;
 
 use serde::Serialize;
 
 use super::Job;
-use super::carry::{At, carry, is_whole};
+use super::carry::{At, carry, is_whole, reads};
 use crate::canonical::damaged;
 use crate::error::{Class, Error, Result};
 use crate::manifest::{Object, Shard};
 use crate::pipeline::Meter;
-use crate::store::{S3Store, ServerCopy};
+use crate::pipeline::ahead::Ahead;
+use crate::repository::{Opened, Repository};
+use crate::store::{S3Store, ServerCopy, Store};
 
 /// Who moves the bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -42,13 +45,31 @@ impl AddAssign for Moved {
     }
 }
 
+/// Begins to read the object of the first shard, where it is sure to go through here if it is not at the destination already.
+pub(super) fn begun(
+    source: &Repository,
+    target: &Arc<dyn Store>,
+    opened: &Opened,
+    transfer: Transfer,
+) -> Option<Ahead> {
+    let object = &opened.manifest.shards.first()?.object;
+    let may_be_asked = source.store().as_bucket().zip(target.as_bucket()).is_some_and(|(a, b)| a.is_beside(b));
+    let is_streamed = match transfer {
+        Transfer::Stream => true,
+        Transfer::Auto => !may_be_asked,
+        Transfer::Server => false,
+    };
+    let key = opened.place.key(&object.file);
+    is_streamed.then(|| reads(At { store: source.store(), key: &key }, object).begun())
+}
+
 impl Job<'_> {
-    /// Brings the object of a shard to the destination, if it is not there.
-    pub(super) async fn shard(&self, shard: &Shard) -> Result<Moved> {
+    /// Brings the object of a shard to the destination, if it is not `there`. Its reading may have been `begun`.
+    pub(super) async fn shard(&self, shard: &Shard, there: &[String], begun: Option<Ahead>) -> Result<Moved> {
         let (key, object) = (self.opened.place.key(&shard.object.file), &shard.object);
         let meter = self.progress.row(format!("shard {}", shard.index), Some(object.stored_bytes));
         let size_bytes = object.stored_bytes;
-        if self.is_there(&key, object, &meter).await? {
+        if there.contains(&key) && self.is_there(&key, object, &meter).await? {
             return Ok(Moved { reused_bytes: size_bytes, ..Moved::default() });
         }
         if let Some(proven) = self.by_server(&key, object).await? {
@@ -59,7 +80,7 @@ impl Job<'_> {
             return Ok(Moved { server_bytes: size_bytes, ..Moved::default() });
         }
         let (from, to) = (self.at_source(&key), self.at_target(&key));
-        match carry(from, to, object, &meter, self.cancel).await {
+        match carry((from, begun), to, object, &meter, self.cancel).await {
             Ok(()) if to.store.proves_writes() => {}
             Ok(()) => self.prove(&key, object, &meter).await?,
             // another copy of the same snapshot was faster
@@ -80,9 +101,6 @@ impl Job<'_> {
     /// Whether an earlier attempt brought it. What is there and is something else gives way, since no manifest names it.
     async fn is_there(&self, key: &str, object: &Object, meter: &Meter) -> Result<bool> {
         let to = self.at_target(key);
-        if to.store.size(key).await?.is_none() {
-            return Ok(false);
-        }
         if is_whole(to, object, meter, self.cancel).await? {
             return Ok(true);
         }

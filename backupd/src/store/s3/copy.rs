@@ -50,6 +50,12 @@ struct Original {
 }
 
 impl S3Store {
+    /// Whether one server has both buckets, as far as their URLs say.
+    #[must_use]
+    pub fn is_beside(&self, other: &Self) -> bool {
+        self.url.endpoint == other.url.endpoint
+    }
+
     /// Asks the server to make the object `to` of this store from the object `from` of `source`, which has the SHA-256
     /// `sha256` (hex) and `size_bytes` bytes. Above `single_bytes_max` (at most [`COPY_BYTES_MAX`]) it goes in parts.
     /// `cancel` ends the wait; the server may finish a single request all the same.
@@ -68,7 +74,7 @@ impl S3Store {
     ) -> Result<ServerCopy> {
         key::check(from)?;
         key::check(to)?;
-        if self.url.endpoint != source.url.endpoint {
+        if !self.is_beside(source) {
             return Ok(ServerCopy::Impossible("the two buckets are behind different endpoints".to_owned()));
         }
         let original = source.original(from).await?;
