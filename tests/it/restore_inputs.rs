@@ -7,12 +7,16 @@ use policies::slot::{SlotSet, key_slot};
 use serde_json::Value;
 
 use crate::fixture::{Launched, Repo};
+use crate::harness::cli::Cli;
 use crate::harness::cluster::Cluster;
 use crate::harness::compare::compare;
+use crate::harness::faults::Faulty;
 use crate::harness::keyspace::Keyspace;
 use crate::harness::nodes;
+use crate::harness::s3::Bucket;
 use crate::harness::server::{Engine, Options, Server};
 use crate::redis_server::save_rdb;
+use crate::store_faults::incompressible;
 
 #[test]
 fn files_of_several_versions_and_standard_input_become_one_cluster() {
@@ -35,6 +39,32 @@ fn files_of_several_versions_and_standard_input_become_one_cluster() {
     let outcome: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(outcome["keys"], 2 * files.len());
     assert_eq!(outcome["plan"]["inputs"][0]["name"], "standard input");
+}
+
+/// What is far away is fetched while what came before is split.
+#[test]
+fn the_next_input_is_fetched_before_the_one_before_it_has_ended() {
+    let dir = tempfile::tempdir().unwrap();
+    let bucket = Bucket::create("inputs");
+    let mut urls = Vec::new();
+    for (name, server) in [("a.rdb", incompressible(30)), ("b.rdb", Server::standalone())] {
+        server.run(&["SET", name, name]);
+        bucket.put(name, &std::fs::read(save_rdb(&server, dir.path(), name)).unwrap());
+        urls.push(bucket.url(name));
+    }
+    let proxy = Faulty::start(&bucket.endpoint, |_| None);
+    let urls: Vec<String> = urls.iter().map(|url| url.replace(&bucket.endpoint, &proxy.endpoint)).collect();
+    let out = dir.path().join("out").display().to_string();
+    let words = ["restore", "--rdb", &urls[0], &urls[1], "--shards", "2", "--out", &out, "-o", "json"];
+    let cli = Cli::new().envs(bucket.envs());
+    cli.json(&[&words[..], &["--plan"]].concat());
+    let planned = proxy.asked().len();
+    assert_eq!(cli.json(&words)["keys"], 32);
+    // the plan of the restore itself asks the same
+    let reads = proxy.asked().split_off(2 * planned);
+    let of = |name: &'static str| move |line: &String| line.starts_with("GET") && line.contains(name);
+    let (first, last) = (reads.iter().position(of("b.rdb")), reads.iter().rposition(of("a.rdb")));
+    assert!(first.is_some() && first < last, "{reads:?}");
 }
 
 #[test]

@@ -8,9 +8,9 @@ use rdbtools::ReportSink;
 use rdbtools::split::{SplitError, SplitOptions, Splitter, Ttl as SplitTtl};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::content::{Chunks, Expected};
-use super::input::Part;
 use super::plan::Plan;
 use super::{Names, Options, Ttl};
 use crate::canonical::damaged;
@@ -81,21 +81,28 @@ async fn split(
     progress: &Progress,
     cancel: &CancellationToken,
 ) -> Result<(Vec<Made>, Option<Expected>)> {
-    let parts = options.input.parts().await?;
+    let parts = options.input.parts().await?.into_iter().enumerate();
     let mut splitter = begin(options, plan, ttl, dir)?;
     let mut expected = Expected::begin(options, plan, ttl);
-    for (index, (part, info)) in parts.into_iter().enumerate() {
-        if plan.inputs.get(index).is_some_and(|input| input.targets.is_empty()) {
-            continue;
-        }
+    let is_read = |index: usize| plan.inputs.get(index).is_none_or(|input| !input.targets.is_empty());
+    let mut inputs = parts.filter(|(index, _)| is_read(*index)).map(|(index, (part, info))| {
         let pick = plan.picks.get(index).and_then(Option::as_ref);
-        let bytes = pick.map(Pick::plain_bytes).or(info.bytes);
-        let meter = progress.row(format!("input {index}"), bytes);
-        splitter = one(splitter, expected.as_mut(), part.only(pick), &info.name, meter, cancel).await?;
-        if let Some(manifest) = options.input.manifest().filter(|_| pick.is_none()) {
-            check_counts(manifest, index, &splitter.1, &info.name)?;
+        let meter = progress.row(format!("input {index}"), pick.map(Pick::plain_bytes).or(info.bytes));
+        let (chunks, reading) = part.only(pick).read(Arc::clone(&meter));
+        let whole = options.input.manifest().filter(|_| pick.is_none());
+        let expected = whole.and_then(|manifest| manifest.shards.get(index)).map(|shard| &shard.rdb);
+        (Begun { name: info.name, chunks, reading: AbortOnDropHandle::new(reading), meter }, expected)
+    });
+    let mut next = inputs.next();
+    while let Some((input, promised)) = next {
+        // it is fetched and opened, as far as its queues hold, while this one is split
+        next = inputs.next();
+        let name = input.name.clone();
+        splitter = one(splitter, expected.as_mut(), input, cancel).await?;
+        if promised.is_some() && splitter.1.as_ref() != promised {
+            return Err(damaged(&name, "its RDB holds something else than the manifest says"));
         }
-        progress.phase(format!("{} is split", info.name));
+        progress.phase(format!("{name} is split"));
     }
     let (dir, names) = (dir.to_owned(), options.names.clone());
     let made = tokio::task::spawn_blocking(move || end(splitter.0, &dir, &names)).await.map_err(task_failed)??;
@@ -150,17 +157,18 @@ pub(super) fn ttl(options: &Options) -> Result<SplitTtl> {
     }
 }
 
-/// Feeds one input to the splitter, on a thread of its own.
-async fn one(
-    state: State,
-    expected: Option<&mut Expected>,
-    part: Part,
-    name: &str,
+/// An input that is being read.
+struct Begun {
+    name: String,
+    chunks: mpsc::Receiver<Vec<u8>>,
+    reading: AbortOnDropHandle<Result<()>>,
     meter: Arc<Meter>,
-    cancel: &CancellationToken,
-) -> Result<State> {
-    let (chunks, reading) = part.read(Arc::clone(&meter));
-    let (owned, stop) = (name.to_owned(), cancel.clone());
+}
+
+/// Feeds one input to the splitter, on a thread of its own.
+async fn one(state: State, expected: Option<&mut Expected>, input: Begun, cancel: &CancellationToken) -> Result<State> {
+    let Begun { name, chunks, reading, meter } = input;
+    let (owned, stop) = (name.clone(), cancel.clone());
     let (digested, digesting) = expected.as_ref().map(|expected| expected.begin_input()).unzip();
     let splitting = tokio::task::spawn_blocking(move || feed(state.0, (chunks, digested), &owned, &meter, &stop));
     let split = splitting.await.map_err(task_failed)?;
@@ -169,7 +177,7 @@ async fn one(
     match (read, split) {
         (Ok(()), Ok(state)) => {
             if let Some((expected, task)) = expected.zip(digesting) {
-                expected.end_input(task).await.map_err(|error| error.at(name))?;
+                expected.end_input(task).await.map_err(|error| error.at(&name))?;
             }
             Ok(state)
         }
@@ -209,21 +217,6 @@ fn feed(
     }
     let report = splitter.end_input().map_err(fail)?;
     Ok((splitter, Some(report)))
-}
-
-/// What was read must be what the manifest promises.
-fn check_counts(
-    manifest: &crate::manifest::Manifest,
-    index: usize,
-    found: &Option<rdbtools::Report>,
-    name: &str,
-) -> Result<()> {
-    let expected = manifest.shards.get(index).map(|shard| &shard.rdb);
-    if found.as_ref() == expected {
-        Ok(())
-    } else {
-        Err(damaged(name, "its RDB holds something else than the manifest says"))
-    }
 }
 
 fn end(splitter: Files, dir: &Path, names: &Names) -> Result<Vec<Made>> {

@@ -117,6 +117,8 @@ pub(crate) struct Faulty {
     struck: Struck,
     /// Bytes of requests and answers that passed.
     passed: Arc<AtomicUsize>,
+    /// The first lines of requests.
+    asked: Arc<Mutex<Vec<String>>>,
 }
 
 impl Operation {
@@ -135,18 +137,27 @@ impl Faulty {
         let struck = Arc::new(Mutex::new(Vec::new()));
         let script: Arc<Mutex<dyn Script>> = Arc::new(Mutex::new(script));
         let (log, passed) = (Arc::clone(&struck), Arc::new(AtomicUsize::new(0)));
-        let count = Arc::clone(&passed);
+        let (count, asked) = (Arc::clone(&passed), Arc::<Mutex<Vec<String>>>::default());
+        let lines = Arc::clone(&asked);
         thread::spawn(move || {
             for client in listener.incoming() {
                 let (client, upstream) = (client.unwrap(), upstream.clone());
                 let (script, log) = (Arc::clone(&script), Arc::clone(&log));
-                let decide = move |operation| decide(&script, &log, operation);
-                let count = Arc::clone(&count);
+                let (count, lines) = (Arc::clone(&count), Arc::clone(&lines));
+                let decide = move |head: &str| {
+                    lines.lock().unwrap().extend(head.lines().next().map(ToOwned::to_owned));
+                    decide(&script, &log, operation(head))
+                };
                 // a client that went away is its own business
                 thread::spawn(move || drop(serve(client, &upstream, decide, &count)));
             }
         });
-        Self { endpoint: format!("http://127.0.0.1:{port}"), struck, passed }
+        Self { endpoint: format!("http://127.0.0.1:{port}"), struck, passed, asked }
+    }
+
+    /// Method and target of each request so far, in the order in which they came.
+    pub(crate) fn asked(&self) -> Vec<String> {
+        self.asked.lock().unwrap().clone()
     }
 
     /// How many bytes of requests and answers passed.
@@ -186,7 +197,7 @@ fn operation(head: &str) -> Operation {
 fn serve(
     mut client: TcpStream,
     upstream: &str,
-    decide: impl FnOnce(Operation) -> Option<Fault>,
+    decide: impl FnOnce(&str) -> Option<Fault>,
     passed: &AtomicUsize,
 ) -> std::io::Result<()> {
     let mut bytes = Vec::new();
@@ -204,7 +215,7 @@ fn serve(
             .find_map(|line| line.split_once(": ").filter(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v))
     };
     let body_len: usize = field("content-length").map_or(0, |length| length.trim().parse().unwrap());
-    let fault = decide(operation(&head));
+    let fault = decide(&head);
     let wanted = match fault {
         Some(Fault::Reset | Fault::Stall) => body_len / 2,
         _ => body_len,
