@@ -4,8 +4,8 @@
 //! `backupd-write`. When a write is refused because the object exists, or its answer was lost, the token of the object that is there tells
 //! whether it is ours: a retry of a write that had succeeded is a success, not a conflict.
 //!
-//! Bytes are protected on their way by the signature, which covers the SHA-256 of every body, and of the parts of uploads the MD5: servers
-//! compute that one anyway, and who would change a part would have to find another one with the same. Other checksum
+//! Bytes are protected on their way by the signature, which covers the SHA-256 of every body (buckets may refuse what is signed without it:
+//! `s3:x-amz-content-sha256` in AWS' list of conditions). Checksum
 //! headers and trailers are sent only where the operation demands them, because not every server knows them. What the server
 //! stored is compared by its ETag, where that is an MD5 (see `etag`).
 
