@@ -31,6 +31,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
+use policies::grants::Scope;
 use serde::{Deserialize, Serialize};
 
 pub use self::keys::Keys;
@@ -71,6 +72,17 @@ pub struct Place {
 }
 
 impl Place {
+    /// Where the snapshot is that a grant is for; `None` when it is for a cluster.
+    #[must_use]
+    pub fn of(scope: &Scope) -> Option<Self> {
+        match scope {
+            Scope::Snapshot { cluster, snapshot_id, .. } => {
+                Some(Self { cluster: cluster.clone(), snapshot_id: snapshot_id.clone() })
+            }
+            Scope::Cluster { .. } => None,
+        }
+    }
+
     /// The key of one of its objects.
     #[must_use]
     pub fn key(&self, file: &str) -> String {

@@ -5,6 +5,7 @@
 //! as it was. Where `Statement` was a single object it becomes a list.
 
 pub mod acl;
+mod stated;
 #[cfg(test)]
 mod tests;
 
@@ -60,6 +61,17 @@ pub enum Scope {
         /// The cluster.
         cluster: String,
     },
+}
+
+impl Scope {
+    /// The name of the snapshot; `None` for a cluster.
+    #[must_use]
+    pub fn snapshot(&self) -> Option<&str> {
+        match self {
+            Self::Snapshot { name, .. } => Some(name),
+            Self::Cluster { .. } => None,
+        }
+    }
 }
 
 /// What in the bucket lets them in.

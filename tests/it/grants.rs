@@ -1,6 +1,7 @@
 //! Grants: another account of the S3 server reads what it was granted, with its own credentials and its own key, and nothing else.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::Credentials;
@@ -13,6 +14,7 @@ use crate::fixture::{Launched, Repo};
 use crate::harness::cli::Cli;
 use crate::harness::cluster::Cluster;
 use crate::harness::compare::compare;
+use crate::harness::faults::Faulty;
 use crate::harness::keyspace::Keyspace;
 use crate::harness::nodes;
 use crate::harness::s3::{Bucket, block_on};
@@ -252,4 +254,41 @@ fn a_granted_snapshot_outlives_retention_and_goes_only_by_force() {
     assert_eq!(state_of(&repo, &id.as_str().into()), Some("policy_only".into()));
     repo.json(&["grant", "revoke", &id]);
     assert_eq!(policy(bucket), None);
+}
+
+#[test]
+fn what_is_granted_is_found_in_one_pass_however_many_snapshots_there_are() {
+    let server = Server::standalone();
+    let repo = Repo::bucket("grants-many");
+    let bucket = repo.bucket.as_ref().unwrap();
+    let one = repo.create(&server.url(), "one");
+    let id = repo.json(&["grant", "add", "one", "--account", OTHER])["grant_id"].clone();
+    let counted = |words: &[&str]| {
+        let count = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&count);
+        let proxy = Faulty::start(&bucket.endpoint, move |_| {
+            counter.fetch_add(1, Ordering::Relaxed);
+            None
+        });
+        let outcome = repo.cli.run(&repo.through(repo.args(words), &proxy.endpoint));
+        (outcome.ok().json(), count.load(Ordering::Relaxed))
+    };
+    let (before, few) = counted(&["grant", "list"]);
+    let manifest = format!("some/prefix/default/{}/manifest.json", one["snapshot_id"].as_str().unwrap());
+    let manifest = bucket.get(&manifest);
+    for number in 0..300 {
+        bucket.put(&format!("some/prefix/other/20261129T070000Z-{number:08x}/manifest.json"), &manifest);
+    }
+    // what a removal that died may leave is no snapshot's
+    let fact = bucket.list("").into_iter().map(|(key, _)| key).find(|key| key.contains("/fact-granted-")).unwrap();
+    let file = fact.rsplit('/').next().unwrap();
+    bucket.put(&format!("some/prefix/other/gone/{file}"), &bucket.get(&fact));
+    let (after, many) = counted(&["grant", "list"]);
+    println!("grant list: {few} requests with one snapshot, {many} with 301");
+    assert_eq!((&after, &before["grants"][0]["grant_id"]), (&before, &id));
+    assert_eq!(many, few + 1, "one more, for the place that has a note and no snapshot");
+    let (_, many) = counted(&["grant", "revoke", id.as_str().unwrap()]);
+    println!("grant revoke: {many} requests with 301 snapshots");
+    assert!(many <= 20, "{many}");
+    assert_eq!((state_of(&repo, &id), policy(bucket)), (None, None));
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use clap::{Args, Subcommand};
-use policies::grants::{Principal, Way};
+use policies::grants::{Principal, Scope, Way};
 use serde_json::{Value, json};
 
 use super::ledger::Ledger;
@@ -13,7 +13,7 @@ use crate::crypt::keyring::Keyring;
 use crate::crypt::kms::Kms;
 use crate::crypt::master::Master;
 use crate::error::Result;
-use crate::repository::grant::{Standing, State, Subject, new_id};
+use crate::repository::grant::{Standing, State, Subject, Within, new_id};
 
 /// Grants to other accounts.
 #[derive(Debug, Subcommand)]
@@ -112,15 +112,16 @@ pub async fn run(command: Command, context: &Context, output: Output) -> Result<
         Command::Add(args) => add(*args, context, output).await,
         Command::List { repository } => {
             let reached = repository.reach(context)?;
-            let standing = reached.repository().await?.grants(&reached.keys, None).await?;
+            let standing = reached.repository().await?.grants(&reached.keys, Within::Everything).await?;
             output.result(&json!({"grants": standing}), |_| list_text(&standing))
         }
         Command::Revoke { id, repository } => {
             let reached = repository.reach(context)?;
             let repository = reached.repository().await?;
             let ledger = Ledger::lenient(reached.catalog.as_ref()).await;
-            let snapshot =
-                ledger.around("grant.revoke", &id, "", Box::pin(repository.revoke_grant(&id, &reached.keys))).await?;
+            let revoking = repository.revoke_grant(&id, None, &reached.keys);
+            let scope = ledger.around("grant.revoke", &id, "", Box::pin(revoking)).await?;
+            let snapshot = scope.as_ref().and_then(Scope::snapshot);
             output.result(&json!({"grant_id": id, "snapshot": snapshot, "revoked": true}), |_| {
                 format!("grant {id} is taken back: what was read by it before cannot be taken back")
             })

@@ -5,13 +5,18 @@
 //! opens nothing and that a revocation finds. Revoking goes the other way: first nobody can read any more, then the rest goes.
 
 mod acl;
+mod noted;
 mod standing;
+
+use std::collections::BTreeSet;
 
 use policies::grants::{self, Grant, GrantError, Principal, Scope, Way};
 use serde_json::{Map, Value};
 
-use self::standing::{Given, KmsGrants, Noted};
-pub use self::standing::{Standing, State};
+use self::noted::Noted;
+pub use self::noted::{Given, Within};
+use self::standing::KmsGrants;
+pub use self::standing::{Standing, State, Stated};
 use super::fact::Kind;
 use super::{Keys, Place, Repository};
 use crate::crypt::kms::{Context, KmsKey};
@@ -116,11 +121,8 @@ impl Repository {
                 {
                     tracing::warn!(error = %error, "an earlier grant by ACLs has no part in the new wrap");
                 }
-                let given = Given {
-                    grant: grant.clone(),
-                    key_id: theirs.map(|key| key.id().to_owned()),
-                    kms_key: of_kms.as_ref().map(|of_kms| of_kms.key.arn().to_owned()),
-                };
+                let kms_key = of_kms.as_ref().map(|of_kms| of_kms.key.arn().to_owned());
+                let given = Given::new(grant.clone(), theirs.map(|key| key.id().to_owned()), kms_key);
                 self.note_grant(&place, &given, false).await?;
                 self.check_no_removal(&place).await?;
                 self.check_published(&place).await?;
@@ -133,6 +135,7 @@ impl Repository {
         let statements = self.let_in(bucket, &grant, place.as_ref()).await?;
         Ok(Standing {
             snapshot,
+            scope: Some(grant.scope),
             principal: Some(principal),
             key_id: theirs.map(|key| key.id().to_owned()),
             kms_key: of_kms.map(|of_kms| of_kms.key.arn().to_owned()),
@@ -196,14 +199,20 @@ impl Repository {
         }
     }
 
-    /// Takes a grant back: statements or ACLs, grant of KMS, wrap, fact.
+    /// Takes a grant back: statements or ACLs, grant of KMS, wrap, fact. With `known`, places that an index names, only those and what the policy
+    /// names are looked at, as long as that is enough. Gives what could be read, as far as it is known.
     ///
     /// # Errors
     /// `NotFound` when neither policy nor repository nor KMS has it, what store and KMS say. It can be called again.
-    pub async fn revoke_grant(&self, grant_id: &str, keys: &Keys) -> Result<Option<String>> {
+    pub async fn revoke_grant(
+        &self,
+        grant_id: &str,
+        known: Option<&BTreeSet<Place>>,
+        keys: &Keys,
+    ) -> Result<Option<Scope>> {
         let bucket = self.bucket()?;
         let stated = stated(bucket, grant_id).await?;
-        let noted = self.noted_grants(None).await?;
+        let (noted, scope) = self.noted_for(grant_id, known).await?;
         let this = noted.iter().find(|noted| noted.given.grant.id == grant_id);
         let arns = this.and_then(|this| this.given.kms_key.clone()).into_iter().collect();
         let kms = KmsGrants::look(keys, arns).await?;
@@ -230,7 +239,7 @@ impl Repository {
                 }
             }
         }
-        let Some(this) = this else { return Ok(None) };
+        let Some(this) = this else { return Ok(scope) };
         if let Some(key_id) = &this.given.key_id {
             let needed = |other: &&Noted| {
                 let given = &other.given;
@@ -241,7 +250,7 @@ impl Repository {
             }
         }
         self.note_grant(&this.place, &this.given, true).await?;
-        Ok(Some(this.name.clone()))
+        Ok(scope)
     }
 
     fn bucket(&self) -> Result<&S3Store> {

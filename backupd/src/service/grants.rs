@@ -13,7 +13,7 @@ use crate::crypt::master::Master;
 use crate::error::{Class, Error, Result};
 use crate::jobs::reach;
 pub use crate::repository::grant::Subject;
-use crate::repository::grant::{Standing, State, new_id};
+use crate::repository::grant::{Standing, State, Within, new_id};
 
 /// What is to be granted.
 #[derive(Debug)]
@@ -58,7 +58,7 @@ impl Services {
             if only.is_none() && repository.store().as_bucket().is_none() {
                 continue;
             }
-            for standing in Box::pin(repository.grants(&keys, None)).await? {
+            for standing in Box::pin(repository.grants(&keys, Within::Everything)).await? {
                 if self.sees_grant(caller, &section.name, &standing).await? {
                     found.push(GrantView { repository: section.name.clone(), standing });
                 }
@@ -117,7 +117,8 @@ impl Services {
     /// How a grant stands that was given before.
     async fn standing(&self, id: String, wanted: &Wanted) -> Result<GrantView> {
         let (reached, keys) = reach::repository(&self.config(), &wanted.repository).await?;
-        let found = Box::pin(reached.grants(&keys, None)).await?.into_iter().find(|one| one.grant_id == id);
+        let found =
+            Box::pin(reached.grants(&keys, Within::Everything)).await?.into_iter().find(|one| one.grant_id == id);
         let standing = found.unwrap_or_else(|| {
             let (snapshot, principal) = (wanted.subject.snapshot().map(str::to_owned), Some(wanted.to.clone()));
             Standing { snapshot, principal, way: wanted.way, ..Standing::new(id, State::absent(wanted.way)) }
@@ -137,7 +138,7 @@ impl Services {
         let (repository, keys) = reach::repository(&self.config(), &view.repository).await?;
         // first, so that whoever repeats the request that gave it does not give it again
         self.catalog.settle_request(id, self.catalog.now_unix_ms().await?).await?;
-        Box::pin(repository.revoke_grant(id, &keys)).await?;
+        Box::pin(repository.revoke_grant(id, None, &keys)).await?;
         view.standing.state = State::absent(view.standing.way);
         view.standing.statements.clear();
         Ok(view)

@@ -14,6 +14,7 @@ use super::settle::settled;
 use crate::clock;
 use crate::error::{Class, Error, Result};
 use crate::redis::{self, Address, Node, Probed, SourceOptions, Topology, certificate_ends, probe};
+use crate::repository::grant::Within;
 use crate::repository::probe::{self as repository_probe, Probe};
 use crate::repository::{Keys, Repository};
 use crate::store::Store;
@@ -195,7 +196,7 @@ pub async fn check(
 async fn check_grants(store: Arc<dyn Store>, cluster: &str, keys: &Keys, report: &mut Report) {
     let standing = async {
         match store.as_bucket() {
-            Some(_) => Box::pin(Repository::open(store).await?.grants(keys, Some(cluster))).await,
+            Some(_) => Box::pin(Repository::open(store).await?.grants(keys, Within::Cluster(cluster))).await,
             None => Ok(Vec::new()),
         }
     };

@@ -64,6 +64,35 @@ fn what_stands_in_the_policy_stays_to_the_byte() {
 }
 
 #[test]
+fn what_a_statement_is_for_is_read_back_from_it() {
+    let of_cluster = |id: &str, cluster: &str| Grant {
+        scope: Scope::Cluster { cluster: cluster.to_owned() },
+        principal: Principal::Arn("arn:aws:iam::123456789012:role/restore".to_owned()),
+        ..grant(id, "")
+    };
+    let by_id = Grant { principal: Principal::CanonicalId("abc".to_owned()), ..grant("g3", "tuesday") };
+    for (given, prefix) in [(grant("g1", "monday"), "redis"), (of_cluster("g2", "orders"), ""), (by_id, "a/b")] {
+        let given = Grant { prefix: prefix.to_owned(), ..given };
+        let stated = list(&add(Some(FOREIGN), &given).unwrap()).unwrap();
+        let scopes =
+            |bucket: &str, prefix: &str| stated.iter().filter_map(|one| one.scope(bucket, prefix)).collect::<Vec<_>>();
+        assert_eq!(scopes("backups", prefix), std::slice::from_ref(&given.scope), "the one that reads says it");
+        assert!(stated.iter().all(|one| one.principal().as_ref() == Some(&given.principal)));
+        // repositories of one bucket, and buckets of one policy's author, are told apart
+        for (bucket, other) in [("backups", "other"), ("backups", "redis/orders"), ("other", prefix)] {
+            assert!(scopes(bucket, other).is_empty(), "{bucket} {other}");
+        }
+        assert_eq!(scopes("backups", "").is_empty(), !prefix.is_empty());
+    }
+    for changed in ["*", "redis/*", "redis/_names/*", "redis/../x/*", "redis/orders/*/*"] {
+        let text = json!({"Resource": [format!("arn:aws:s3:::backups/{changed}"), "arn:aws:s3:::backups/redis/backupd-repository.json"],
+            "Principal": {"AWS": ["a", "b"]}});
+        let stated = Stated { grant_id: "g1".to_owned(), text: text.to_string() };
+        assert_eq!((stated.scope("backups", "redis"), stated.principal()), (None, None), "{changed}");
+    }
+}
+
+#[test]
 fn statements_that_others_changed_are_told() {
     let added = add(Some(FOREIGN), &grant("g1", "monday")).unwrap();
     let wider = added.replace("redis/orders/20261125T080000Z-0a1b2c3d/*\"]}}", "*\"]}}");
@@ -217,6 +246,8 @@ proptest! {
     fn no_policy_panics(text in "\\PC{0,60}", inner in "[\\[\\]{},\":a-z0-9 ]{0,30}") {
         for text in [text, format!("{{\"Statement\":{inner}}}"), format!("{{\"Statement\":[{inner}]}}")] {
             let _either = (add(Some(&text), &grant("g1", "monday")), revoke(&text, "g1"), list(&text));
+            let stated = Stated { grant_id: "g1".to_owned(), text };
+            let _either = (stated.scope("backups", "redis"), stated.principal());
         }
     }
 }

@@ -5,8 +5,9 @@ use policies::grants::{Grant, Principal, Scope, Way};
 use serde_json::{Value, json};
 
 use super::super::{MARKER, Place, Repository};
+use super::noted::{Given, Noted};
 use super::refused;
-use super::standing::{Given, Noted, State};
+use super::standing::State;
 use crate::error::{Class, Error, Result};
 use crate::store::S3Store;
 
@@ -74,7 +75,7 @@ impl Repository {
     pub(in crate::repository) async fn give_wrap(&self, place: &Place, key_id: &str) -> Result<()> {
         let Some(bucket) = self.store.as_bucket() else { return Ok(()) };
         let (key, mut failed) = (place.wrap_key(key_id), Ok(()));
-        for Given { grant, .. } in self.grants_of(place).await? {
+        for Given { grant, .. } in self.given(place).await?.into_iter().filter(|given| given.revoked_ms.is_none()) {
             let Some(account) = account(&grant) else { continue };
             let given = change(bucket, &key, |entries| acl::add(entries, account).map_err(refused)).await;
             failed = failed.and(given.map_err(|error| error.at(format!("grant {}", grant.id))));
@@ -89,7 +90,9 @@ impl Repository {
         });
         let mut keys = vec![place.manifest_key()];
         keys.extend(self.keys_below(&place.key("")).await?);
-        keys.extend(self.keys_below(&format!("_names/{}/", this.name)).await?);
+        if let Some(name) = this.given.grant.scope.snapshot() {
+            keys.extend(self.keys_below(&format!("_names/{name}/")).await?);
+        }
         // another grant to them of the same snapshot needs all of it
         if noted.iter().any(|other| needs(other) && other.place == *place) {
             return Ok(());

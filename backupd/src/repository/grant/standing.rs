@@ -2,15 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use policies::grants::{self, Grant, Principal, Way};
+use policies::grants::{self, Grant, Principal, Scope, Way};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::super::listing::Status;
 use super::super::{Keys, Place, Repository};
+use super::noted::{Noted, Within};
 use super::{acl, refused};
 use crate::crypt::kms::{Kms, KmsGrant, KmsKey};
-use crate::error::{Class, Error, Result};
+use crate::error::Result;
 
 /// How a grant stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -40,6 +40,9 @@ pub struct Standing {
     /// The snapshot, by its name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<String>,
+    /// What may be read, as far as it is known.
+    #[serde(skip)]
+    pub scope: Option<Scope>,
     /// Who may read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub principal: Option<Principal>,
@@ -91,6 +94,7 @@ impl Standing {
         Self {
             grant_id,
             snapshot: None,
+            scope: None,
             principal: None,
             key_id: None,
             kms_key: None,
@@ -99,23 +103,6 @@ impl Standing {
             statements: Vec::new(),
         }
     }
-}
-
-/// A grant of a snapshot by its facts.
-pub(super) struct Noted {
-    pub(super) name: String,
-    pub(super) place: Place,
-    pub(super) given: Given,
-}
-
-/// What a fact says of a grant.
-#[derive(Debug, Clone)]
-pub(super) struct Given {
-    pub(super) grant: Grant,
-    /// The key of theirs that has a wrap.
-    pub(super) key_id: Option<String>,
-    /// The ARN of the key of ours that has a grant of KMS.
-    pub(super) kms_key: Option<String>,
 }
 
 /// The keys of KMS that may have grants of ours, with those that they have.
@@ -148,108 +135,159 @@ impl KmsGrants {
     }
 }
 
+/// A grant that the bucket's policy has a statement of.
+#[derive(Debug, Clone)]
+pub struct Stated {
+    /// Its id.
+    pub grant_id: String,
+    /// What it lets be read here; `None` where others changed it beyond recognition, and where it is of another repository of the bucket.
+    pub scope: Option<Scope>,
+    /// Whom it lets in, as far as it is understood.
+    pub principal: Option<Principal>,
+    /// The statement.
+    statement: Value,
+}
+
 impl Repository {
-    /// All grants, or those of one cluster's snapshots, as policy and KMS really have them beside what was given. Neither is asked when
-    /// nothing of that cluster was.
+    /// The grants that are looked for, as policy and KMS really have them beside what was given. Of a cluster neither is asked when nothing
+    /// was noted.
     ///
     /// # Errors
     /// What the store and KMS say; `Refused` when the policy is not understood.
-    pub async fn grants(&self, keys: &Keys, cluster: Option<&str>) -> Result<Vec<Standing>> {
-        let noted = self.noted_grants(cluster).await?;
-        if cluster.is_some() && noted.is_empty() {
+    pub async fn grants(&self, keys: &Keys, within: Within<'_>) -> Result<Vec<Standing>> {
+        let noted = self.noted(within).await?;
+        let is_cluster = matches!(within, Within::Cluster(_));
+        if is_cluster && noted.is_empty() {
             return Ok(Vec::new());
         }
+        // after the facts, since it is written after them
         let policy = self.bucket()?.policy().await?;
-        let mut stated: Vec<(String, Value)> = Vec::new();
-        if let Some(policy) = &policy {
-            for one in grants::list(policy).map_err(refused)? {
-                stated.push((one.grant_id, serde_json::from_str(&one.text).unwrap_or_default()));
-            }
-        }
-        let of = |id: &str| -> Vec<Value> {
-            stated.iter().filter(|(grant_id, _)| grant_id == id).map(|(_, statement)| statement.clone()).collect()
-        };
+        let stated = self.statements(policy.as_deref())?;
         let arns = noted.iter().filter_map(|noted| noted.given.kms_key.clone()).collect();
         let kms = KmsGrants::look(keys, arns).await?;
         let mut standing: Vec<Standing> = Vec::new();
-        for Noted { name, place, given } in noted {
-            let (mut state, statements) = match acl::account(&given.grant) {
-                Some(account) => self.acls(self.bucket()?, &place, account).await?,
-                None => {
-                    let statements = of(&given.grant.id);
-                    (in_policy(policy.as_deref(), &given.grant, &statements), statements)
-                }
-            };
-            if state == State::InForce && given.kms_key.as_ref().is_some_and(|arn| !kms.has(arn, &given.grant.id)) {
-                state = State::NotInKms;
-            }
-            standing.push(Standing {
-                snapshot: Some(name),
-                principal: Some(given.grant.principal),
-                key_id: given.key_id,
-                kms_key: given.kms_key,
-                way: given.grant.way,
-                statements,
-                ..Standing::new(given.grant.id, state)
-            });
+        for noted in noted {
+            standing.push(self.standing(noted, policy.as_deref(), &stated, &kms).await?);
         }
-        let of_kms =
-            |id: &str| kms.0.iter().find(|(key, _)| kms.has(key.arn(), id)).map(|(key, _)| key.arn().to_owned());
-        if cluster.is_some() {
-            return Ok(standing);
-        }
-        for (id, _) in &stated {
-            if standing.iter().all(|one| &one.grant_id != id) {
-                let found = Standing::new(id.clone(), State::PolicyOnly);
-                standing.push(Standing { kms_key: of_kms(id), statements: of(id), ..found });
-            }
-        }
-        for grant in kms.0.iter().flat_map(|(_, grants)| grants) {
-            if standing.iter().all(|one| one.grant_id != grant.id) {
-                let found = Standing::new(grant.id.clone(), State::KmsOnly);
-                standing.push(Standing { kms_key: of_kms(&grant.id), ..found });
-            }
+        if !is_cluster {
+            add_unnoted(&mut standing, &stated, &kms);
         }
         Ok(standing)
     }
 
-    /// The ids of the grants by which somebody may read this snapshot.
+    /// How a grant stands that facts tell of.
+    async fn standing(
+        &self,
+        noted: Noted,
+        policy: Option<&str>,
+        stated: &[Stated],
+        kms: &KmsGrants,
+    ) -> Result<Standing> {
+        let Noted { place, given } = noted;
+        let (mut state, statements) = match acl::account(&given.grant) {
+            Some(account) => self.acls(self.bucket()?, &place, account).await?,
+            None => {
+                let statements = statements_of(stated, &given.grant.id);
+                (in_policy(policy, &given.grant, &statements), statements)
+            }
+        };
+        if state == State::InForce && given.kms_key.as_ref().is_some_and(|arn| !kms.has(arn, &given.grant.id)) {
+            state = State::NotInKms;
+        }
+        Ok(Standing {
+            snapshot: given.grant.scope.snapshot().map(str::to_owned),
+            scope: Some(given.grant.scope),
+            principal: Some(given.grant.principal),
+            key_id: given.key_id,
+            kms_key: given.kms_key,
+            way: given.grant.way,
+            statements,
+            ..Standing::new(given.grant.id, state)
+        })
+    }
+
+    /// What the facts say that are looked at.
+    async fn noted(&self, within: Within<'_>) -> Result<Vec<Noted>> {
+        let places = match within {
+            Within::Everything => self.granted_places(None).await?,
+            Within::Cluster(cluster) => self.granted_places(Some(cluster)).await?,
+            Within::Known(places) => {
+                let stated = self.stated().await?;
+                let named = stated.iter().filter_map(|one| Place::of(one.scope.as_ref()?));
+                places.iter().cloned().chain(named).collect()
+            }
+        };
+        self.noted_at(places).await
+    }
+
+    /// The statements of grants that the bucket's policy has.
     ///
     /// # Errors
-    /// `Verification` or `Version` when a fact about it cannot be read, since it may say so; what the store says.
-    pub(in crate::repository) async fn granted_ids(&self, place: &Place) -> Result<Vec<String>> {
-        Ok(self.grants_of(place).await?.into_iter().map(|given| given.grant.id).collect())
+    /// What the store says; `Refused` for a repository that is no bucket, and when the policy is not understood.
+    pub async fn stated(&self) -> Result<Vec<Stated>> {
+        let policy = self.bucket()?.policy().await?;
+        self.statements(policy.as_deref())
     }
 
-    /// The grants of a snapshot that were not taken back.
-    pub(super) async fn grants_of(&self, place: &Place) -> Result<Vec<Given>> {
-        let mut grants: Vec<Given> = Vec::new();
-        for fact in self.facts_below(place, "fact-granted-", None, false).await? {
-            let grant = fact.says.get("grant").cloned().unwrap_or_default();
-            let grant: Grant = serde_json::from_value(grant).map_err(|error| {
-                Error::new(Class::Version, format!("{} is not understood: {error}", fact.key(place)))
-            })?;
-            grants.retain(|other| other.grant.id != grant.id);
-            if fact.says.get("revoked") != Some(&Value::Bool(true)) {
-                let text = |member: &str| fact.says.get(member).and_then(Value::as_str).map(str::to_owned);
-                grants.push(Given { grant, key_id: text("key_id"), kms_key: text("kms_key") });
-            }
-        }
-        Ok(grants)
+    fn statements(&self, policy: Option<&str>) -> Result<Vec<Stated>> {
+        let (bucket, Some(policy)) = (self.bucket()?, policy) else { return Ok(Vec::new()) };
+        let stated = grants::list(policy).map_err(refused)?.into_iter().map(|one| Stated {
+            scope: one.scope(bucket.bucket(), bucket.folder()),
+            principal: one.principal(),
+            statement: serde_json::from_str(&one.text).unwrap_or_default(),
+            grant_id: one.grant_id,
+        });
+        Ok(stated.collect())
     }
 
-    pub(super) async fn noted_grants(&self, cluster: Option<&str>) -> Result<Vec<Noted>> {
-        let mut noted = Vec::new();
-        for entry in self.snapshots(cluster).await? {
-            if !matches!(entry.status, Status::Available | Status::Broken) || entry.place.snapshot_id == "?" {
-                continue;
+    /// What facts tell that a revocation needs to know, and what the grant is for. Where the places that are known do not have it, or where it is
+    /// by ACLs, of which only facts tell what others need, all of the repository is looked at.
+    pub(super) async fn noted_for(
+        &self,
+        id: &str,
+        known: Option<&BTreeSet<Place>>,
+    ) -> Result<(Vec<Noted>, Option<Scope>)> {
+        let stated = self.stated().await?.into_iter().filter(|one| one.grant_id == id).find_map(|one| one.scope);
+        let of_this = |noted: &[Noted]| {
+            noted.iter().find(|noted| noted.given.grant.id == id).map(|this| this.given.grant.clone())
+        };
+        if let Some(known) = known {
+            let noted = self.noted(Within::Known(known)).await?;
+            match of_this(&noted) {
+                Some(Grant { scope, way: Way::Policy, .. }) => return Ok((noted, Some(scope))),
+                // it has no fact anywhere
+                None if matches!(stated, Some(Scope::Cluster { .. })) => return Ok((noted, stated)),
+                _ => {}
             }
-            let grants = self.grants_of(&entry.place).await?;
-            let (name, place) = (entry.name, entry.place);
-            noted.extend(grants.into_iter().map(|given| Noted { name: name.clone(), place: place.clone(), given }));
         }
-        Ok(noted)
+        let noted = self.noted(Within::Everything).await?;
+        let scope = of_this(&noted).map(|grant| grant.scope);
+        Ok((noted, scope.or(stated)))
     }
+}
+
+/// What policy and KMS have and no fact tells of.
+fn add_unnoted(standing: &mut Vec<Standing>, stated: &[Stated], kms: &KmsGrants) {
+    let of_kms = |id: &str| kms.0.iter().find(|(key, _)| kms.has(key.arn(), id)).map(|(key, _)| key.arn().to_owned());
+    for Stated { grant_id, .. } in stated {
+        if standing.iter().all(|one| &one.grant_id != grant_id) {
+            let scope = stated.iter().filter(|one| one.grant_id == *grant_id).find_map(|one| one.scope.clone());
+            let (kms_key, statements) = (of_kms(grant_id), statements_of(stated, grant_id));
+            let found = Standing::new(grant_id.clone(), State::PolicyOnly);
+            standing.push(Standing { kms_key, statements, scope, ..found });
+        }
+    }
+    for grant in kms.0.iter().flat_map(|(_, grants)| grants) {
+        if standing.iter().all(|one| one.grant_id != grant.id) {
+            let found = Standing::new(grant.id.clone(), State::KmsOnly);
+            standing.push(Standing { kms_key: of_kms(&grant.id), ..found });
+        }
+    }
+}
+
+/// The statements of a grant.
+fn statements_of(stated: &[Stated], grant_id: &str) -> Vec<Value> {
+    stated.iter().filter(|one| one.grant_id == grant_id).map(|one| one.statement.clone()).collect()
 }
 
 /// How a grant by the policy stands there.
