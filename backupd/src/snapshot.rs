@@ -9,6 +9,7 @@ mod choice;
 pub mod copy;
 pub mod create;
 pub mod follow;
+pub mod grants;
 pub mod lend;
 pub mod method;
 pub mod rebuild;

@@ -2,6 +2,7 @@
 
 mod clusters;
 mod definitions;
+mod grants;
 mod jobs;
 mod leases;
 mod opening;
@@ -60,6 +61,7 @@ cases! {
     clusters::what_a_node_can_do_is_replaced_as_a_whole,
     definitions::what_was_said_last_of_a_cluster_holds_whatever_comes_late,
     definitions::tags_of_a_snapshot_are_given_and_taken_and_stay_when_it_is_recorded_again,
+    grants::a_grant_is_as_it_was_noted_last_and_goes_with_its_snapshot,
     leases::one_of_many_gets_a_lease_also_across_connections,
     leases::a_lease_that_ran_out_is_taken_over_with_a_higher_number,
     leases::a_lease_is_renewed_and_released_by_its_holder,

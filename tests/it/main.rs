@@ -21,6 +21,7 @@ mod fixture;
 mod format;
 mod grants;
 mod grants_acl;
+mod grants_catalog;
 mod grants_keys;
 mod harness;
 mod harness_checks;

@@ -44,4 +44,20 @@ impl Catalog {
         .await
         .map_err(|e| self.error("list the snapshots of", &e))
     }
+
+    /// The name of the newest snapshot of a cluster in a repository.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn newest_snapshot(&self, cluster: &str, repository_id: &str) -> Result<Option<String>> {
+        sqlx::query_scalar(
+            "SELECT name FROM snapshots WHERE cluster = $1 AND repository_id = $2 AND removed_ms IS NULL
+             ORDER BY begun_ms DESC, snapshot_id DESC LIMIT 1",
+        )
+        .bind(cluster)
+        .bind(repository_id)
+        .fetch_optional(&self.pool)
+        .await
+        .map_err(|e| self.error("look for a snapshot in", &e))
+    }
 }

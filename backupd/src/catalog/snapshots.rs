@@ -209,7 +209,8 @@ impl Catalog {
         done.await.map_err(|e| self.error("record a snapshot in", &e))
     }
 
-    /// Notes that the manifest of a snapshot is gone. Tells whether the snapshot was known and not yet removed.
+    /// Notes that the manifest of a snapshot is gone, and so is what others were granted of it. Tells whether the snapshot was known and not yet
+    /// removed.
     ///
     /// # Errors
     /// Those of the database.
@@ -219,17 +220,26 @@ impl Catalog {
         snapshot_id: &str,
         now_unix_ms: u64,
     ) -> Result<bool> {
-        sqlx::query(
-            "UPDATE snapshots SET removed_ms = $1
-             WHERE repository_id = $2 AND snapshot_id = $3 AND removed_ms IS NULL",
-        )
-        .bind(signed(now_unix_ms))
-        .bind(repository_id)
-        .bind(snapshot_id)
-        .execute(&self.pool)
-        .await
-        .map(|done| done.rows_affected() > 0)
-        .map_err(|e| self.error("mark a snapshot in", &e))
+        let done = async {
+            let mut transaction = self.pool.begin().await?;
+            let mark = |table: &str, column: &str| {
+                format!(
+                    "UPDATE {table} SET {column} = $1
+                     WHERE repository_id = $2 AND snapshot_id = $3 AND {column} IS NULL"
+                )
+            };
+            let mut marked = 0;
+            for (table, column) in [("grants", "revoked_ms"), ("snapshots", "removed_ms")] {
+                let query = sqlx::query(AssertSqlSafe(mark(table, column)))
+                    .bind(signed(now_unix_ms))
+                    .bind(repository_id)
+                    .bind(snapshot_id);
+                marked = query.execute(&mut *transaction).await?.rows_affected();
+            }
+            transaction.commit().await?;
+            Ok(marked > 0)
+        };
+        done.await.map_err(|e: sqlx::Error| self.error("mark a snapshot in", &e))
     }
 
     /// Notes that all of a snapshot was read and is whole.
@@ -245,22 +255,6 @@ impl Catalog {
             .await
             .map(drop)
             .map_err(|e| self.error("mark a snapshot in", &e))
-    }
-
-    /// The name of the newest snapshot of a cluster in a repository.
-    ///
-    /// # Errors
-    /// Those of the database.
-    pub async fn newest_snapshot(&self, cluster: &str, repository_id: &str) -> Result<Option<String>> {
-        sqlx::query_scalar(
-            "SELECT name FROM snapshots WHERE cluster = $1 AND repository_id = $2 AND removed_ms IS NULL
-             ORDER BY begun_ms DESC, snapshot_id DESC LIMIT 1",
-        )
-        .bind(cluster)
-        .bind(repository_id)
-        .fetch_optional(&self.pool)
-        .await
-        .map_err(|e| self.error("look for a snapshot in", &e))
     }
 
     /// Notes that the manifest of a snapshot was seen, whatever was noted before.

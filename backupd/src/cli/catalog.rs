@@ -66,10 +66,11 @@ fn text(found: &[Differences], is_check: bool) -> String {
             names(&differences.stale),
             names(&differences.different),
             names(&differences.clusters),
+            names(&differences.grants),
             names(&differences.broken),
         ]
     });
     let (missing, stale, different) =
         if is_check { ("missing", "stale", "different") } else { ("added", "removed", "changed") };
-    table(&["repository", "snapshots", missing, stale, different, "said of clusters", "broken"], rows)
+    table(&["repository", "snapshots", missing, stale, different, "said of clusters", "grants", "broken"], rows)
 }

@@ -14,6 +14,7 @@ use crate::crypt::kms::Kms;
 use crate::crypt::master::Master;
 use crate::error::Result;
 use crate::repository::grant::{Standing, State, Subject, Within, new_id};
+use crate::snapshot::grants;
 
 /// Grants to other accounts.
 #[derive(Debug, Subcommand)]
@@ -121,6 +122,9 @@ pub async fn run(command: Command, context: &Context, output: Output) -> Result<
             let ledger = Ledger::lenient(reached.catalog.as_ref()).await;
             let revoking = repository.revoke_grant(&id, None, &reached.keys);
             let scope = ledger.around("grant.revoke", &id, "", Box::pin(revoking)).await?;
+            if let Some(catalog) = ledger.catalog() {
+                grants::revoked(catalog, &repository, &id, scope.as_ref()).await;
+            }
             let snapshot = scope.as_ref().and_then(Scope::snapshot);
             output.result(&json!({"grant_id": id, "snapshot": snapshot, "revoked": true}), |_| {
                 format!("grant {id} is taken back: what was read by it before cannot be taken back")
@@ -144,7 +148,11 @@ async fn add(args: AddArgs, context: &Context, output: Output) -> Result<()> {
     let whom = who_text(&principal);
     let ledger = Ledger::strict(reached.catalog.as_ref()).await?;
     let given = repository.grant(new_id()?, &subject, (principal, way), theirs.as_ref(), &reached.keys);
-    let standing = ledger.around("grant.add", &name, &format!("to {whom}"), Box::pin(given)).await?;
+    let done = ledger.around("grant.add", &name, &format!("to {whom}"), Box::pin(given)).await;
+    if let Some(catalog) = ledger.catalog() {
+        grants::given(catalog, &repository, &subject, &done).await;
+    }
+    let standing = done?;
     output.result(&standing, |standing| {
         let key = match (&standing.key_id, &standing.kms_key) {
             (Some(key_id), _) => format!("their key {key_id} opens it"),

@@ -66,6 +66,12 @@ impl Ledger {
         done
     }
 
+    /// The catalog, where one is configured and could be opened.
+    #[must_use]
+    pub fn catalog(&self) -> Option<&Catalog> {
+        self.catalog.as_ref()
+    }
+
     /// Notes that a snapshot is gone. The catalog is only an index of the repository, so that it cannot be noted is a warning.
     pub async fn removed(&self, repository_id: &str, snapshot_id: &str) {
         let Some(catalog) = &self.catalog else { return };

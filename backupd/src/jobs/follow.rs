@@ -5,12 +5,13 @@ use crate::catalog::{Catalog, Code, NewEvent};
 use crate::config::Config;
 use crate::error::Result;
 use crate::snapshot::follow::{self, Followed};
+use crate::snapshot::grants;
 
 /// How many snapshots an event names.
 const NAMES_SHOWN: usize = 20;
 
 /// What the repository `name` holds and the catalog does not know, as when the worker that published it could not note it, is added; what
-/// vanished is noted. Gives how many snapshots that were.
+/// vanished is noted, and so are grants. Gives how many snapshots that were.
 ///
 /// # Errors
 /// What the catalog or the repository says; what was noted until then is right.
@@ -32,6 +33,9 @@ pub async fn follow(catalog: &Catalog, config: &Config, name: &str) -> Result<us
             let message = format!("repository {name}: {} snapshots {what}: {}", names.len(), shown(&names));
             catalog.add_event(&NewEvent::new(code, message).of(&cluster), catalog.now_unix_ms().await?).await?;
         }
+    }
+    if let Err(error) = grants::follow(catalog, &repository).await {
+        tracing::warn!(repository = name, error = %error, "what is granted in it could not be followed");
     }
     Ok(drift)
 }

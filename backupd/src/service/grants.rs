@@ -14,6 +14,7 @@ use crate::error::{Class, Error, Result};
 use crate::jobs::reach;
 pub use crate::repository::grant::Subject;
 use crate::repository::grant::{Standing, State, Within, new_id};
+use crate::snapshot::grants;
 
 /// What is to be granted.
 #[derive(Debug)]
@@ -48,6 +49,11 @@ impl Services {
     /// # Errors
     /// `Refused` when the one that is named is no bucket; what the stores say.
     pub async fn grants(&self, caller: &Caller, only: Option<&str>) -> Result<Vec<GrantView>> {
+        self.grants_within(caller, only, false).await
+    }
+
+    /// Where the catalog names what is granted, and the bucket's policy; with `everything` all snapshots are looked at.
+    async fn grants_within(&self, caller: &Caller, only: Option<&str>, everything: bool) -> Result<Vec<GrantView>> {
         let config = self.config();
         if let Some(name) = only {
             config.repository(name)?;
@@ -58,7 +64,9 @@ impl Services {
             if only.is_none() && repository.store().as_bucket().is_none() {
                 continue;
             }
-            for standing in Box::pin(repository.grants(&keys, Within::Everything)).await? {
+            let known = grants::known(&self.catalog, &repository).await?;
+            let within = if everything { Within::Everything } else { Within::Known(&known) };
+            for standing in Box::pin(repository.grants(&keys, within)).await? {
                 if self.sees_grant(caller, &section.name, &standing).await? {
                     found.push(GrantView { repository: section.name.clone(), standing });
                 }
@@ -111,14 +119,17 @@ impl Services {
     async fn give(&self, id: String, wanted: &Wanted) -> Result<GrantView> {
         let (reached, keys) = reach::repository(&self.config(), &wanted.repository).await?;
         let given = reached.grant(id, &wanted.subject, (wanted.to.clone(), wanted.way), wanted.theirs.as_ref(), &keys);
-        Ok(GrantView { repository: wanted.repository.clone(), standing: Box::pin(given).await? })
+        let done = Box::pin(given).await;
+        grants::given(&self.catalog, &reached, &wanted.subject, &done).await;
+        Ok(GrantView { repository: wanted.repository.clone(), standing: done? })
     }
 
     /// How a grant stands that was given before.
     async fn standing(&self, id: String, wanted: &Wanted) -> Result<GrantView> {
         let (reached, keys) = reach::repository(&self.config(), &wanted.repository).await?;
+        let known = grants::known(&self.catalog, &reached).await?;
         let found =
-            Box::pin(reached.grants(&keys, Within::Everything)).await?.into_iter().find(|one| one.grant_id == id);
+            Box::pin(reached.grants(&keys, Within::Known(&known))).await?.into_iter().find(|one| one.grant_id == id);
         let standing = found.unwrap_or_else(|| {
             let (snapshot, principal) = (wanted.subject.snapshot().map(str::to_owned), Some(wanted.to.clone()));
             Standing { snapshot, principal, way: wanted.way, ..Standing::new(id, State::absent(wanted.way)) }
@@ -131,14 +142,21 @@ impl Services {
     /// # Errors
     /// `NotFound`, `Busy`; what the store says.
     pub async fn revoke_grant(&self, caller: &Caller, id: &str, only: Option<&str>) -> Result<GrantView> {
-        let grants = self.grants(caller, only).await?;
-        let mut view = grants.into_iter().find(|view| view.standing.grant_id == id).ok_or_else(|| absent(id))?;
+        let this = |grants: Vec<GrantView>| grants.into_iter().find(|view| view.standing.grant_id == id);
+        let known = this(self.grants(caller, only).await?);
+        let mut view = match known {
+            Some(view) => view,
+            // given by ACLs, and not with this catalog
+            None => this(self.grants_within(caller, only, true).await?).ok_or_else(|| absent(id))?,
+        };
         // what is seen may be taken back by this role, which was asked
         self.decide(caller, Action::RevokeGrant, Resource::Service, id).await?;
         let (repository, keys) = reach::repository(&self.config(), &view.repository).await?;
         // first, so that whoever repeats the request that gave it does not give it again
         self.catalog.settle_request(id, self.catalog.now_unix_ms().await?).await?;
-        Box::pin(repository.revoke_grant(id, None, &keys)).await?;
+        let known = grants::known(&self.catalog, &repository).await?;
+        let scope = Box::pin(repository.revoke_grant(id, Some(&known), &keys)).await?;
+        grants::revoked(&self.catalog, &repository, id, scope.as_ref()).await;
         view.standing.state = State::absent(view.standing.way);
         view.standing.statements.clear();
         Ok(view)

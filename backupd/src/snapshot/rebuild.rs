@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
+use super::grants;
 use super::record::{cluster_row, definition_row, shard_row, snapshot_row};
 use crate::catalog::{Catalog, Code, Mark, NewEvent, ROWS_MAX, SnapshotFilter, SnapshotRow, changed_tags};
 use crate::clock;
@@ -34,8 +35,10 @@ pub struct Differences {
     pub different: Vec<String>,
     /// Clusters of which something else was said besides the configuration: their making, window, retention, tags, removal.
     pub clusters: Vec<String>,
-    /// Their manifest cannot be read, so nothing can be said of them; what the catalog knows of them stays. Also what was said of a cluster
-    /// and cannot be read.
+    /// Grants, by their ids, of which the catalog says something else than the facts beside snapshots and the bucket's policy.
+    pub grants: Vec<String>,
+    /// Their manifest cannot be read, so nothing can be said of them; what the catalog knows of them stays. Also what was said of a cluster,
+    /// or granted, and cannot be read.
     pub broken: Vec<String>,
 }
 
@@ -43,7 +46,7 @@ impl Differences {
     /// Whether the catalog says what the repository holds.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        [&self.missing, &self.stale, &self.different, &self.clusters].iter().all(|names| names.is_empty())
+        [&self.missing, &self.stale, &self.different, &self.clusters, &self.grants].iter().all(|names| names.is_empty())
     }
 }
 
@@ -55,6 +58,7 @@ pub async fn check(catalog: &Catalog, repository: &Repository, name: &str) -> Re
     let survey = Survey::make(catalog, repository).await?;
     let mut differences = survey.differences(catalog).await?;
     differences.clusters = definitions(catalog, repository, name, false, &mut differences.broken).await?;
+    differences.grants = grants::compare(catalog, repository, false, &mut differences.broken).await?;
     Ok(differences)
 }
 
@@ -76,6 +80,7 @@ pub async fn rebuild(catalog: &Catalog, repository: &Repository, name: &str) -> 
         }
     }
     differences.clusters = definitions(catalog, repository, name, true, &mut differences.broken).await?;
+    differences.grants = grants::compare(catalog, repository, true, &mut differences.broken).await?;
     Ok(differences)
 }
 

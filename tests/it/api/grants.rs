@@ -3,10 +3,11 @@
 use serde_json::{Value, json};
 
 use super::{Answer, Served, token};
-use crate::daemon::{Fleet, sqlite};
+use crate::daemon::{Fleet, LIMIT, sqlite};
 use crate::grants::{OTHER, is_list_refused, own_bucket, policy};
 use crate::harness::cli::Cli;
 use crate::harness::kms::{Kms, Scripted};
+use crate::harness::process::wait_for;
 use crate::harness::s3::{Bucket, block_on};
 
 #[test]
@@ -239,4 +240,70 @@ fn costs_are_those_of_the_command_line_and_only_of_what_is_seen() {
     assert_eq!(seen["clusters"], json!([costs["clusters"][1]]));
     served.ask_as("shop", "GET", "/v1/costs?cluster=c0", &Value::Null).has(404);
     served.ask_as("admin", "GET", "/v1/costs?repository=nowhere", &Value::Null).has(404);
+}
+
+#[test]
+fn what_catalog_and_policy_name_is_looked_at_and_nothing_else_as_long_as_that_is_enough() {
+    let bucket = Bucket::create("rest-grants-known");
+    let mut fleet = Fleet::new(1, &sqlite(), "", "");
+    fleet.cli = fleet.cli.clone().envs(bucket.envs());
+    let url = bucket.url("far");
+    let source = format!("redis://127.0.0.1:{}", fleet.servers[0].port());
+    let by_url = |cli: &Cli, words: &[&str]| {
+        cli.json(&[words, &["--repository", &url, "--no-encryption", "-o", "json"]].concat())
+    };
+    let id = |grant: &Value| grant["grant_id"].as_str().unwrap().to_owned();
+    for name in ["early", "late"] {
+        by_url(&fleet.cli, &["snapshot", "create", "--source", &source, "--name", name]);
+    }
+    let early = id(&by_url(&fleet.cli, &["grant", "add", "early", "--account", OTHER]));
+    let served = Served::of(fleet, "", &format!("[repositories.far]\nurl = \"{url}\"\nno_encryption = true\n"));
+    let known = || -> Vec<String> {
+        let (path, query) =
+            (served.fleet.path("catalog.sqlite"), "SELECT grant_id FROM grants WHERE revoked_ms IS NULL");
+        sqlx::any::install_default_drivers();
+        block_on(async {
+            let pool = sqlx::AnyPool::connect(&format!("sqlite://{}", path.display())).await.unwrap();
+            let ids = sqlx::query_scalar(query).fetch_all(&pool).await.unwrap();
+            pool.close().await;
+            ids
+        })
+    };
+    // who answers has opened its catalog
+    served.get("/v1/jobs");
+    let follows = || if known() == [early.clone()] { Ok(()) } else { Err(format!("{:?}", known())) };
+    wait_for("the catalog to follow the policy", LIMIT, follows);
+
+    // whoever looks at everything finds what cannot be read
+    let damaged = "far/default/20261129T070000Z-00000001/fact-granted-20261129T070000Z-00000002.json";
+    for key in [damaged, "far/default/20261129T070000Z-00000001/manifest.json"] {
+        bucket.put(key, b"damaged");
+    }
+    let cli = &served.fleet.cli;
+    cli.run(&["grant", "list", "--repository", &url, "--no-encryption"]).exits(17);
+    let ids = || -> Vec<String> {
+        let listed = served.get("/v1/grants?repository=far");
+        listed["grants"].as_array().unwrap().iter().map(id).collect()
+    };
+    assert_eq!(ids(), std::slice::from_ref(&early));
+    // what was given without the catalog is in the policy
+    let unknown = id(&by_url(cli, &["grant", "add", "late", "--account", OTHER]));
+    let cluster = id(&by_url(cli, &["grant", "add", "--cluster", "default", "--account", OTHER]));
+    let mut expected = [early.clone(), unknown.clone(), cluster.clone()];
+    let mut found = ids();
+    expected.sort();
+    found.sort();
+    assert_eq!((found.as_slice(), known()), (&expected[..], vec![early.clone()]));
+    let revoke = |id: &str| served.ask_as("admin", "DELETE", &format!("/v1/grants/{id}"), &Value::Null);
+    for id in [&early, &unknown, &cluster] {
+        revoke(id).has(200);
+    }
+    assert_eq!((ids().len(), known().len()), (0, 0));
+    // and what is by ACLs is found only where all is looked at
+    let acl = id(&by_url(cli, &["grant", "add", "late", "--canonical-id", OTHER, "--acl"]));
+    assert!(ids().is_empty());
+    revoke(&acl).has(500);
+    bucket.delete(damaged);
+    revoke(&acl).has(200);
+    revoke(&acl).has(404);
 }

@@ -43,7 +43,7 @@ pub(super) async fn a_newer_catalog_is_refused(place: &Place) {
 }
 
 /// What a release that knew migrations up to this one may have written.
-const WRITTEN: [&[&str]; 7] = [
+const WRITTEN: [&[&str]; 8] = [
     &[
         "INSERT INTO clusters VALUES ('orders', 'cluster', 'redis', '7.0.15', 'file:///x', 1, 2)",
         "INSERT INTO snapshots VALUES ('r', 's1', 'name-of-s1', 'orders', 'manual', 'cluster', 'valkey', '8.1.0', 'stream', 10, 11,
@@ -76,6 +76,7 @@ const WRITTEN: [&[&str]; 7] = [
     &["UPDATE definitions SET number = 7, tags = '{\"team\":\"a\"}' WHERE cluster = 'orders'"],
     &["INSERT INTO workers VALUES ('w', 5)"],
     &["INSERT INTO requests VALUES ('me', 'key', 'sha', 'g1', 6, NULL)"],
+    &["INSERT INTO grants VALUES ('r', 'g1', 'orders', 's1', 'name-of-s1', '{\"account\":\"1\"}', 'policy', 'x-1', NULL, 7, NULL)"],
 ];
 
 /// The migrations up to this number.
@@ -142,6 +143,9 @@ async fn all_is_there(catalog: &Catalog, count: usize) {
     if count >= 4 {
         let said = catalog.definition("orders").await.unwrap().unwrap();
         assert_eq!((said.description.as_str(), said.number), ("ours", if count >= 5 { 7 } else { 0 }));
+    }
+    if count >= 8 {
+        assert_eq!(catalog.grants("r", false).await.unwrap(), [super::grants::grant("g1", "s1")]);
     }
     if count >= 6 {
         assert_eq!(catalog.other_workers("", 5).await.unwrap(), 1);
