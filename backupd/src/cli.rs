@@ -55,9 +55,6 @@ pub struct Cli {
 /// writer) and needs one more from time to time, so this must stay above twice `policies::shards::SHARDS_MAX`.
 const BLOCKING_THREADS_MAX: usize = 4096;
 
-/// How much a capture lowers its own priority (`nice`, setpriority(2)).
-const CAPTURE_NICE: i32 = 10;
-
 /// How results are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Format {
@@ -117,7 +114,6 @@ pub fn main() -> ExitCode {
     let output = Output::new(cli.output);
     init_logs(&cli);
     keep_memory_private();
-    give_way(&cli.command);
     match run(cli, output) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -167,15 +163,6 @@ fn keep_memory_private() {
     use rustix::process::{DumpableBehavior, set_dumpable_behavior};
     if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
         tracing::warn!(error = %error, "a crash of this program could leave keys in a core dump");
-    }
-}
-
-/// A capture gives way to the server on the same machine, whose child is what it waits for. Threads inherit it, so it comes before the first of them.
-fn give_way(command: &Command) {
-    if matches!(command, Command::Snapshot(snapshot::Command::Create(_)))
-        && let Err(error) = rustix::process::nice(CAPTURE_NICE)
-    {
-        tracing::debug!(%error, "the priority stays as it is");
     }
 }
 

@@ -6,7 +6,6 @@ use backupd::error::Class;
 use backupd::redis::{EndVerdict, Framing, Node, Replication, Started, check_end, discover};
 use bytes::BytesMut;
 
-use crate::fixture::Repo;
 use crate::harness::server::Server;
 use crate::redis_server::{ask, check_rdb, fill, options, server, wait_until};
 
@@ -166,20 +165,4 @@ async fn a_server_that_goes_silent_is_given_up() {
     };
     assert_eq!(error.class(), Class::SourceUnavailable);
     assert!(error.message().contains("not a byte"), "{error}");
-}
-
-#[test]
-fn a_capture_gives_way_to_servers_on_its_machine() {
-    let server = server(&["rdb-key-save-delay 100"]);
-    fill(&server, 20_000);
-    let repo = Repo::folder();
-    let create = repo.cli.spawn(&repo.args(&["snapshot", "create", "--source", &server.url(), "--name", "one"]));
-    wait_until("it captures", || server.info("rdb_bgsave_in_progress").as_deref() == Some("1"));
-    // proc(5): the 19th field, counted behind the name; 19 is the least of all priorities
-    let nice = |pid: u32| -> i64 {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-        stat.rsplit_once(") ").unwrap().1.split(' ').nth(16).unwrap().parse().unwrap()
-    };
-    assert_eq!(nice(create.running.child.id()), (nice(std::process::id()) + 10).min(19));
-    create.wait(Duration::from_secs(60)).ok();
 }
