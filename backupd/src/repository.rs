@@ -46,6 +46,8 @@ use crate::store::Store;
 const MARKER: &str = "backupd-repository.json";
 /// The largest small document (marker, claim, wrap), bytes.
 const SMALL_BYTES_MAX: u64 = 64 << 10;
+/// Of how many snapshots something is asked at the same time.
+const IN_FLIGHT: usize = 16;
 
 /// An opened repository.
 #[derive(Debug, Clone)]
@@ -315,4 +317,23 @@ impl Repository {
         let file = self.store.read(&key, SMALL_BYTES_MAX).await?;
         wrap::parse(&key, &file, &place.snapshot_id, key_id).map(drop)
     }
+}
+
+/// Asks `ask` of each of `items`, [`IN_FLIGHT`] at the same time; the answers are in their order.
+///
+/// # Errors
+/// The first in that order.
+pub(crate) async fn side_by_side<I, T, F>(items: impl IntoIterator<Item = I>, ask: impl Fn(I) -> F) -> Result<Vec<T>>
+where
+    F: Future<Output = Result<T>> + Send + 'static,
+    T: Send + 'static,
+{
+    let (mut items, mut answers) = (items.into_iter().peekable(), Vec::new());
+    while items.peek().is_some() {
+        let asked: Vec<_> = items.by_ref().take(IN_FLIGHT).map(|item| tokio::spawn(ask(item))).collect();
+        for answer in asked {
+            answers.push(answer.await.map_err(crate::task_failed)??);
+        }
+    }
+    Ok(answers)
 }

@@ -220,26 +220,18 @@ impl Catalog {
         snapshot_id: &str,
         now_unix_ms: u64,
     ) -> Result<bool> {
+        let gone =
+            "UPDATE grants SET revoked_ms = $1 WHERE repository_id = $2 AND snapshot_id = $3 AND revoked_ms IS NULL";
+        let removed =
+            "UPDATE snapshots SET removed_ms = $1 WHERE repository_id = $2 AND snapshot_id = $3 AND removed_ms IS NULL";
+        let mark = |query| sqlx::query(query).bind(signed(now_unix_ms)).bind(repository_id).bind(snapshot_id);
         let done = async {
             let mut transaction = self.pool.begin().await?;
-            let mark = |table: &str, column: &str| {
-                format!(
-                    "UPDATE {table} SET {column} = $1
-                     WHERE repository_id = $2 AND snapshot_id = $3 AND {column} IS NULL"
-                )
-            };
-            let mut marked = 0;
-            for (table, column) in [("grants", "revoked_ms"), ("snapshots", "removed_ms")] {
-                let query = sqlx::query(AssertSqlSafe(mark(table, column)))
-                    .bind(signed(now_unix_ms))
-                    .bind(repository_id)
-                    .bind(snapshot_id);
-                marked = query.execute(&mut *transaction).await?.rows_affected();
-            }
-            transaction.commit().await?;
-            Ok(marked > 0)
+            mark(gone).execute(&mut *transaction).await?;
+            let marked = mark(removed).execute(&mut *transaction).await?;
+            transaction.commit().await.map(|()| marked.rows_affected() > 0)
         };
-        done.await.map_err(|e: sqlx::Error| self.error("mark a snapshot in", &e))
+        done.await.map_err(|e| self.error("mark a snapshot in", &e))
     }
 
     /// Notes that all of a snapshot was read and is whole.

@@ -160,7 +160,7 @@ impl Repository {
             return self.acls(bucket, place, account).await.map(|(_, told)| told);
         }
         change(bucket, |policy| grants::add(policy, grant).map(Some)).await?;
-        stated(bucket, &grant.id).await
+        Ok(standing::statements_of(&self.stated().await?, &grant.id))
     }
 
     async fn wrap_for_them(
@@ -211,8 +211,9 @@ impl Repository {
         keys: &Keys,
     ) -> Result<Option<Scope>> {
         let bucket = self.bucket()?;
-        let stated = stated(bucket, grant_id).await?;
-        let (noted, scope) = self.noted_for(grant_id, known).await?;
+        let mut stated = self.stated().await?;
+        stated.retain(|one| one.grant_id == grant_id);
+        let (noted, scope) = self.noted_for(grant_id, known, &stated).await?;
         let this = noted.iter().find(|noted| noted.given.grant.id == grant_id);
         let arns = this.and_then(|this| this.given.kms_key.clone()).into_iter().collect();
         let kms = KmsGrants::look(keys, arns).await?;
@@ -303,13 +304,6 @@ async fn change(bucket: &S3Store, plan: impl Fn(Option<&str>) -> Result<Option<S
     }
     Err(Error::new(Class::Busy, "the bucket's policy changes all the time")
         .hint("stop the other writer, and try again"))
-}
-
-async fn stated(bucket: &S3Store, grant_id: &str) -> Result<Vec<Value>> {
-    let Some(policy) = bucket.policy().await? else { return Ok(Vec::new()) };
-    let stated = grants::list(&policy).map_err(refused)?;
-    let ours = stated.into_iter().filter(|one| one.grant_id == grant_id);
-    Ok(ours.map(|one| serde_json::from_str(&one.text).unwrap_or_default()).collect())
 }
 
 fn refused(error: GrantError) -> Error {

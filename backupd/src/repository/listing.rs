@@ -5,13 +5,10 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::{Place, Repository};
+use super::{Place, Repository, side_by_side};
 use crate::error::{Class, Result};
 use crate::manifest::{Manifest, Unproven};
 use crate::store::ObjectEntry;
-
-/// How many manifests are read at the same time.
-const READS_IN_FLIGHT: usize = 16;
 
 /// The state of a snapshot in a listing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -66,22 +63,17 @@ impl Repository {
     /// # Errors
     /// What the store says. A damaged manifest is an entry, not an error.
     pub async fn snapshots(&self, cluster: Option<&str>) -> Result<Vec<Entry>> {
-        let mut entries = Vec::new();
         let places: Vec<Place> = self
             .places()
             .await?
             .into_iter()
             .filter(|place| cluster.is_none_or(|cluster| place.cluster == cluster))
             .collect();
-        for batch in places.chunks(READS_IN_FLIGHT) {
-            let reads = batch.iter().map(|place| {
-                let (repository, place) = (self.clone(), place.clone());
-                tokio::spawn(async move { repository.entry(place).await })
-            });
-            for read in reads.collect::<Vec<_>>() {
-                entries.extend(read.await.map_err(crate::task_failed)??);
-            }
-        }
+        let read = side_by_side(places, |place| {
+            let repository = self.clone();
+            async move { repository.entry(place).await }
+        });
+        let mut entries: Vec<Entry> = read.await?.into_iter().flatten().collect();
         let published: BTreeSet<String> = entries.iter().map(|entry| entry.name.clone()).collect();
         for name in self.folders("_names/").await? {
             if !published.contains(&name) {

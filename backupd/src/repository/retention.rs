@@ -12,12 +12,9 @@ use serde_json::{Map, Value};
 
 use super::fact::Kind;
 use super::listing::{Entry, Status};
-use super::{Place, Repository};
+use super::{Place, Repository, side_by_side};
 use crate::clock;
 use crate::error::{Class, Error, Result};
-
-/// How many snapshots are looked at at the same time.
-const LOOKS_IN_FLIGHT: usize = 16;
 
 /// What is judged, and on which terms.
 #[derive(Debug, Clone, Copy)]
@@ -79,16 +76,12 @@ impl Repository {
         let mut clusters: BTreeMap<String, Vec<(Entry, Snapshot)>> = BTreeMap::new();
         let entries = self.snapshots(question.cluster).await?;
         let present = entries.into_iter().filter(|entry| matches!(entry.status, Status::Available | Status::Broken));
-        let present: Vec<Entry> = present.collect();
-        for batch in present.chunks(LOOKS_IN_FLIGHT) {
-            let looks = batch.iter().map(|entry| {
-                let (repository, entry) = (self.clone(), entry.clone());
-                tokio::spawn(async move { repository.look(&entry).await.map(|snapshot| (entry, snapshot)) })
-            });
-            for look in looks.collect::<Vec<_>>() {
-                let (entry, snapshot) = look.await.map_err(crate::task_failed)??;
-                clusters.entry(entry.place.cluster.clone()).or_default().push((entry, snapshot));
-            }
+        let looks = side_by_side(present, |entry| {
+            let repository = self.clone();
+            async move { repository.look(&entry).await.map(|snapshot| (entry, snapshot)) }
+        });
+        for (entry, snapshot) in looks.await? {
+            clusters.entry(entry.place.cluster.clone()).or_default().push((entry, snapshot));
         }
         let now_ms = clock::unix_ms(clock::now());
         let terms = Terms { now_ms, grace_ms: question.grace_ms, share_max_percent: question.share_max_percent };

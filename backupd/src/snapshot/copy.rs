@@ -165,42 +165,35 @@ impl Job<'_> {
     async fn run(&self, lease: Lease, begun: Option<Ahead>) -> Result<Copied> {
         let done = self.arrive(begun).await;
         let noting = async {
-            if let Ok((copied, _)) = &done {
+            if let Ok(copied) = &done {
                 self.note_at_source(copied).await;
             }
         };
         tokio::join!(noting, lease.release());
-        let (copied, at_target) = done?;
-        if let Some(at_target) = at_target {
-            at_target.release().await;
-        }
-        Ok(copied)
+        done
     }
 
-    /// Everything at the destination. Its lease is still held where a manifest was written.
-    async fn arrive(&self, begun: Option<Ahead>) -> Result<(Copied, Option<Lease>)> {
+    /// Everything at the destination.
+    async fn arrive(&self, begun: Option<Ahead>) -> Result<Copied> {
         let (name, folder) = (&self.options.new_name, self.opened.place.key(""));
         let (already, named, there) =
             tokio::join!(self.already(), self.target.state(name), self.target.keys_below(&folder));
         if let Some(manifest) = already? {
-            return Ok((self.copied(manifest, Moved::default()), None));
+            return Ok(self.copied(manifest, Moved::default()));
         }
         let there = there?;
         let (held, lease) = self.held_place(named?.as_ref()).await?;
         let renewing = renew(self.target.clone(), held.clone());
         let done = self.transfer(&held, &there, begun).await;
         renewing.abort();
-        match done {
-            Ok(copied) => Ok((copied, Some(lease))),
-            Err(error) => {
-                lease.release().await;
-                self.give_up(&held).await;
-                Err(match error.advice() {
-                    Some(_) => error,
-                    None => error.hint("what has arrived stays for the next attempt; gc removes it when there is none"),
-                })
-            }
+        lease.release().await;
+        if done.is_err() {
+            self.give_up(&held).await;
         }
+        done.map_err(|error| match error.advice() {
+            Some(_) => error,
+            None => error.hint("what has arrived stays for the next attempt; gc removes it when there is none"),
+        })
     }
 
     /// The claim on the name at the destination, and a lease on the place there: both, or neither.

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use policies::grants::{Principal, Scope, Way};
+use policies::grants::{Grant, Principal, Scope, Way};
 
 use crate::catalog::{Catalog, GrantRow};
 use crate::error::{Class, Error, Result};
@@ -25,20 +25,19 @@ pub async fn known(catalog: &Catalog, repository: &Repository) -> Result<BTreeSe
 pub async fn given(catalog: &Catalog, repository: &Repository, subject: &Subject, done: &Result<Standing>) {
     let noted = async {
         match (done, subject) {
-            (Ok(Standing { scope: Some(scope), .. }), Subject::Snapshot(_)) => match Place::of(scope) {
+            (Ok(Standing { scope: Some(scope), grant_id, principal, kms_key, .. }), _) => match Place::of(scope) {
                 Some(place) => beside(catalog, repository, &place).await,
-                None => Ok(()),
+                None => {
+                    let row = by_policy(repository, grant_id, scope, principal.as_ref());
+                    let (kms_key, given_ms) = (kms_key.clone(), catalog.now_unix_ms().await?);
+                    catalog.put_grant(&GrantRow { kms_key, given_ms, ..row }).await
+                }
             },
             // its fact may be there already
             (Err(_), Subject::Snapshot(name)) => match repository.find(name).await {
                 Ok((place, _)) => beside(catalog, repository, &place).await,
                 Err(_) => Ok(()),
             },
-            (Ok(standing), Subject::Cluster(cluster)) => {
-                let row = cluster_row(repository, &standing.grant_id, cluster, standing.principal.as_ref());
-                let kms_key = standing.kms_key.clone();
-                catalog.put_grant(&GrantRow { kms_key, given_ms: catalog.now_unix_ms().await?, ..row }).await
-            }
             _ => Ok(()),
         }
     };
@@ -138,7 +137,8 @@ pub(super) async fn compare(
     // the catalog first, as above
     let rows = catalog.grants(repository.id(), true).await?;
     let known: BTreeMap<&str, &GrantRow> = rows.iter().map(|row| (row.grant_id.as_str(), row)).collect();
-    let said = Said::of(repository, &known, broken).await?;
+    let now_ms = catalog.now_unix_ms().await?;
+    let said = Said::of(repository, &known, now_ms, broken).await?;
     let mut different = Vec::new();
     for row in said.grants.values().filter(|row| known.get(row.grant_id.as_str()) != Some(row)) {
         different.push(row.grant_id.clone());
@@ -149,7 +149,6 @@ pub(super) async fn compare(
     for row in rows.iter().filter(|row| row.revoked_ms.is_none() && said.is_gone(row)) {
         different.push(row.grant_id.clone());
         if take {
-            let now_ms = catalog.now_unix_ms().await?;
             catalog.mark_grant_revoked(&row.repository_id, &row.grant_id, now_ms).await?;
         }
     }
@@ -167,7 +166,13 @@ struct Said {
 }
 
 impl Said {
-    async fn of(repository: &Repository, known: &BTreeMap<&str, &GrantRow>, broken: &mut Vec<String>) -> Result<Self> {
+    /// `now_ms`: since when the policy says what the catalog does not know.
+    async fn of(
+        repository: &Repository,
+        known: &BTreeMap<&str, &GrantRow>,
+        now_ms: u64,
+        broken: &mut Vec<String>,
+    ) -> Result<Self> {
         let mut said = Self { grants: BTreeMap::new(), unreadable: BTreeSet::new(), policy: true };
         for place in repository.granted_places(None).await? {
             match repository.given_at(&place).await {
@@ -189,7 +194,7 @@ impl Said {
                     let known = known.get(row.grant_id.as_str());
                     // what the policy does not tell
                     let kms_key = known.and_then(|known| known.kms_key.clone());
-                    let given_ms = known.map_or_else(now_ms, |known| known.given_ms);
+                    let given_ms = known.map_or(now_ms, |known| known.given_ms);
                     (row.grant_id.clone(), GrantRow { kms_key, given_ms, ..row })
                 }));
             }
@@ -219,10 +224,6 @@ fn is_unreadable(error: &Error) -> bool {
     matches!(error.class(), Class::Verification | Class::Version)
 }
 
-fn now_ms() -> u64 {
-    crate::clock::unix_ms(crate::clock::now())
-}
-
 /// Where the snapshot of a grant is; `None` when it is for a cluster.
 fn place(row: &GrantRow) -> Option<Place> {
     let is_snapshot = !row.snapshot_id.is_empty();
@@ -231,43 +232,35 @@ fn place(row: &GrantRow) -> Option<Place> {
 
 /// What facts say of a grant.
 fn row(repository: &Repository, given: &Given) -> GrantRow {
-    let (cluster, snapshot_id, snapshot_name) = match &given.grant.scope {
-        Scope::Snapshot { cluster, snapshot_id, name } => (cluster.clone(), snapshot_id.clone(), name.clone()),
-        Scope::Cluster { cluster } => (cluster.clone(), String::new(), String::new()),
-    };
-    let way = if given.grant.way == Way::Acl { "acl" } else { "policy" };
+    let Grant { id, scope, principal, way, .. } = &given.grant;
     GrantRow {
-        repository_id: repository.id().to_owned(),
-        grant_id: given.grant.id.clone(),
-        cluster,
-        snapshot_id,
-        snapshot_name,
-        principal: serde_json::json!(given.grant.principal).to_string(),
-        way: way.to_owned(),
+        way: if *way == Way::Acl { "acl" } else { "policy" }.to_owned(),
         key_id: given.key_id.clone(),
         kms_key: given.kms_key.clone(),
         given_ms: given.given_ms,
         revoked_ms: given.revoked_ms.and_then(|ms| i64::try_from(ms).ok()),
+        ..by_policy(repository, id, scope, Some(principal))
     }
 }
 
 /// What a statement says of a grant of a cluster; `None` of another one.
 fn of_cluster(repository: &Repository, stated: &Stated) -> Option<GrantRow> {
-    match stated.scope.as_ref()? {
-        Scope::Cluster { cluster } => {
-            Some(cluster_row(repository, &stated.grant_id, cluster, stated.principal.as_ref()))
-        }
-        Scope::Snapshot { .. } => None,
-    }
+    let scope = stated.scope.as_ref().filter(|scope| matches!(scope, Scope::Cluster { .. }))?;
+    Some(by_policy(repository, &stated.grant_id, scope, stated.principal.as_ref()))
 }
 
-fn cluster_row(repository: &Repository, grant_id: &str, cluster: &str, principal: Option<&Principal>) -> GrantRow {
+/// A grant of which no more is known than a policy says.
+fn by_policy(repository: &Repository, id: &str, scope: &Scope, principal: Option<&Principal>) -> GrantRow {
+    let (cluster, snapshot_id, snapshot_name) = match scope {
+        Scope::Snapshot { cluster, snapshot_id, name } => (cluster.as_str(), snapshot_id.as_str(), name.as_str()),
+        Scope::Cluster { cluster } => (cluster.as_str(), "", ""),
+    };
     GrantRow {
         repository_id: repository.id().to_owned(),
-        grant_id: grant_id.to_owned(),
+        grant_id: id.to_owned(),
         cluster: cluster.to_owned(),
-        snapshot_id: String::new(),
-        snapshot_name: String::new(),
+        snapshot_id: snapshot_id.to_owned(),
+        snapshot_name: snapshot_name.to_owned(),
         principal: serde_json::json!(principal).to_string(),
         way: "policy".to_owned(),
         key_id: None,

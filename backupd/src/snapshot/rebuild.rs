@@ -10,15 +10,12 @@ use super::grants;
 use super::record::{cluster_row, definition_row, shard_row, snapshot_row};
 use crate::catalog::{Catalog, Code, Mark, NewEvent, ROWS_MAX, SnapshotFilter, SnapshotRow, changed_tags};
 use crate::clock;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::manifest::Manifest;
 use crate::repository::definition::Definition;
 use crate::repository::fact::Kind;
 use crate::repository::listing::Status;
-use crate::repository::{Place, Repository};
-
-/// Of how many snapshots facts are read at the same time.
-const READS_IN_FLIGHT: usize = 16;
+use crate::repository::{Place, Repository, side_by_side};
 
 /// How a catalog and one repository differ: names of snapshots, or ids where the name is not known.
 #[derive(Debug, Default, Serialize)]
@@ -220,26 +217,19 @@ pub(super) async fn with_tags(
     repository: &Repository,
     manifests: Vec<Manifest>,
 ) -> Result<Vec<(Manifest, SnapshotRow)>> {
-    let mut snapshots = Vec::new();
-    let mut manifests = manifests.into_iter().peekable();
-    while manifests.peek().is_some() {
-        let reads = manifests.by_ref().take(READS_IN_FLIGHT).map(|manifest| {
-            let repository = repository.clone();
-            tokio::spawn(async move {
-                let place = Place { cluster: manifest.cluster.clone(), snapshot_id: manifest.snapshot_id.clone() };
-                let facts = repository.facts_of(Kind::Tags, &place, None).await?;
-                let mut row = snapshot_row(repository.id(), &manifest)?;
-                let mut tags = manifest.tags.clone();
-                facts.iter().for_each(|fact| changed_tags(&mut tags, &fact.tags()));
-                row.tags = serde_json::json!(tags).to_string();
-                Ok::<_, Error>((manifest, row))
-            })
-        });
-        for read in reads.collect::<Vec<_>>() {
-            snapshots.push(read.await.map_err(crate::task_failed)??);
+    let read = side_by_side(manifests, |manifest| {
+        let repository = repository.clone();
+        async move {
+            let place = Place { cluster: manifest.cluster.clone(), snapshot_id: manifest.snapshot_id.clone() };
+            let facts = repository.facts_of(Kind::Tags, &place, None).await?;
+            let mut row = snapshot_row(repository.id(), &manifest)?;
+            let mut tags = manifest.tags.clone();
+            facts.iter().for_each(|fact| changed_tags(&mut tags, &fact.tags()));
+            row.tags = serde_json::json!(tags).to_string();
+            Ok((manifest, row))
         }
-    }
-    Ok(snapshots)
+    });
+    read.await
 }
 
 async fn known(catalog: &Catalog, repository_id: &str) -> Result<BTreeMap<String, SnapshotRow>> {

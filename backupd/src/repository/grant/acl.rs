@@ -75,7 +75,7 @@ impl Repository {
     pub(in crate::repository) async fn give_wrap(&self, place: &Place, key_id: &str) -> Result<()> {
         let Some(bucket) = self.store.as_bucket() else { return Ok(()) };
         let (key, mut failed) = (place.wrap_key(key_id), Ok(()));
-        for Given { grant, .. } in self.given(place).await?.into_iter().filter(|given| given.revoked_ms.is_none()) {
+        for Given { grant, .. } in self.given_now(place).await? {
             let Some(account) = account(&grant) else { continue };
             let given = change(bucket, &key, |entries| acl::add(entries, account).map_err(refused)).await;
             failed = failed.and(given.map_err(|error| error.at(format!("grant {}", grant.id))));

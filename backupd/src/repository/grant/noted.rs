@@ -7,13 +7,10 @@ use policies::grants::Grant;
 use serde_json::Value;
 
 use super::super::fact::Fact;
-use super::super::{Place, Repository};
+use super::super::{Place, Repository, side_by_side};
 use crate::canonical::damaged;
 use crate::clock;
 use crate::error::{Class, Error, Result};
-
-/// Beside how many snapshots facts are read at the same time.
-const READS_IN_FLIGHT: usize = 16;
 
 /// What the names of these facts begin with.
 const FACT: &str = "fact-granted-";
@@ -63,12 +60,17 @@ impl Repository {
     /// # Errors
     /// `Verification` or `Version` when a fact about it cannot be read, since it may say so; what the store says.
     pub(in crate::repository) async fn granted_ids(&self, place: &Place) -> Result<Vec<String>> {
-        let given = self.given(place).await?.into_iter().filter(|given| given.revoked_ms.is_none());
-        Ok(given.map(|given| given.grant.id).collect())
+        Ok(self.given_now(place).await?.into_iter().map(|given| given.grant.id).collect())
+    }
+
+    /// What facts say that was given, and not taken back since.
+    pub(super) async fn given_now(&self, place: &Place) -> Result<Vec<Given>> {
+        let given = self.given(place).await?.into_iter();
+        Ok(given.filter(|given| given.revoked_ms.is_none()).collect())
     }
 
     /// What facts say that was given, and taken back since.
-    pub(super) async fn given(&self, place: &Place) -> Result<Vec<Given>> {
+    async fn given(&self, place: &Place) -> Result<Vec<Given>> {
         let mut grants: Vec<Given> = Vec::new();
         for fact in self.facts_below(place, FACT, None, false).await? {
             let (given, revoked) = read(place, &fact)?;
@@ -105,18 +107,11 @@ impl Repository {
 
     /// The grants beside these snapshots, as far as there are such snapshots.
     pub(super) async fn noted_at(&self, places: BTreeSet<Place>) -> Result<Vec<Noted>> {
-        let mut noted = Vec::new();
-        let mut places = places.into_iter().peekable();
-        while places.peek().is_some() {
-            let reads = places.by_ref().take(READS_IN_FLIGHT).map(|place| {
-                let repository = self.clone();
-                tokio::spawn(async move { repository.noted_beside(place).await })
-            });
-            for read in reads.collect::<Vec<_>>() {
-                noted.extend(read.await.map_err(crate::task_failed)??);
-            }
-        }
-        Ok(noted)
+        let noted = side_by_side(places, |place| {
+            let repository = self.clone();
+            async move { repository.noted_beside(place).await }
+        });
+        Ok(noted.await?.into_iter().flatten().collect())
     }
 
     async fn noted_beside(&self, place: Place) -> Result<Vec<Noted>> {

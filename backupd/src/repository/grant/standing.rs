@@ -240,14 +240,15 @@ impl Repository {
         Ok(stated.collect())
     }
 
-    /// What facts tell that a revocation needs to know, and what the grant is for. Where the places that are known do not have it, or where it is
+    /// What facts tell that a revocation needs to know, and what the grant is for, which the policy's statements of it, `stated`, say as well. Where the places that are known do not have it, or where it is
     /// by ACLs, of which only facts tell what others need, all of the repository is looked at.
     pub(super) async fn noted_for(
         &self,
         id: &str,
         known: Option<&BTreeSet<Place>>,
+        stated: &[Stated],
     ) -> Result<(Vec<Noted>, Option<Scope>)> {
-        let stated = self.stated().await?.into_iter().filter(|one| one.grant_id == id).find_map(|one| one.scope);
+        let stated = stated.iter().find_map(|one| one.scope.clone());
         let of_this = |noted: &[Noted]| {
             noted.iter().find(|noted| noted.given.grant.id == id).map(|this| this.given.grant.clone())
         };
@@ -286,7 +287,7 @@ fn add_unnoted(standing: &mut Vec<Standing>, stated: &[Stated], kms: &KmsGrants)
 }
 
 /// The statements of a grant.
-fn statements_of(stated: &[Stated], grant_id: &str) -> Vec<Value> {
+pub(super) fn statements_of(stated: &[Stated], grant_id: &str) -> Vec<Value> {
     stated.iter().filter(|one| one.grant_id == grant_id).map(|one| one.statement.clone()).collect()
 }
 

@@ -105,8 +105,7 @@ impl S3Upload {
     async fn append(&mut self, mut bytes: Bytes) -> Result<()> {
         while !bytes.is_empty() {
             if self.filling.len() == self.part_bytes {
-                let body = std::mem::take(&mut self.filling).freeze();
-                self.send_part(body).await?;
+                self.send_filled().await?;
             }
             // a whole part that more is sure to follow goes as it is, and is not copied
             if self.filling.is_empty()
@@ -123,8 +122,7 @@ impl S3Upload {
             self.filling.extend_from_slice(&bytes.split_to(room.min(bytes.len())));
         }
         if self.filling.len() == self.part_bytes && self.filled_bytes() < self.guess_bytes {
-            let body = std::mem::take(&mut self.filling).freeze();
-            self.send_part(body).await?;
+            self.send_filled().await?;
         }
         Ok(())
     }
@@ -133,6 +131,11 @@ impl S3Upload {
     fn filled_bytes(&self) -> u64 {
         let begun = self.begun.saturating_mul(u64::try_from(self.part_bytes).unwrap_or(u64::MAX));
         begun.saturating_add(length_of_body(&self.filling))
+    }
+
+    async fn send_filled(&mut self) -> Result<()> {
+        let body = std::mem::take(&mut self.filling).freeze();
+        self.send_part(body).await
     }
 
     /// Hands a part to a task, after waiting for room.
@@ -173,8 +176,7 @@ impl S3Upload {
         }
         let size_bytes = self.filled_bytes();
         if !self.filling.is_empty() {
-            let body = std::mem::take(&mut self.filling).freeze();
-            self.send_part(body).await?;
+            self.send_filled().await?;
         }
         while !self.sending.is_empty() {
             self.collect_one().await?;
