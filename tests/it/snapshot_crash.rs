@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use rustix::fs::{CWD, RenameFlags};
+
 use crate::fixture::Repo;
 use crate::harness::cluster::Cluster;
 use crate::harness::compare::compare;
@@ -118,13 +120,14 @@ fn a_folder_that_goes_away_in_the_middle_leaves_nothing_that_looks_finished() {
     crate::harness::process::wait_for("the claim", Duration::from_secs(20), || {
         if root.join("_names/one/000001.json").exists() { Ok(()) } else { Err("no claim".to_owned()) }
     });
-    // the folder is replaced by a file, so every further write fails, as with a disk that went away
-    std::fs::rename(&root, repo.path("gone")).unwrap();
-    std::fs::write(&root, b"").unwrap();
+    // the folder is replaced by a file at once, so every further write fails, as with a disk that went away
+    let gone = repo.path("gone");
+    std::fs::write(&gone, b"").unwrap();
+    let exchange = || rustix::fs::renameat_with(CWD, &root, CWD, &gone, RenameFlags::EXCHANGE).unwrap();
+    exchange();
     let outcome = job.wait(Duration::from_secs(60));
     assert!(matches!(outcome.code, Some(14 | 16 | 19)), "{outcome}");
-    std::fs::remove_file(&root).unwrap();
-    std::fs::rename(repo.path("gone"), &root).unwrap();
+    exchange();
     assert!(repo.list().iter().all(|(_, status)| status != "available"));
     repo.run(&words).ok();
     repo.run(&["snapshot", "verify", "one"]).ok();
