@@ -145,11 +145,38 @@ fn what_is_granted_is_known_followed_and_found_again(place: &Place, forget: impl
     place.run(&["grant", "revoke", &told], 0);
     place.run(&["grant", "revoke", &cluster_again], 0);
     assert_eq!((place.live(), place.different(0)), (sorted([&acl_again]), Vec::new()));
+    what_cannot_be_read_stays_known(place, &acl_again);
     // it goes with its snapshot, whoever deletes that
     place.repo.json(&["snapshot", "delete", "two", "--force"]);
     assert_eq!(place.different(17), sorted([&acl_again]));
     place.run(&["catalog", "rebuild"], 0);
     assert_eq!((place.live(), place.different(0)), (Vec::new(), Vec::new()));
+    // and by following the policy, once that says nothing of it any more
+    let last = place.run(&["grant", "add", "one", "--account", OTHER], 0)["grant_id"].as_str().unwrap().to_owned();
+    place.repo.json(&["snapshot", "delete", "one", "--force"]);
+    place.follow();
+    assert_eq!(place.live(), sorted([&last]), "the policy still says it");
+    place.repo.json(&["grant", "revoke", &last]);
+    place.follow();
+    assert!(place.live().is_empty());
+}
+
+/// A fact that is damaged says neither that something was granted nor that it was not.
+fn what_cannot_be_read_stays_known(place: &Place, id: &str) {
+    let bucket = place.repo.bucket.as_ref().unwrap();
+    let facts = bucket.list("").into_iter().map(|(key, _)| key).filter(|key| key.contains("/fact-granted-"));
+    let says = |key: &String| String::from_utf8_lossy(&bucket.get(key)).contains(id);
+    let key = facts.filter(says).max().unwrap();
+    let (whole, known) = (bucket.get(&key), place.known());
+    bucket.put(&key, b"damaged");
+    place.follow();
+    for command in ["check", "rebuild"] {
+        let found = &place.run(&["catalog", command], 0)["repositories"][0];
+        assert!(found["broken"].to_string().contains("fact-granted-") && found["grants"] == json!([]), "{found}");
+    }
+    assert_eq!(place.known(), known);
+    bucket.put(&key, &whole);
+    assert!(place.different(0).is_empty());
 }
 
 #[test]
