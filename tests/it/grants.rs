@@ -254,6 +254,11 @@ fn a_granted_snapshot_outlives_retention_and_goes_only_by_force() {
     assert_eq!(state_of(&repo, &id.as_str().into()), Some("policy_only".into()));
     repo.json(&["grant", "revoke", &id]);
     assert_eq!(policy(bucket), None);
+    // a grant that was taken back keeps nothing
+    repo.create(&server.url(), "b");
+    let id = repo.json(&["grant", "add", "b", "--account", OTHER])["grant_id"].as_str().unwrap().to_owned();
+    repo.json(&["grant", "revoke", &id]);
+    repo.json(&["snapshot", "delete", "b"]);
 }
 
 #[test]
