@@ -139,6 +139,10 @@ fn what_cannot_be_copied_is_refused_before_anything_is_written() {
     from.run(&["snapshot", "copy", "one", "--to", "nowhere"]).exits(10).says("nowhere");
     from.run(&["snapshot", "copy", "one", "--to", &from.url]).exits(18).says("another repository");
     assert!(!to.root().exists(), "nothing was written");
+    // nor can there be a repository below a file
+    assert_ne!(from.run(&["snapshot", "copy", "one", "--to", &format!("{key_file}/below")]).code, Some(0));
+    let is_lease = |path: &Path| path.file_name().unwrap().to_str().unwrap().starts_with("lease-");
+    assert!(!from.files().iter().any(|(path, _)| is_lease(path)), "what was refused holds nothing up");
     // the key of the source is the default, a folder can be named by its path, and the name is the user's
     let path = to.root().display().to_string();
     let copied = from.json(&["snapshot", "copy", "one", "--to", &path, "--name", "two"]);
@@ -151,7 +155,6 @@ fn what_cannot_be_copied_is_refused_before_anything_is_written() {
     from.create(&server.url(), "other");
     let other = ["snapshot", "copy", "other", "--to", &to.url, "--name", "taken", "--to-key-file", &key_file];
     from.run(&other).exits(18).says("taken exists");
-    let is_lease = |path: &Path| path.file_name().unwrap().to_str().unwrap().starts_with("lease-");
     assert!(!to.files().iter().any(|(path, _)| is_lease(path)), "what was refused holds nothing up");
     // what is in the clear stays so, when that is said
     let clear = ["--source", &server.url(), "--name", "clear", "--repository", &from.url, "--no-encryption"];
@@ -227,6 +230,8 @@ fn a_copy_that_dies_at_any_write_of_either_side_is_finished_by_the_next() {
                 // it died after its last word to the source
                 Err(error) => assert_eq!(error.class(), Class::Refused, "write {writes}: {error}"),
             }
+            let notes = to.files().into_iter().filter(|(path, _)| path.to_str().unwrap().contains("/fact-copied-"));
+            assert_eq!(notes.count(), 1, "write {writes}: it says once where it came from");
             to.json(&["snapshot", "verify", "one"]);
             to.json(&["gc", "apply", "--older-than", "0s"]);
             to.json(&["snapshot", "verify", "one"]);

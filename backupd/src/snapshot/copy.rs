@@ -91,11 +91,15 @@ pub async fn copy(
     let (opened, there) = tokio::join!(opening, Repository::open(Arc::clone(&target)));
     let opened = opened?;
     // what cannot be is refused before anything is written
+    if there.as_ref().is_ok_and(|there| there.id() == source.id()) {
+        let what = format!("{} is the repository that holds the snapshot", target.url());
+        return Err(Error::new(Class::Refused, what).hint("a copy goes into another repository: give another prefix"));
+    }
     let to_keys = options.to_keys.of(&opened.place.cluster).clone();
     check_sealing(&opened, &to_keys)?;
     let begun = objects::begun(source, &target, &opened, options.transfer);
     let leasing = source.lease(&opened.place, "copy");
-    let (lease, made) = tokio::join!(leasing, destination(source, target, there, &opened, &to_keys));
+    let (lease, made) = tokio::join!(leasing, destination(target, there, &opened, &to_keys));
     let (lease, (target, wrap)) = match (lease, made) {
         (Ok(lease), Ok(made)) => (lease, made),
         (Err(error), _) => return Err(error),
@@ -109,7 +113,6 @@ pub async fn copy(
 
 /// The destination, which becomes a repository when it is none, and the wrap of the data key for its master key.
 async fn destination(
-    source: &Repository,
     store: Arc<dyn Store>,
     there: Result<Repository>,
     opened: &Opened,
@@ -119,10 +122,6 @@ async fn destination(
         Err(error) if error.class() == Class::NotFound => Repository::create(store).await?,
         other => other?,
     };
-    if target.id() == source.id() {
-        let what = format!("{} is the repository that holds the snapshot", target.store().url());
-        return Err(Error::new(Class::Refused, what).hint("a copy goes into another repository: give another prefix"));
-    }
     let wrap = wrapped(&target, opened, to_keys).await?;
     Ok((target, wrap))
 }
