@@ -10,6 +10,7 @@
 
 mod audit;
 mod beside;
+mod beyond;
 mod clusters;
 mod definitions;
 mod error;

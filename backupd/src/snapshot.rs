@@ -12,6 +12,7 @@ pub mod follow;
 pub mod grants;
 pub mod lend;
 pub mod method;
+mod present;
 pub mod rebuild;
 pub mod record;
 mod settle;

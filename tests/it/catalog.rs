@@ -11,6 +11,7 @@ mod snapshots;
 
 use backupd::catalog::{Catalog, Location};
 
+pub(crate) use self::opening::connect;
 use crate::harness::postgres::Postgres;
 use crate::harness::s3::block_on;
 
@@ -83,5 +84,7 @@ cases! {
     jobs::a_changed_audit_line_is_noticed,
     schedules::what_a_clock_that_was_ahead_has_missed_still_fires_once,
     schedules::a_removed_cluster_is_taken_up_again,
+    schedules::the_times_of_a_schedule_come_up_to_what_is_known_of_its_snapshots,
+    snapshots::a_copy_that_nobody_has_seen_counts_as_gone_until_somebody_does,
     schedules::a_schedule_keeps_its_times_and_begins_anew_with_another_window,
 }

@@ -187,6 +187,7 @@ impl Place {
             plain_bytes: 1,
             stored_bytes: 1,
             tags: "{}".to_owned(),
+            verified_ms: None,
         };
         let shard = ShardRow {
             shard_index: 0,

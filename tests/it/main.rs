@@ -30,6 +30,7 @@ mod keys;
 mod kms;
 mod memory;
 mod readme;
+mod rebuilt;
 mod redis_capture;
 mod redis_choice;
 mod redis_launch;

@@ -1,5 +1,7 @@
 //! Clusters as they were last seen, and what their nodes can do.
 
+use std::collections::BTreeSet;
+
 use super::{Catalog, signed};
 use crate::error::{Class, Error, Result};
 
@@ -59,7 +61,7 @@ impl From<Flag> for bool {
 }
 
 impl Catalog {
-    /// Adds a cluster, or brings what is known of it up to date. What was seen earlier than what is known changes nothing.
+    /// Adds a cluster, or brings what is known of it up to date. Of what was seen earlier than what is known, only that it was seen then is noted.
     ///
     /// # Errors
     /// Those of the database.
@@ -80,8 +82,14 @@ impl Catalog {
         .bind(signed(row.last_seen_ms))
         .execute(&self.pool)
         .await
-        .map(drop)
-        .map_err(|e| self.error("record a cluster in", &e))
+        .map_err(|e| self.error("record a cluster in", &e))?;
+        sqlx::query("UPDATE clusters SET first_seen_ms = $1 WHERE name = $2 AND first_seen_ms > $1")
+            .bind(signed(row.last_seen_ms))
+            .bind(&row.name)
+            .execute(&self.pool)
+            .await
+            .map(drop)
+            .map_err(|e| self.error("record a cluster in", &e))
     }
 
     /// All clusters, by name.
@@ -113,7 +121,8 @@ impl Catalog {
         Ok(row.map(|row| (row.cluster, row.first_seen_ms)))
     }
 
-    /// Records what the nodes of a cluster can do, in place of everything known of the same nodes before.
+    /// Records what the nodes of a cluster can do, in place of everything known of the same nodes before. What was seen of a node earlier than
+    /// what is known changes nothing.
     ///
     /// # Errors
     /// `NotFound` when the cluster is not in the catalog.
@@ -125,7 +134,21 @@ impl Catalog {
             _ => self.error("record what nodes can do in", &e),
         };
         let mut transaction = self.pool.begin().await.map_err(failed)?;
+        let mut late = BTreeSet::new();
         for row in rows {
+            let newer: i64 = sqlx::query_scalar(
+                "SELECT COUNT(*) FROM node_capabilities WHERE cluster = $1 AND node_id = $2 AND seen_ms > $3",
+            )
+            .bind(cluster)
+            .bind(&row.node_id)
+            .bind(signed(row.seen_ms))
+            .fetch_one(&mut *transaction)
+            .await
+            .map_err(failed)?;
+            if newer > 0 {
+                late.insert(&row.node_id);
+                continue;
+            }
             sqlx::query("DELETE FROM node_capabilities WHERE cluster = $1 AND node_id = $2")
                 .bind(cluster)
                 .bind(&row.node_id)
@@ -133,7 +156,7 @@ impl Catalog {
                 .await
                 .map_err(failed)?;
         }
-        for row in rows {
+        for row in rows.iter().filter(|row| !late.contains(&row.node_id)) {
             sqlx::query(
                 "INSERT INTO node_capabilities (cluster, node_id, capability, available, reason, seen_ms)
                  VALUES ($1, $2, $3, $4, $5, $6)",

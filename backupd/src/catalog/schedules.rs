@@ -1,7 +1,7 @@
 //! What schedulers know of each cluster, and what was decided of each occurrence of a window.
 
 use serde::Serialize;
-use sqlx::AnyConnection;
+use sqlx::{AnyConnection, AssertSqlSafe};
 
 use super::events::insert_event;
 use super::jobs::add_job_row;
@@ -157,7 +157,7 @@ impl Catalog {
         Ok(!known)
     }
 
-    /// Sets a time of a schedule, and with `outcome` how the last backup ended.
+    /// Sets a time of a schedule.
     ///
     /// # Errors
     /// Those of the database.
@@ -173,6 +173,23 @@ impl Catalog {
         };
         let done = sqlx::query(query).bind(signed(now_unix_ms)).bind(cluster).execute(&self.pool).await;
         done.map(drop).map_err(|e| self.error("note a time in", &e))
+    }
+
+    /// Brings the times of a schedule up to what is known of the cluster's snapshots; later ones stay. So a schedule that was lost with its
+    /// catalog is not one of a cluster that was never backed up.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn follow_snapshots(&self, cluster: &str) -> Result<()> {
+        for (time, of) in [("last_success_ms", "ended_ms"), ("last_verified_ms", "verified_ms")] {
+            let newest = format!("(SELECT MAX({of}) FROM snapshots WHERE cluster = $1 AND removed_ms IS NULL)");
+            let query = format!(
+                "UPDATE schedules SET {time} = {newest} WHERE cluster = $1 AND COALESCE({time}, 0) < COALESCE({newest}, 0)"
+            );
+            let done = sqlx::query(AssertSqlSafe(query)).bind(cluster).execute(&self.pool).await;
+            done.map_err(|e| self.error("note a time in", &e))?;
+        }
+        Ok(())
     }
 
     /// The starts of the occurrences of a cluster from a time on that fired, ascending.

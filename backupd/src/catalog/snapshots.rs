@@ -56,6 +56,8 @@ pub struct SnapshotRow {
     pub stored_bytes: u64,
     /// The user's tags as they are now, as a JSON object.
     pub tags: String,
+    /// When all of it was last read and was whole, ms since 1970; `None` when its newest verdict says something else, or there is none.
+    pub verified_ms: Option<i64>,
 }
 
 /// A shard of a snapshot.
@@ -180,15 +182,15 @@ enum Value<'a> {
 
 /// The columns of a [`SnapshotRow`].
 const COLUMNS: &str = "repository_id, snapshot_id, name, cluster, source, mode, engine, engine_version, method, begun_ms, \
-    ended_ms, skew_ms, cipher, key_ids, keys, plain_bytes, stored_bytes, tags";
+    ended_ms, skew_ms, cipher, key_ids, keys, plain_bytes, stored_bytes, tags, verified_ms";
 
 /// One more column, for a [`ListedRow`].
 const SHARD_COUNT: &str = ", (SELECT COUNT(*) FROM shards WHERE shards.repository_id = snapshots.repository_id
     AND shards.snapshot_id = snapshots.snapshot_id) AS shard_count";
 
 impl Catalog {
-    /// Records a snapshot with its shards, in place of what was recorded of it before. That it was removed stays, and so do tags that were
-    /// changed since.
+    /// Records a snapshot with its shards, in place of what was recorded of it before. What became known of it later stays:
+    /// its removal, its tags, its verdict.
     ///
     /// # Errors
     /// Those of the database.
@@ -232,21 +234,6 @@ impl Catalog {
             transaction.commit().await.map(|()| marked.rows_affected() > 0)
         };
         done.await.map_err(|e| self.error("mark a snapshot in", &e))
-    }
-
-    /// Notes that all of a snapshot was read and is whole.
-    ///
-    /// # Errors
-    /// Those of the database.
-    pub async fn mark_snapshot_verified(&self, repository_id: &str, snapshot_id: &str, now_unix_ms: u64) -> Result<()> {
-        sqlx::query("UPDATE snapshots SET verified_ms = $1 WHERE repository_id = $2 AND snapshot_id = $3")
-            .bind(signed(now_unix_ms))
-            .bind(repository_id)
-            .bind(snapshot_id)
-            .execute(&self.pool)
-            .await
-            .map(drop)
-            .map_err(|e| self.error("mark a snapshot in", &e))
     }
 
     /// Notes that the manifest of a snapshot was seen, whatever was noted before.
@@ -314,8 +301,9 @@ fn key_ids(text: String) -> String {
 async fn insert_snapshot(connection: &mut AnyConnection, row: &SnapshotRow) -> sqlx::Result<()> {
     sqlx::query(
         "INSERT INTO snapshots (repository_id, snapshot_id, name, cluster, source, mode, engine, engine_version,
-             method, begun_ms, ended_ms, skew_ms, cipher, key_ids, keys, plain_bytes, stored_bytes, tags)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
+             method, begun_ms, ended_ms, skew_ms, cipher, key_ids, keys, plain_bytes, stored_bytes, tags,
+             verified_ms)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)
          ON CONFLICT (repository_id, snapshot_id) DO UPDATE SET name = excluded.name, cluster = excluded.cluster,
              source = excluded.source, mode = excluded.mode, engine = excluded.engine,
              engine_version = excluded.engine_version, method = excluded.method, begun_ms = excluded.begun_ms,
@@ -341,6 +329,7 @@ async fn insert_snapshot(connection: &mut AnyConnection, row: &SnapshotRow) -> s
     .bind(signed(row.plain_bytes))
     .bind(signed(row.stored_bytes))
     .bind(&row.tags)
+    .bind(row.verified_ms)
     .execute(connection)
     .await
     .map(drop)

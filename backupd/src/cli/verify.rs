@@ -7,13 +7,15 @@ use clap::Args;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
+use super::note::noted;
 use super::output::{Output, bytes};
 use super::reach::{Context, RepositoryArgs};
 use super::watch::watched;
+use crate::catalog::Catalog;
 use crate::error::Result;
 use crate::progress::Progress;
-use crate::snapshot::boot;
-use crate::snapshot::verify::{Examination, Verdict, examine};
+use crate::snapshot::verify::{Examination, Verdict, examine, is_verdict};
+use crate::snapshot::{boot, record};
 
 /// What is verified.
 #[derive(Debug, Args)]
@@ -47,7 +49,12 @@ pub async fn run(args: VerifyArgs, context: &Context, output: Output, cancel: Ca
     let boot = args.boot.then_some(boot::Options { engine: args.engine, scratch: args.scratch });
     let examination = Examination { boot, record: !args.no_record };
     let job = examine(&repository, &args.name, &reached.keys, &examination, &progress, &cancel);
-    let Verdict { manifest, booted, recorded_at } = watched(&progress, output, Box::pin(job)).await?;
+    let examined = watched(&progress, output, Box::pin(job)).await;
+    if !args.no_record && is_verdict(&examined) {
+        let note = async |catalog: &Catalog| record::verdict(catalog, &repository, &args.name).await.map(drop);
+        noted(reached.catalog.as_ref(), "the verdict", note).await;
+    }
+    let Verdict { manifest, booted, recorded_at } = examined?;
     let document = json!({
         "name": manifest.name, "cluster": manifest.cluster, "status": "available", "verified": true,
         "shards": manifest.shards.len(), "keys": manifest.keys(),

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::work::Held;
 use super::{about, reach};
-use crate::catalog::{Code, Mark, NewEvent};
+use crate::catalog::{Code, NewEvent};
 use crate::clock;
 use crate::error::{Class, Error, Result};
 use crate::manifest::Manifest;
@@ -32,8 +32,6 @@ pub(super) async fn run(held: &mut Held) -> Result<Vec<NewEvent>> {
     let manifest = capture(held, &store, &keys, parameters).await?;
     held.begin(Step::Record, &manifest.snapshot_id).await?;
     record::record(&held.catalog, Arc::clone(&store), &manifest).await?;
-    let now_ms = held.catalog.now_unix_ms().await?;
-    held.catalog.mark_schedule(&held.row.cluster, Mark::Success, now_ms).await?;
     held.telemetry.snapshot_made(&manifest);
     let message =
         format!("snapshot {} is available: {} keys, {} bytes", manifest.name, manifest.keys(), manifest.stored_bytes());

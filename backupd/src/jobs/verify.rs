@@ -9,8 +9,8 @@ use crate::catalog::{Code, Mark, NewEvent};
 use crate::config::Cluster;
 use crate::error::Result;
 use crate::repository::{Keys, Repository};
-use crate::snapshot::boot;
-use crate::snapshot::verify::{Examination, examine};
+use crate::snapshot::verify::{Examination, examine, is_verdict};
+use crate::snapshot::{boot, record};
 
 /// What was asked for besides the snapshot.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -26,27 +26,31 @@ pub(super) async fn run(held: &mut Held) -> Result<Vec<NewEvent>> {
     let parameters: Parameters = super::parameters(&held.row)?;
     let wanted = parameters.boot.unwrap_or_else(|| held.config.cluster(&held.row.cluster).is_ok_and(boots));
     let boot = wanted.then(boot::Options::default);
-    verified(held, &repository, &keys, boot).await?;
+    let noted_ms = verified(held, &repository, &keys, boot).await?;
     held.begin(Step::Record, "").await?;
-    let now_ms = held.catalog.now_unix_ms().await?;
-    held.catalog.mark_schedule(&held.row.cluster, Mark::Verified, now_ms).await?;
+    // credentials that only read can note nothing, and it was verified all the same
+    let verified_ms = noted_ms.unwrap_or(held.catalog.now_unix_ms().await?);
+    held.catalog.mark_schedule(&held.row.cluster, Mark::Verified, verified_ms).await?;
     let message = format!("snapshot {} was read and is whole", held.row.snapshot_name);
     Ok(vec![about(&held.row, Code::VerifySucceeded, message)])
 }
 
-/// Reads the snapshot of the job, starts servers with it where that is asked for, and notes the verdict.
+/// Reads the snapshot of the job, starts servers with it where that is asked for, and notes the verdict: when it was found whole, ms since
+/// 1970.
 pub(super) async fn verified(
     held: &mut Held,
     repository: &Repository,
     keys: &Keys,
     boot: Option<boot::Options>,
-) -> Result<()> {
+) -> Result<Option<u64>> {
     held.begin(Step::Verify, "").await?;
     let name = held.row.snapshot_name.clone();
     let examination = Examination { boot, record: true };
-    let manifest = examine(repository, &name, keys, &examination, &held.progress, &held.cancel).await?.manifest;
-    let now_ms = held.catalog.now_unix_ms().await?;
-    held.catalog.mark_snapshot_verified(repository.id(), &manifest.snapshot_id, now_ms).await?;
-    held.telemetry.verified(manifest.plain_bytes());
-    Ok(())
+    let examined = examine(repository, &name, keys, &examination, &held.progress, &held.cancel).await;
+    let noted_ms = match is_verdict(&examined) {
+        true => record::verdict(&held.catalog, repository, &name).await,
+        false => Ok(None),
+    };
+    held.telemetry.verified(examined?.manifest.plain_bytes());
+    noted_ms
 }

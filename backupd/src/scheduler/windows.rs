@@ -53,6 +53,7 @@ async fn register(
         };
         let event = NewEvent::new(Code::ClusterRegistered, format!("cluster {} is backed up {how}", cluster.name));
         catalog.add_event(&event.of(&cluster.name), now_ms).await?;
+        catalog.follow_snapshots(&cluster.name).await?;
     }
     catalog.known_schedule(&cluster.name).await
 }

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::rebuild::{note, with_tags};
+use super::present::present;
 use crate::catalog::Catalog;
 use crate::error::{Class, Result};
 use crate::repository::{Place, Repository};
@@ -46,12 +46,13 @@ pub async fn follow(catalog: &Catalog, repository: &Repository, cluster: &str) -
             Err(error) if matches!(error.class(), Class::NotFound | Class::Verification | Class::Version) => continue,
             Err(error) => return Err(error),
         };
-        for (manifest, row) in with_tags(repository, vec![manifest]).await? {
-            // where its snapshots go is known better by whoever makes them: this one may be a copy
-            let is_new = catalog.cluster_seen(cluster).await?.is_none();
-            note(catalog, repository, &manifest, &row, is_new).await?;
-            followed.found.push(manifest.name);
+        for snapshot in present(repository, vec![manifest]).await? {
+            snapshot.note(catalog, repository).await?;
+            followed.found.push(snapshot.manifest.name);
         }
+    }
+    if !followed.found.is_empty() {
+        catalog.follow_snapshots(cluster).await?;
     }
     for (id, name) in known.iter().filter(|(id, _)| !there.contains(*id)) {
         if repository.store().size(&place(id).manifest_key()).await?.is_none()

@@ -7,15 +7,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use super::grants;
-use super::record::{cluster_row, definition_row, shard_row, snapshot_row};
-use crate::catalog::{Catalog, Code, Mark, NewEvent, ROWS_MAX, SnapshotFilter, SnapshotRow, changed_tags};
+use super::present::{Present, present};
+use super::record::{definition_row, shard_row};
+use crate::catalog::{Catalog, Code, Mark, NewEvent, ROWS_MAX, SnapshotFilter, SnapshotRow};
 use crate::clock;
 use crate::error::Result;
-use crate::manifest::Manifest;
+use crate::repository::Repository;
 use crate::repository::definition::Definition;
-use crate::repository::fact::Kind;
 use crate::repository::listing::Status;
-use crate::repository::{Place, Repository, side_by_side};
 
 /// How a catalog and one repository differ: names of snapshots, or ids where the name is not known.
 #[derive(Debug, Default, Serialize)]
@@ -28,7 +27,7 @@ pub struct Differences {
     pub missing: Vec<String>,
     /// The catalog knows them, and they do not exist.
     pub stale: Vec<String>,
-    /// The catalog says something else than their manifest.
+    /// The catalog says something else than their manifest and the facts beside it.
     pub different: Vec<String>,
     /// Clusters of which something else was said besides the configuration: their making, window, retention, tags, removal.
     pub clusters: Vec<String>,
@@ -68,8 +67,8 @@ pub async fn rebuild(catalog: &Catalog, repository: &Repository, name: &str) -> 
     let mut differences = survey.differences(catalog).await?;
     let now_ms = clock::unix_ms(clock::now());
     // oldest first, so that a cluster is known as it was last seen
-    for (manifest, row) in &survey.snapshots {
-        note(catalog, repository, manifest, row, true).await?;
+    for snapshot in &survey.snapshots {
+        snapshot.note(catalog, repository).await?;
     }
     for (id, row) in &survey.known {
         if !survey.exists.contains(id) {
@@ -77,26 +76,12 @@ pub async fn rebuild(catalog: &Catalog, repository: &Repository, name: &str) -> 
         }
     }
     differences.clusters = definitions(catalog, repository, name, true, &mut differences.broken).await?;
+    let clusters: BTreeSet<&str> = survey.snapshots.iter().map(|it| it.manifest.cluster.as_str()).collect();
+    for cluster in clusters {
+        catalog.follow_snapshots(cluster).await?;
+    }
     differences.grants = grants::compare(catalog, repository, true, &mut differences.broken).await?;
     Ok(differences)
-}
-
-/// Tells the catalog of a snapshot that is there, and with `cluster` how the cluster was then.
-pub(super) async fn note(
-    catalog: &Catalog,
-    repository: &Repository,
-    manifest: &Manifest,
-    row: &SnapshotRow,
-    cluster: bool,
-) -> Result<()> {
-    if cluster {
-        let (url, now_ms) = (repository.store().url(), clock::unix_ms(clock::now()));
-        catalog.upsert_cluster(&cluster_row(manifest, &url, now_ms)).await?;
-    }
-    let shards = manifest.shards.iter().map(shard_row).collect::<Result<Vec<_>>>()?;
-    catalog.record_snapshot(row, &shards).await?;
-    catalog.put_snapshot_tags(&row.repository_id, &row.snapshot_id, &row.tags).await?;
-    catalog.mark_snapshot_present(&row.repository_id, &row.snapshot_id).await
 }
 
 /// The clusters of which the repository says something else than the catalog; with `take` the catalog is told.
@@ -156,7 +141,7 @@ struct Survey {
     url: String,
     repository_id: String,
     /// Every snapshot that is available, oldest first, with what the catalog should say of it.
-    snapshots: Vec<(Manifest, SnapshotRow)>,
+    snapshots: Vec<Present>,
     broken: Vec<String>,
     /// The ids of all that have a manifest, broken ones too.
     exists: BTreeSet<String>,
@@ -183,7 +168,7 @@ impl Survey {
             }
         }
         let (url, repository_id) = (repository.store().url(), repository.id().to_owned());
-        let snapshots = with_tags(repository, manifests).await?;
+        let snapshots = present(repository, manifests).await?;
         Ok(Self { url, repository_id, snapshots, broken, exists, known })
     }
 
@@ -194,7 +179,7 @@ impl Survey {
             broken: self.broken.clone(),
             ..Differences::default()
         };
-        for (manifest, row) in &self.snapshots {
+        for Present { manifest, row, .. } in &self.snapshots {
             let shards = manifest.shards.iter().map(shard_row).collect::<Result<Vec<_>>>()?;
             match self.known.get(&manifest.snapshot_id) {
                 None => differences.missing.push(manifest.name.clone()),
@@ -210,26 +195,6 @@ impl Survey {
         differences.stale = stale.map(|(_, row)| row.name.clone()).collect();
         Ok(differences)
     }
-}
-
-/// What the catalog should say of snapshots: what their manifests say, with the tags that were changed since.
-pub(super) async fn with_tags(
-    repository: &Repository,
-    manifests: Vec<Manifest>,
-) -> Result<Vec<(Manifest, SnapshotRow)>> {
-    let read = side_by_side(manifests, |manifest| {
-        let repository = repository.clone();
-        async move {
-            let place = Place { cluster: manifest.cluster.clone(), snapshot_id: manifest.snapshot_id.clone() };
-            let facts = repository.facts_of(Kind::Tags, &place, None).await?;
-            let mut row = snapshot_row(repository.id(), &manifest)?;
-            let mut tags = manifest.tags.clone();
-            facts.iter().for_each(|fact| changed_tags(&mut tags, &fact.tags()));
-            row.tags = serde_json::json!(tags).to_string();
-            Ok((manifest, row))
-        }
-    });
-    read.await
 }
 
 async fn known(catalog: &Catalog, repository_id: &str) -> Result<BTreeMap<String, SnapshotRow>> {

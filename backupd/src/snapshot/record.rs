@@ -4,12 +4,14 @@
 use std::sync::Arc;
 
 use super::check::{Capability, Report};
-use crate::catalog::{Catalog, ClusterRow, DefinitionRow, NodeCapabilityRow, ShardRow, SnapshotRow};
+use super::present::{present, verified_ms};
+use crate::catalog::{Catalog, ClusterRow, DefinitionRow, Mark, NodeCapabilityRow, ShardRow, SnapshotRow};
 use crate::clock;
 use crate::error::{Class, Error, Result};
 use crate::manifest::{Manifest, Shard};
 use crate::repository::Repository;
 use crate::repository::definition::{Definition, Said};
+use crate::repository::fact::Kind;
 use crate::store::Store;
 
 /// Writes what `manifest` says into the catalog. It can be repeated.
@@ -19,27 +21,37 @@ use crate::store::Store;
 pub async fn record(catalog: &Catalog, store: Arc<dyn Store>, manifest: &Manifest) -> Result<()> {
     let repository_url = store.url();
     let repository = Repository::open(store).await?;
-    let now_ms = clock::unix_ms(clock::now());
-    catalog.upsert_cluster(&cluster_row(manifest, &repository_url, now_ms)).await?;
+    let row = snapshot_row(repository.id(), manifest)?;
+    catalog.upsert_cluster(&cluster_row(&row, repository_url)).await?;
     let shards = manifest.shards.iter().map(shard_row).collect::<Result<Vec<_>>>()?;
-    catalog.record_snapshot(&snapshot_row(repository.id(), manifest)?, &shards).await?;
-    let capabilities: Vec<NodeCapabilityRow> =
-        manifest.shards.iter().map(|shard| capability(shard, &manifest.method, now_ms)).collect();
-    catalog.record_node_capabilities(&manifest.cluster, &capabilities).await
+    catalog.record_snapshot(&row, &shards).await?;
+    catalog.record_node_capabilities(&manifest.cluster, &capabilities(manifest, row.ended_ms)).await?;
+    catalog.mark_schedule(&manifest.cluster, Mark::Success, row.ended_ms).await
 }
 
-/// Writes what the manifest of a copy says into the catalog. That the cluster's snapshots go elsewhere stays.
+/// Writes what is said of a copy into the catalog. That the cluster's snapshots go elsewhere stays.
 ///
 /// # Errors
 /// As [`record`].
 pub async fn record_copy(catalog: &Catalog, store: Arc<dyn Store>, manifest: &Manifest) -> Result<()> {
     let repository = Repository::open(store).await?;
-    let shards = manifest.shards.iter().map(shard_row).collect::<Result<Vec<_>>>()?;
-    let row = snapshot_row(repository.id(), manifest)?;
-    catalog.record_snapshot(&row, &shards).await?;
     // a copy that was deleted and is made again has the same place, and nothing of the one before
-    catalog.put_snapshot_tags(&row.repository_id, &row.snapshot_id, &row.tags).await?;
-    catalog.mark_snapshot_present(&row.repository_id, &row.snapshot_id).await
+    for copy in present(&repository, vec![manifest.clone()]).await? {
+        copy.note(catalog, &repository).await?;
+    }
+    Ok(())
+}
+
+/// Writes the newest verdict on a snapshot into the catalog: when it was found whole, ms since 1970.
+///
+/// # Errors
+/// As [`record`].
+pub async fn verdict(catalog: &Catalog, repository: &Repository, name: &str) -> Result<Option<u64>> {
+    let (place, _) = repository.find(name).await?;
+    let verified_ms = verified_ms(repository.facts_of(Kind::Verified, &place, None).await?.last());
+    catalog.put_snapshot_verified(repository.id(), &place.snapshot_id, verified_ms).await?;
+    catalog.follow_snapshots(&place.cluster).await?;
+    Ok(verified_ms.and_then(|ms| u64::try_from(ms).ok()))
 }
 
 /// Writes what a check saw of a cluster into the catalog: what its nodes can do. Nothing when the source did not answer.
@@ -65,25 +77,28 @@ pub async fn checked(catalog: &Catalog, repository_url: &str, report: &Report) -
     catalog.record_node_capabilities(&report.cluster, &rows).await
 }
 
-pub(super) fn cluster_row(manifest: &Manifest, repository_url: &str, last_seen_ms: u64) -> ClusterRow {
+/// A cluster as it was when a snapshot of it was complete.
+pub(super) fn cluster_row(row: &SnapshotRow, repository_url: String) -> ClusterRow {
     ClusterRow {
-        name: manifest.cluster.clone(),
-        mode: manifest.mode.clone(),
-        engine: manifest.engine.clone(),
-        engine_version: manifest.engine_version.clone(),
-        repository_url: repository_url.to_owned(),
-        last_seen_ms,
+        name: row.cluster.clone(),
+        mode: row.mode.clone(),
+        engine: row.engine.clone(),
+        engine_version: row.engine_version.clone(),
+        repository_url,
+        last_seen_ms: row.ended_ms,
     }
 }
 
-fn capability(shard: &Shard, method: &str, seen_ms: u64) -> NodeCapabilityRow {
-    NodeCapabilityRow {
+/// What the nodes that served a snapshot could do then.
+pub(super) fn capabilities(manifest: &Manifest, seen_ms: u64) -> Vec<NodeCapabilityRow> {
+    let row = |shard: &Shard| NodeCapabilityRow {
         node_id: shard.node.id.clone(),
-        capability: method.to_owned(),
+        capability: manifest.method.clone(),
         available: true,
         reason: "it served a capture".to_owned(),
         seen_ms,
-    }
+    };
+    manifest.shards.iter().map(row).collect()
 }
 
 /// What a repository says of a cluster; `name` is what the configuration calls the repository. `None` when it says nothing any more.
@@ -158,6 +173,7 @@ pub(super) fn snapshot_row(repository_id: &str, manifest: &Manifest) -> Result<S
         plain_bytes: manifest.plain_bytes(),
         stored_bytes: manifest.stored_bytes(),
         tags,
+        verified_ms: None,
     })
 }
 

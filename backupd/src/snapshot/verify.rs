@@ -70,7 +70,13 @@ pub async fn examine(
     outcome.map(|booted| Verdict { manifest: opened.manifest, booted, recorded_at })
 }
 
-/// What the fact says; only a verdict is one, not that a store could not be reached.
+/// Whether an examination came to a verdict, good or bad: that a store could not be reached is none.
+#[must_use]
+pub fn is_verdict<T>(examined: &Result<T>) -> bool {
+    examined.as_ref().err().is_none_or(|error| error.class() == Class::Verification)
+}
+
+/// What the fact says; only a verdict is one.
 fn says(opened: &Opened, examination: &Examination, outcome: &Result<Option<Booted>>) -> Option<Map<String, Value>> {
     let mut says = Map::new();
     let method = if examination.boot.is_some() { "boot" } else { "read" };

@@ -32,6 +32,7 @@ fn row(number: u64) -> SnapshotRow {
         plain_bytes: 100,
         stored_bytes: 50,
         tags: "{}".into(),
+        verified_ms: None,
     }
 }
 

@@ -25,6 +25,10 @@ pub(super) async fn a_cluster_is_as_it_was_last_seen(place: &Place) {
     catalog.close().await;
     let reopened = place.open().await;
     assert_eq!(reopened.clusters().await.unwrap(), [cluster("a", "8.0.0", 5), cluster("b", "7.0.2", 20)]);
+    assert_eq!(reopened.cluster_seen("b").await.unwrap(), Some((cluster("b", "7.0.2", 20), 10)));
+    // a snapshot of it that is older was found
+    reopened.upsert_cluster(&cluster("b", "6.2.0", 3)).await.unwrap();
+    assert_eq!(reopened.cluster_seen("b").await.unwrap(), Some((cluster("b", "7.0.2", 20), 3)));
     let impossible = ClusterRow { mode: "sharded".into(), ..cluster("c", "1", 1) };
     assert!(reopened.upsert_cluster(&impossible).await.is_err());
 }
@@ -49,4 +53,9 @@ pub(super) async fn what_a_node_can_do_is_replaced_as_a_whole(place: &Place) {
     catalog.record_node_capabilities("c", &[can("n1", "psync", false)]).await.unwrap();
     let after = [can("n1", "psync", false), can("n2", "psync", true)];
     assert_eq!(catalog.node_capabilities("c").await.unwrap(), after);
+    // what was seen before that is told late
+    let late = NodeCapabilityRow { seen_ms: 6, ..can("n1", "bgsave", true) };
+    let of_another = NodeCapabilityRow { seen_ms: 6, ..can("n3", "psync", true) };
+    catalog.record_node_capabilities("c", &[late, of_another.clone()]).await.unwrap();
+    assert_eq!(catalog.node_capabilities("c").await.unwrap(), [&after[..], &[of_another]].concat());
 }

@@ -20,7 +20,7 @@ pub(super) async fn many_may_open_a_new_one_at_once(place: &Place) {
 }
 
 /// A connection of our own, past the catalog.
-pub(super) async fn connect(place: &Place) -> AnyPool {
+pub(crate) async fn connect(place: &Place) -> AnyPool {
     sqlx::any::install_default_drivers();
     let url = match &place.0 {
         Location::Sqlite(path) => {

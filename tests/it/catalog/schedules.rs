@@ -1,10 +1,11 @@
 //! Schedules and windows.
 
-use backupd::catalog::{Catalog, Code, Decision, JobFilter, Mark, NewEvent, NewJob, Outcome};
+use backupd::catalog::{Catalog, Code, Decision, JobFilter, Mark, NewEvent, NewJob, Outcome, SnapshotRow};
 use backupd::error::Class;
 
 use super::Place;
 use super::jobs::job;
+use super::snapshots::snapshot;
 
 pub(super) async fn an_occurrence_is_decided_once_by_however_many_schedulers(place: &Place) {
     place.open().await.put_schedule("c", "main", ("* * * * * for 1m in UTC", false), 60, 1).await.unwrap();
@@ -78,4 +79,27 @@ pub(super) async fn a_removed_cluster_is_taken_up_again(place: &Place) {
     let row = catalog.known_schedule("c").await.unwrap();
     assert_eq!((row.removed_ms, row.since_ms), (None, 40), "what was due meanwhile is not missed");
     assert_eq!(catalog.events(Some("c"), 0).await.unwrap().len(), 1);
+}
+
+pub(super) async fn the_times_of_a_schedule_come_up_to_what_is_known_of_its_snapshots(place: &Place) {
+    let catalog = place.open().await;
+    catalog.put_schedule("c", "main", ("03:00-05:00", false), 86_400, 10).await.unwrap();
+    let times = async || {
+        let row = catalog.known_schedule("c").await.unwrap();
+        (row.last_success_ms, row.last_verified_ms)
+    };
+    catalog.follow_snapshots("c").await.unwrap();
+    assert_eq!(times().await, (None, None), "nothing is known of any");
+    for (id, cluster, ms) in [("s1", "c", 20), ("s2", "c", 40), ("s3", "c", 60), ("s4", "d", 80)] {
+        let row =
+            SnapshotRow { verified_ms: (id != "s3").then_some(ms + 5), ..snapshot(id, cluster, ms.unsigned_abs()) };
+        catalog.record_snapshot(&row, &[]).await.unwrap();
+    }
+    catalog.follow_snapshots("c").await.unwrap();
+    assert_eq!(times().await, (Some(61), Some(45)));
+    catalog.mark_snapshot_removed("r", "s3", 99).await.unwrap();
+    catalog.put_snapshot_verified("r", "s2", None).await.unwrap();
+    catalog.follow_snapshots("c").await.unwrap();
+    assert_eq!(times().await, (Some(61), Some(45)), "what was known of it stays");
+    assert_eq!(catalog.known_schedule("d").await.unwrap_err().class(), Class::NotFound);
 }

@@ -24,6 +24,7 @@ pub(super) fn snapshot(id: &str, cluster: &str, begun_ms: u64) -> SnapshotRow {
         plain_bytes: 1 << 40,
         stored_bytes: 1 << 39,
         tags: "{}".into(),
+        verified_ms: None,
     }
 }
 
@@ -114,4 +115,24 @@ pub(super) async fn the_newest_is_that_of_one_repository(place: &Place) {
     assert_eq!(newest("d", "other").await, None);
     catalog.mark_snapshot_removed("r", "s1", 40).await.unwrap();
     assert_eq!(newest("c", "r").await, None);
+}
+
+pub(super) async fn a_copy_that_nobody_has_seen_counts_as_gone_until_somebody_does(place: &Place) {
+    let catalog = place.open().await;
+    let original = SnapshotRow { verified_ms: Some(7), ..snapshot("s1", "c", 10) };
+    let copy = SnapshotRow { repository_id: "far".into(), name: "other".into(), verified_ms: None, ..original.clone() };
+    let far =
+        |with_removed| SnapshotFilter { repository_id: Some("far".into()), with_removed, ..SnapshotFilter::default() };
+    catalog.record_snapshot(&original, &[shard(0)]).await.unwrap();
+    catalog.note_copy(("r", "s1"), ("far", "other"), 20).await.unwrap();
+    assert_eq!(catalog.snapshots(&far(false)).await.unwrap(), []);
+    assert_eq!(catalog.snapshots(&far(true)).await.unwrap(), std::slice::from_ref(&copy));
+    catalog.record_snapshot(&copy, &[shard(0)]).await.unwrap();
+    catalog.mark_snapshot_present("far", "s1").await.unwrap();
+    catalog.note_copy(("r", "s1"), ("far", "other"), 30).await.unwrap();
+    assert_eq!(catalog.snapshots(&far(false)).await.unwrap(), [copy]);
+    assert_eq!(
+        catalog.snapshots(&SnapshotFilter { repository_id: Some("r".into()), ..far(false) }).await.unwrap(),
+        [original]
+    );
 }
