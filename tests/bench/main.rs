@@ -3,7 +3,7 @@
 //! `cargo bench -p backupd --bench whole_way` prints the tables of `backupd/docs/performance.md`. `BENCH_MB` is the RDB
 //! of one shard (1000), `BENCH_RUNS` the runs whose median counts (5), `BENCH_DIR` a folder for everything that is
 //! written (the system's folder for temporary files). An argument picks one table: `time`, `memory`, `restore`, `stages`,
-//! `levels`, `sizes` or `effect`. `BENCH_SHAPES` picks shapes of the table `restore` (`small,mixed`).
+//! `levels`, `upload`, `sizes` or `effect`. `BENCH_SHAPES` picks shapes of the table `restore` (`small,mixed`).
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -24,6 +24,7 @@ mod restore;
 #[path = "../../rdbtools/benches/throughput/shapes.rs"]
 #[expect(dead_code, reason = "one of its shapes is not measured here")]
 mod shapes;
+mod upload;
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -71,6 +72,9 @@ fn main() {
     }
     if is_asked("levels") {
         levels::levels(&asked);
+    }
+    if is_asked("upload") {
+        upload::upload(&asked);
     }
     if is_asked("sizes") {
         capture::sizes(&asked);

@@ -47,14 +47,18 @@ impl Bucket {
 
     fn create_in(label: &str, region: &str, locks: bool) -> Self {
         let names = [&format!("ENDPOINT{region}"), &format!("REGION{region}"), "ACCESS_KEY", "SECRET_KEY"];
-        let [endpoint, region, access_key, secret_key] = names.map(|name| variable(&format!("BACKUPD_TEST_S3_{name}")));
+        Self::create_at(label, names.map(|name| variable(&format!("BACKUPD_TEST_S3_{name}"))), locks)
+    }
+
+    /// Makes a bucket on another server: its endpoint and region, and who asks there.
+    pub(crate) fn create_at(label: &str, [endpoint, region, access_key, secret_key]: [String; 4], locks: bool) -> Self {
         let client = client(&endpoint, &region, &access_key, &secret_key);
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let time = backupd::clock::now().timestamp_millis();
         let name = format!("{label}-{time:x}-{:x}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let bucket = Self { name, endpoint, region, access_key, secret_key, client };
         let create = bucket.client.create_bucket().bucket(&bucket.name);
-        block_on(create.object_lock_enabled_for_bucket(locks).send()).unwrap();
+        block_on(create.set_object_lock_enabled_for_bucket(locks.then_some(true)).send()).unwrap();
         bucket
     }
 
@@ -66,6 +70,11 @@ impl Bucket {
     /// The credentials as AWS variables.
     pub(crate) fn envs(&self) -> [(&str, &str); 2] {
         [("AWS_ACCESS_KEY_ID", &self.access_key), ("AWS_SECRET_ACCESS_KEY", &self.secret_key)]
+    }
+
+    /// The credentials as the client of S3 takes them.
+    pub(crate) fn credentials(&self) -> Credentials {
+        Credentials::new(&self.access_key, &self.secret_key, None, None, "tests")
     }
 
     /// A client with the credentials of the bucket's owner.
