@@ -1,10 +1,10 @@
 //! How fast RDBs are checked, inspected and split, beside `redis-check-rdb` and memcpy, and how much memory it takes.
 //!
 //! `cargo bench -p rdbtools --bench throughput` prints the tables of `docs/performance.md`. Words behind `--` pick
-//! some of it: shapes (`small`, `mixed`, `large`), and parts (`programs`, `library`, `memory`). `BENCH_MB` is the size
-//! of each shape (1000), `BENCH_GB` that of the long inputs of `memory` (20), `BENCH_RUNS` the runs whose median counts
-//! (5), `BENCH_DIR` a folder in memory (/dev/shm). With `BENCH_WRITE=DIR` the shapes are written there and nothing is
-//! measured.
+//! some of it: shapes (`small`, `mixed`, `large`), and parts (`programs`, `library`, `contents`, `memory`). `BENCH_MB` is
+//! the size of each shape (1000), `BENCH_GB` that of the long inputs of `memory` (20), `BENCH_RUNS` the runs whose median
+//! counts (5), `BENCH_DIR` a folder in memory (/dev/shm). With `BENCH_WRITE=DIR` the shapes are written there and nothing
+//! is measured.
 
 #[path = "throughput/child.rs"]
 mod child;
@@ -18,6 +18,8 @@ use std::process::Command;
 use std::time::Instant;
 
 use child::{Taken, run, run_on};
+use rdbtools::content::{ContentRules, ContentSink};
+use rdbtools::decode::Decoder;
 use rdbtools::info::InfoSink;
 use rdbtools::{ReportSink, Scanner, Sink};
 use shapes::Shape;
@@ -35,7 +37,7 @@ fn main() -> Result<(), Failure> {
     };
     let shape_names = shapes::ALL.map(Shape::name);
     let shapes = shapes::ALL.into_iter().filter(|shape| picked(&shape_names, shape.name()));
-    let parts = ["programs", "library", "memory"];
+    let parts = ["programs", "library", "contents", "memory"];
     let megabytes = number("BENCH_MB", 1000) * 1_000_000;
     if let Some(dir) = std::env::var_os("BENCH_WRITE") {
         return shapes.into_iter().try_for_each(|shape| {
@@ -47,7 +49,7 @@ fn main() -> Result<(), Failure> {
     let dir = tempfile::tempdir_in(root)?;
     for shape in shapes {
         let file = dir.path().join("shape.rdb");
-        if picked(&parts, "programs") || picked(&parts, "library") {
+        if ["programs", "library", "contents"].iter().any(|part| picked(&parts, part)) {
             shape.write(megabytes, &mut File::create(&file)?)?;
             out(&format!("\n{}: {megabytes} bytes, medians", shape.name()))?;
         }
@@ -56,6 +58,9 @@ fn main() -> Result<(), Failure> {
         }
         if picked(&parts, "library") {
             library(&file)?;
+        }
+        if picked(&parts, "contents") {
+            contents(&file)?;
         }
         if picked(&parts, "memory") {
             let size = number("BENCH_GB", 20) * 1_000_000_000;
@@ -126,6 +131,35 @@ fn library(file: &Path) -> Result<(), Failure> {
     row("scanner, counts", seconds(|| scan(&bytes, || ReportSink::new(false)))?)?;
     row("scanner, counts per slot", seconds(|| scan(&bytes, || ReportSink::new(true)))?)?;
     row("scanner, info", seconds(|| scan(&bytes, || InfoSink::new(10, 0)))?)
+}
+
+/// What a restore compares, its input in memory: processor time of the one thread, which other work on the machine hardly
+/// changes.
+fn contents(file: &Path) -> Result<(), Failure> {
+    let bytes = fs::read(file)?;
+    let scanner = on_processor(|| scan(&bytes, || ()))?;
+    let rules = ContentRules::new(0);
+    let digest = on_processor(|| scan(&bytes, || Decoder::new(ContentSink::new(rules.clone()))))?;
+    let gigabytes = bytes.len() as f64 / 1e9;
+    for (name, seconds) in [("scanner, CPU time", scanner), ("digest of contents, CPU time", digest)] {
+        let (rate, cost, ratio) = (gigabytes * 1e3 / seconds, seconds / gigabytes, scanner / seconds);
+        out(&format!("  {name:<34}{rate:>8.0} MB/s {ratio:>7.3} x scanner {cost:>6.2} s/GB"))?;
+    }
+    Ok(())
+}
+
+/// The median of the seconds that this thread is on a processor for `work` (`/proc/thread-self/schedstat`).
+fn on_processor(mut work: impl FnMut() -> Result<(), Failure>) -> Result<f64, Failure> {
+    let now = || -> Result<f64, Failure> {
+        let stat = fs::read_to_string("/proc/thread-self/schedstat")?;
+        Ok(stat.split(' ').next().unwrap_or_default().parse::<f64>()? / 1e9)
+    };
+    let taken = median(|| {
+        let started = now()?;
+        work()?;
+        Ok(Taken { seconds: now()? - started, peak_mib: 0.0 })
+    })?;
+    Ok(taken.seconds)
 }
 
 /// Peak memory on long inputs, which come through a pipe while they are made.

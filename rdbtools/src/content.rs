@@ -28,6 +28,7 @@
 //! # Ok::<(), rdbtools::ScanError>(())
 //! ```
 
+mod kind;
 mod sink;
 mod spans;
 

@@ -156,8 +156,10 @@ impl<V: Values> Decoder<V> {
         let (cells, values) = (&mut self.cells, &mut self.values);
         let mut told = Ok(());
         let walked = walk.push(bytes, |element| {
-            if told.is_ok() {
-                told = cells.element(element, values);
+            if told.is_ok()
+                && let Err(defect) = cells.element(element, values)
+            {
+                told = Err(defect);
             }
         });
         told?;

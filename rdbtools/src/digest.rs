@@ -1,45 +1,64 @@
 //! Digests of names, to find out whether one occurs twice without holding the names.
 //!
-//! A digest has 128 bits: two keyed hashes (SipHash, as the standard library has it) whose keys are drawn for
-//! each [`Digester`], so that nobody can choose names that collide.
+//! A digest has 128 bits: a keyed hash (SipHash-1-3 with a result of 128 bits) whose key is drawn for each
+//! [`Digester`], so that nobody can choose names that collide.
 
-use std::collections::hash_map::{DefaultHasher, RandomState};
+use std::collections::hash_map::RandomState;
+use std::fmt;
 use std::hash::{BuildHasher, Hasher};
+
+use siphasher::sip128::{Hasher128, SipHasher13};
 
 use crate::deep::COMPARED_MAX;
 
 /// Makes digests that can be compared with each other.
-#[derive(Debug, Clone)]
-pub(crate) struct Digester {
-    first: RandomState,
-    second: RandomState,
-}
+#[derive(Clone)]
+pub(crate) struct Digester(SipHasher13);
 
 impl Digester {
     pub(crate) fn new() -> Self {
-        Self { first: RandomState::new(), second: RandomState::new() }
+        // what the standard library knows of chance is not told, only what it hashes to
+        let random = RandomState::new();
+        Self(SipHasher13::new_with_keys(random.hash_one(0u8), random.hash_one(1u8)))
     }
 
+    #[inline]
     pub(crate) fn begin(&self) -> Digest {
-        Digest { first: self.first.build_hasher(), second: self.second.build_hasher() }
+        Digest(self.0)
+    }
+}
+
+impl fmt::Debug for Digester {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Digester").finish_non_exhaustive()
     }
 }
 
 /// The digest of bytes that come in pieces.
-#[derive(Debug, Clone)]
-pub(crate) struct Digest {
-    first: DefaultHasher,
-    second: DefaultHasher,
-}
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Digest(SipHasher13);
 
 impl Digest {
+    #[inline]
     pub(crate) fn add(&mut self, bytes: &[u8]) {
-        self.first.write(bytes);
-        self.second.write(bytes);
+        self.0.write(bytes);
     }
 
+    /// Adds a number of fixed length.
+    #[inline]
+    pub(crate) fn add_number(&mut self, number: u64) {
+        self.0.write_u64(number);
+    }
+
+    /// Adds another digest, or what is as long.
+    #[inline]
+    pub(crate) fn add_wide(&mut self, number: u128) {
+        self.add(&number.to_le_bytes());
+    }
+
+    #[inline]
     pub(crate) fn value(&self) -> u128 {
-        u128::from(self.first.finish()) << 64 | u128::from(self.second.finish())
+        self.0.finish128().as_u128()
     }
 }
 

@@ -6,10 +6,13 @@
 //! control bytes alone, without unpacking it (format of liblzf, `lzf_d.c`).
 
 mod chain;
+mod unpack;
 
 use crate::error::Defect;
 
 use chain::Chain;
+
+pub(crate) use unpack::Unpack;
 
 /// The first control byte of a back reference.
 const REFERENCE: u8 = 32;
@@ -82,7 +85,7 @@ impl Walk {
                 Next::Distance { high, length } => self.reference(u16::from_be_bytes([high, byte]), length)?,
             }
         }
-        if self.left == 0 { self.end() } else { Ok(()) }
+        if self.left == 0 { end(self.next, self.produced, self.declared) } else { Ok(()) }
     }
 
     /// Walks the parts that are whole, all but the last few. Answers with what is left.
@@ -104,92 +107,24 @@ impl Walk {
         self.next = Next::Control;
         Ok(())
     }
+}
 
-    fn end(&self) -> Result<(), Defect> {
-        if !matches!(self.next, Next::Control) {
-            return Err(Defect::malformed("a compressed string ends inside one of its parts"));
-        }
-        if self.produced != self.declared {
-            return Err(Defect::malformed(format!(
-                "a compressed string unpacks to {} bytes and declares {}",
-                self.produced, self.declared
-            )));
-        }
-        Ok(())
+/// Whether a compressed string may end here.
+fn end(next: Next, produced: u64, declared: u64) -> Result<(), Defect> {
+    if !matches!(next, Next::Control) {
+        return Err(Defect::malformed("a compressed string ends inside one of its parts"));
     }
+    if produced != declared {
+        return Err(Defect::malformed(format!(
+            "a compressed string unpacks to {produced} bytes and declares {declared}"
+        )));
+    }
+    Ok(())
 }
 
 #[cold]
 fn before_start() -> Defect {
     Defect::malformed("a compressed string refers to bytes before its start")
-}
-
-/// How far back a reference reaches at most: its distance has 13 bits.
-const WINDOW_LEN: usize = 8192;
-/// How much is unpacked before it is told.
-const PIECE_LEN: usize = 16 << 10;
-/// The most that one control byte produces.
-const PART_LEN_MAX: usize = 264;
-
-/// Unpacks a compressed string as its bytes arrive, in bounded memory.
-///
-/// It does not judge: only bytes that [`Walk`] found sound may be given, in order.
-#[derive(Debug, Default)]
-pub(crate) struct Unpack {
-    next: Next,
-    /// What references may reach, and what was not told yet.
-    produced: Vec<u8>,
-    told: usize,
-}
-
-impl Unpack {
-    /// Begins another string, in the same memory.
-    pub(crate) fn restart(&mut self) {
-        self.produced.reserve(WINDOW_LEN + PIECE_LEN + PART_LEN_MAX);
-        self.next = Next::Control;
-        self.produced.clear();
-        self.told = 0;
-    }
-
-    /// Unpacks bytes and tells what they produced, in pieces.
-    pub(crate) fn push<E>(&mut self, bytes: &[u8], mut tell: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
-        let mut rest = bytes;
-        while let Some((&byte, after)) = rest.split_first() {
-            rest = after;
-            match self.next {
-                Next::Control if byte < 32 => self.next = Next::Literal(byte + 1),
-                Next::Control if byte >> 5 == 7 => self.next = Next::MoreLength { high: byte & 0x1f },
-                Next::Control => self.next = Next::Distance { high: byte & 0x1f, length: u16::from(byte >> 5) + 2 },
-                Next::Literal(left) => {
-                    let run = usize::from(left).min(rest.len() + 1);
-                    self.produced.push(byte);
-                    let (more, after) = rest.split_at_checked(run - 1).unwrap_or_default();
-                    self.produced.extend_from_slice(more);
-                    rest = after;
-                    let left = usize::from(left) - run;
-                    self.next = if left > 0 { Next::Literal(u8::try_from(left).unwrap_or(0)) } else { Next::Control };
-                }
-                Next::MoreLength { high } => self.next = Next::Distance { high, length: u16::from(byte) + 9 },
-                Next::Distance { high, length } => {
-                    copy_back(&mut self.produced, usize::from(u16::from_be_bytes([high, byte])) + 1, length.into(), 0);
-                    self.next = Next::Control;
-                }
-            }
-            if self.produced.len() >= WINDOW_LEN + PIECE_LEN {
-                self.tell(&mut tell)?;
-                let old = self.produced.len() - WINDOW_LEN;
-                self.produced.drain(..old);
-                self.told = WINDOW_LEN;
-            }
-        }
-        self.tell(&mut tell)
-    }
-
-    fn tell<E>(&mut self, tell: &mut impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
-        let fresh = self.produced.get(self.told..).unwrap_or_default();
-        self.told = self.produced.len();
-        if fresh.is_empty() { Ok(()) } else { tell(fresh) }
-    }
 }
 
 /// Appends `length` bytes that stand `distance` before the end, which they may overlap, but not before `start`.
@@ -260,6 +195,20 @@ mod tests {
         packed
     }
 
+    /// What a string unpacks to that comes in pieces.
+    fn in_pieces(unpacker: &mut Unpack, packed: &[u8], declared: u64, cut: usize) -> Result<Vec<u8>, Defect> {
+        let mut plain = Vec::new();
+        unpacker.restart(packed.len() as u64, declared);
+        for mut piece in packed.chunks(cut) {
+            while !piece.is_empty() {
+                piece = unpacker.push(piece)?;
+                plain.extend_from_slice(unpacker.take());
+            }
+        }
+        assert_eq!(unpacker.left(), 0);
+        Ok(plain)
+    }
+
     #[test]
     fn unsound_strings_are_refused() {
         let refused = |bytes: &[u8], declared: u64| unpack(bytes, declared, &mut Vec::new()).is_err();
@@ -283,23 +232,15 @@ mod tests {
                 walk.pass(piece).unwrap();
             }
             prop_assert_eq!(walk.left(), 0);
-            let (mut unpack, mut pieces) = (Unpack::default(), Vec::new());
-            for again in 0..2 {
-                unpack.restart();
-                for piece in packed.chunks(cut + again) {
-                    let told: Result<(), ()> = unpack.push(piece, |piece| {
-                        pieces.extend_from_slice(piece);
-                        Ok(())
-                    });
-                    told.unwrap();
-                }
+            let mut unpacker = Unpack::default();
+            for cut in [cut, cut + 1] {
+                prop_assert_eq!(&in_pieces(&mut unpacker, &packed, plain.len() as u64, cut), &Ok(plain.clone()));
             }
-            prop_assert_eq!(pieces, plain.repeat(2));
         }
 
         #[test]
         fn references_of_any_distance_unpack_at_any_cuts(
-            parts in proptest::collection::vec((any::<bool>(), any::<[u8; 32]>(), any::<u16>(), 3usize..265), 1..400),
+            parts in proptest::collection::vec((any::<bool>(), any::<[u8; 32]>(), prop_oneof![any::<u16>(), 0u16..20], 3usize..265), 1..400),
             cut in 1usize..3000,
         ) {
             let (mut packed, mut plain) = (vec![1, b'a', b'b'], b"ab".to_vec());
@@ -321,18 +262,11 @@ mod tests {
             }
             let mut whole = Vec::new();
             unpack(&packed, plain.len() as u64, &mut whole).unwrap();
-            let (mut unpacker, mut pieces) = (Unpack::default(), Vec::new());
-            unpacker.restart();
-            for piece in packed.chunks(cut) {
-                let told: Result<(), ()> = unpacker.push(piece, |piece| {
-                    pieces.extend_from_slice(piece);
-                    Ok(())
-                });
-                told.unwrap();
+            let mut unpacker = Unpack::default();
+            for cut in [cut, usize::MAX] {
+                prop_assert_eq!(&in_pieces(&mut unpacker, &packed, plain.len() as u64, cut), &Ok(plain.clone()));
             }
-            prop_assert!(unpacker.produced.capacity() <= WINDOW_LEN + PIECE_LEN + PART_LEN_MAX);
             prop_assert_eq!(&whole, &plain);
-            prop_assert_eq!(&pieces, &plain);
         }
 
         #[test]
@@ -342,6 +276,10 @@ mod tests {
             let mut walk = Walk::new(bytes.len() as u64, declared);
             let piecewise = bytes.chunks(1).try_for_each(|byte| walk.pass(byte));
             prop_assert_eq!(&whole, &piecewise);
+            for cut in [1, 7, usize::MAX] {
+                let pieces = in_pieces(&mut Unpack::default(), &bytes, declared, cut);
+                prop_assert_eq!(&pieces, &whole.clone().map(|()| out.clone()));
+            }
             prop_assert!(whole.is_err() || out.len() as u64 == declared);
         }
     }

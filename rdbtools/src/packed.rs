@@ -125,6 +125,21 @@ type Stepped = Result<Option<(Step, usize)>, Flaw>;
 /// what it found.
 trait Format {
     fn step(&mut self, bytes: &[u8], at: u64, length: u64) -> Stepped;
+
+    /// A short element that is at hand as a whole with what belongs to it, and how many bytes that is. Everything else,
+    /// what is wrong too, is left to the steps.
+    #[inline]
+    fn at_hand<'a>(&mut self, bytes: &'a [u8]) -> Option<(AtHand<'a>, usize)> {
+        let _ = bytes;
+        None
+    }
+}
+
+/// A whole element.
+#[derive(Debug, Clone, Copy)]
+enum AtHand<'a> {
+    Integer(i64),
+    Text(&'a [u8]),
 }
 
 #[derive(Debug, Clone)]
@@ -233,12 +248,33 @@ impl Walk {
         tell: &mut impl FnMut(Element<'_>),
     ) -> Result<(), PackedError> {
         loop {
-            if !self.pass_body(&mut rest, tell) {
+            if self.body != Body::None && !self.pass_body(&mut rest, tell) {
                 return Ok(());
+            }
+            if self.carried == 0 {
+                self.pass_at_hand(format, &mut rest, tell);
             }
             let start = self.at;
             let Some(step) = self.read(format, &mut rest)? else { return Ok(()) };
             self.begin(step, start, tell)?;
+        }
+    }
+
+    #[inline]
+    fn pass_at_hand(&mut self, format: &mut impl Format, rest: &mut &[u8], tell: &mut impl FnMut(Element<'_>)) {
+        while let Some((element, used)) = format.at_hand(rest) {
+            match element {
+                AtHand::Integer(number) => tell(Element::Integer(number)),
+                AtHand::Text(text) => {
+                    tell(Element::Begin(text.len() as u64));
+                    if !text.is_empty() {
+                        tell(Element::Piece(text));
+                    }
+                    tell(Element::End);
+                }
+            }
+            self.at += used as u64;
+            *rest = rest.get(used..).unwrap_or_default();
         }
     }
 

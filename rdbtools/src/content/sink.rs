@@ -1,9 +1,11 @@
 //! Digests what a decoder tells.
 
+mod stream;
+
 use policies::slot::{SLOT_COUNT, SlotSet, key_slot};
 
 use crate::convert::plan::field_expiries;
-use crate::decode::{FIELD_EXPIRY_MAX, Part, StreamFacts, StreamId, Values};
+use crate::decode::{FIELD_EXPIRY_MAX, Part, Values};
 use crate::digest::Digest;
 use crate::error::{ErrorKind, ScanError};
 use crate::select::Family;
@@ -11,6 +13,7 @@ use crate::sink::{Key, Sink};
 use crate::split::Ttl;
 use crate::structure::{ModuleNumber, Role};
 
+use super::kind::Kind;
 use super::{Content, ContentRules, Tally};
 
 /// The most fields that the entries of a stream's node share.
@@ -26,22 +29,31 @@ pub struct ContentSink {
     /// Keys whose slot belongs to no shard, and the first of them.
     misplaced: (u64, Vec<u8>),
     key: Passing,
-    /// What passes in order: the text of a string, the items of a list, the parts of a module's value.
+    /// The key, and what passes in order: the text of a string, the items of a list, the parts of a module's value.
     ordered: Digest,
-    /// The string that is passing.
-    string: Digest,
+    /// The element that is passing: a member with its score, a field with its value, or a name.
+    element: Digest,
+    /// The entry of a stream that is passing.
+    entry: Digest,
+    is_entry: bool,
     role: Role,
-    /// Digest of the last member, field, group.
-    last: u128,
-    /// A field with its value, until it is known whether it expires.
-    pair: Option<u128>,
+    place: Place,
+    /// The element is a field with its value, and it is not known yet whether it expires.
+    is_pair: bool,
     group: u128,
     consumer: u128,
     /// Fields that the entries of a stream's node share, and which is next.
     shared: Vec<u128>,
     next_shared: Option<usize>,
-    entry: Option<Digest>,
     is_discarded: bool,
+}
+
+/// Where the bytes of the string that is passing go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Ordered,
+    Element,
+    Entry,
 }
 
 /// The key that is passing.
@@ -49,7 +61,6 @@ pub struct ContentSink {
 struct Passing {
     owner: Option<usize>,
     db: u64,
-    name: u128,
     family: Option<Family>,
     expires_at_ms: Option<i64>,
     /// The sum over its elements.
@@ -75,15 +86,16 @@ impl ContentSink {
             misplaced: (0, Vec::new()),
             key: Passing::default(),
             ordered: begin(),
-            string: begin(),
+            element: begin(),
+            entry: begin(),
+            is_entry: false,
             role: Role::Untold,
-            last: 0,
-            pair: None,
+            place: Place::Element,
+            is_pair: false,
             group: 0,
             consumer: 0,
             shared: Vec::new(),
             next_shared: None,
-            entry: None,
             is_discarded: false,
             rules,
         }
@@ -102,40 +114,47 @@ impl ContentSink {
         (*count > 0).then_some((*count, name.as_slice()))
     }
 
-    fn digest(&self, parts: &[&[u8]]) -> u128 {
+    /// A digest of something of this kind, with so many bytes or none in particular.
+    #[inline]
+    fn digest(&self, kind: Kind, length: u64) -> Digest {
         let mut digest = self.rules.keys.digester.begin();
-        for part in parts {
-            digest.add(part);
-        }
-        digest.value()
+        digest.add_number(kind.with(length));
+        digest
     }
 
-    /// An element of an unordered value, or of a stream.
-    fn element(&mut self, kind: u8, parts: &[&[u8]]) {
-        let mut digest = self.rules.keys.digester.begin();
-        digest.add(&[kind]);
-        for part in parts {
-            digest.add(part);
-        }
+    /// Adds an element of an unordered value, or of a stream.
+    #[inline]
+    fn put(&mut self, digest: Digest) {
         self.key.sum = self.key.sum.wrapping_add(digest.value());
         self.key.lasting += 1;
     }
 
+    fn put_all(&mut self, kind: Kind, numbers: &[u128]) {
+        let mut digest = self.digest(kind, 0);
+        numbers.iter().for_each(|number| digest.add_wide(*number));
+        self.put(digest);
+    }
+
     /// Whether the field before this expires is known now.
+    #[inline]
     fn settle(&mut self, expires_at_ms: Option<u64>) {
-        let Some(pair) = self.pair.take() else { return };
+        if !std::mem::take(&mut self.is_pair) {
+            return;
+        }
+        let mut pair = self.element;
         let moved = expires_at_ms.and_then(|at| match self.rules.ttl {
             Ttl::Keep => Some(at),
             Ttl::Drop => None,
             Ttl::Shift(_) if self.key.keeps_field_expiries => Some(at),
             Ttl::Shift(by) => Some(at.saturating_add_signed(by).clamp(1, FIELD_EXPIRY_MAX)),
         });
-        let Some(at) = moved else { return self.element(b'f', &[&pair.to_le_bytes()]) };
-        let name = self.key.name.to_le_bytes();
-        let sum = self.digest(&[b"x", &self.key.db.to_le_bytes(), &name, &pair.to_le_bytes(), &at.to_le_bytes()]);
+        let Some(at) = moved else { return self.put(pair) };
+        // it is in the sum of another span than its key
+        pair.add_wide(self.ordered.value());
+        pair.add_number(at);
         self.key.fields_until_ms = self.key.fields_until_ms.max(at);
         let until_ms = self.key.expires_ms().map_or(at, |key| key.min(at));
-        self.add(Some(until_ms), Tally { keys: 0, fields: 1, sum });
+        self.add(Some(until_ms), Tally { keys: 0, fields: 1, sum: pair.value() });
     }
 
     fn add(&mut self, until_ms: Option<u64>, tally: Tally) {
@@ -147,117 +166,95 @@ impl ContentSink {
 
     fn begin(&mut self, offset: u64, role: Role, length: u64) -> Result<(), ScanError> {
         self.role = role;
-        if !matches!(role, Role::FieldValue) || self.entry.is_some() {
+        if !matches!(role, Role::FieldValue) || self.is_entry {
             self.settle(None);
         }
         if role == Role::SharedField && self.shared.len() >= SHARED_MAX {
             let message = format!("more than {SHARED_MAX} fields that entries of a stream share");
             return Err(ScanError { offset, kind: ErrorKind::Unsupported, message });
         }
-        if is_ordered(role) {
-            self.ordered.add(&length.to_le_bytes());
-        } else {
-            self.string = self.rules.keys.digester.begin();
-        }
+        let kind = match role {
+            Role::Text | Role::Item | Role::Module | Role::Value => {
+                self.place = Place::Ordered;
+                self.ordered.add_number(length);
+                return Ok(());
+            }
+            Role::FieldValue if self.is_entry => {
+                self.place = Place::Entry;
+                if let Some(next) = self.next_shared {
+                    self.entry.add_wide(self.shared.get(next).copied().unwrap_or_default());
+                    self.next_shared = Some(next + 1);
+                }
+                self.entry.add_number(length);
+                return Ok(());
+            }
+            Role::FieldValue => {
+                self.element.add_number(length);
+                return Ok(());
+            }
+            Role::Field if !self.is_entry => Kind::Field,
+            Role::Member => Kind::Member,
+            _ => Kind::Name,
+        };
+        self.place = Place::Element;
+        self.element = self.digest(kind, length);
         Ok(())
     }
 
+    #[inline]
+    fn piece(&mut self, bytes: &[u8]) {
+        match self.place {
+            Place::Ordered => self.ordered.add(bytes),
+            Place::Element => self.element.add(bytes),
+            Place::Entry => self.entry.add(bytes),
+        }
+    }
+
+    #[inline]
     fn end(&mut self) {
-        if is_ordered(self.role) {
+        if self.place != Place::Element {
             return;
         }
-        let value = self.string.value();
         match self.role {
-            Role::SharedField => self.shared.push(value),
-            Role::Field | Role::FieldValue if self.entry.is_some() => {
-                if self.role == Role::FieldValue
-                    && let Some(next) = self.next_shared
-                {
-                    let field = self.shared.get(next).copied().unwrap_or_default();
-                    self.next_shared = Some(next + 1);
-                    self.put_entry(field);
-                }
-                self.put_entry(value);
-            }
-            Role::FieldValue => self.pair = Some(self.digest(&[&self.last.to_le_bytes(), &value.to_le_bytes()])),
-            Role::Member if self.key.family == Some(Family::Set) => self.element(b'm', &[&value.to_le_bytes()]),
+            Role::FieldValue => self.is_pair = true,
+            Role::Member if self.key.family == Some(Family::Set) => self.put(self.element),
+            Role::SharedField => self.shared.push(self.element.value()),
+            Role::Field if self.is_entry => self.entry.add_wide(self.element.value()),
             Role::Consumer => {
-                self.consumer = value;
-                self.element(b'c', &[&self.group.to_le_bytes(), &value.to_le_bytes()]);
+                self.consumer = self.element.value();
+                self.put_all(Kind::Consumer, &[self.group, self.consumer]);
             }
-            Role::Group => self.group = value,
-            _ => self.last = value,
-        }
-    }
-
-    fn put_entry(&mut self, digest: u128) {
-        if let Some(entry) = &mut self.entry {
-            entry.add(&digest.to_le_bytes());
-        }
-    }
-
-    fn stream(&mut self, facts: StreamFacts) {
-        self.element(b's', &[&id(facts.last_id)]);
-        if self.rules.stream_facts {
-            // what servers take where the type does not say it
-            let added = facts.entries_added.unwrap_or(facts.length).to_le_bytes();
-            let deleted = id(facts.greatest_deleted_id.unwrap_or_default());
-            self.element(b't', &[&added, &deleted]);
-        }
-    }
-
-    fn stream_part(&mut self, part: Part<'_>) {
-        let group = self.group.to_le_bytes();
-        match part {
-            Part::Node(_) => self.shared.clear(),
-            Part::Entry { id: entry, deleted, shared, .. } => {
-                // the strings of a deleted entry are told too, and count for nothing
-                self.is_discarded = deleted;
-                self.next_shared = shared.then_some(0);
-                if !deleted {
-                    let mut digest = self.rules.keys.digester.begin();
-                    digest.add(b"e");
-                    digest.add(&id(entry));
-                    self.entry = Some(digest);
-                }
-            }
-            Part::Stream(facts) => self.stream(facts),
-            Part::Group { last_id, entries_read } => {
-                self.element(b'g', &[&group, &id(last_id)]);
-                if self.rules.stream_facts {
-                    self.element(b'r', &[&group, &entries_read.unwrap_or(u64::MAX).to_le_bytes()]);
-                }
-            }
-            Part::Pending { id: entry, delivered_ms, deliveries } => {
-                self.element(b'p', &[&group, &id(entry), &delivered_ms.to_le_bytes(), &deliveries.to_le_bytes()]);
-            }
-            Part::ConsumerPending(entry) => {
-                let consumer = self.consumer.to_le_bytes();
-                self.element(b'q', &[&group, &consumer, &id(entry)]);
-            }
+            Role::Group => self.group = self.element.value(),
             _ => {}
         }
+    }
+
+    /// The digest of the key that is passing, for its value to follow.
+    fn of_key(&self, name: &[u8]) -> Digest {
+        let mut digest = self.digest(Kind::Key, name.len() as u64);
+        let family = self.key.family.map_or(0, |family| family as u64 + 1);
+        digest.add_number(family << 1 | u64::from(self.key.expires_at_ms.is_some()));
+        digest.add_number(self.key.expires_at_ms.unwrap_or_default().cast_unsigned());
+        digest.add_number(self.key.db);
+        digest.add(name);
+        digest
     }
 
     fn value_end(&mut self) {
         self.settle(None);
         let key = std::mem::take(&mut self.key);
-        let Some(family) = key.family else { return };
-        let expires = key.expires_at_ms.map_or([0; 9], |at| {
-            let mut bytes = [1; 9];
-            bytes.iter_mut().skip(1).zip(at.to_le_bytes()).for_each(|(place, byte)| *place = byte);
-            bytes
-        });
-        let ordered = self.ordered.value().to_le_bytes();
-        let (db, name, sum) = (key.db.to_le_bytes(), key.name.to_le_bytes(), key.sum.to_le_bytes());
-        let sum = self.digest(&[family.name().as_bytes(), &db, &name, &expires, &sum, &ordered]);
+        if key.family.is_none() {
+            return;
+        }
+        let mut digest = self.ordered;
+        digest.add_wide(key.sum);
         let mut until_ms = key.expires_ms();
         if key.lasting == 0 && key.fields_until_ms > 0 {
             // a hash goes with its last field
             until_ms = Some(until_ms.map_or(key.fields_until_ms, |at| at.min(key.fields_until_ms)));
         }
         self.key = key;
-        self.add(until_ms, Tally { keys: 1, fields: 0, sum });
+        self.add(until_ms, Tally { keys: 1, fields: 0, sum: digest.value() });
         self.key = Passing::default();
     }
 }
@@ -283,30 +280,21 @@ fn owners(shards: &[SlotSet]) -> Vec<u16> {
     owners
 }
 
-/// Strings whose order counts, or of which there is one.
-fn is_ordered(role: Role) -> bool {
-    matches!(role, Role::Text | Role::Item | Role::Module | Role::Value)
-}
-
-fn id(id: StreamId) -> [u8; 16] {
-    (u128::from(id.ms) << 64 | u128::from(id.seq)).to_be_bytes()
-}
-
 impl Sink for ContentSink {
     const TEMPLATES: bool = true;
 
     fn function(&mut self, source: &[u8]) {
-        let digest = self.digest(&[source]);
+        let mut digest = self.digest(Kind::Function, source.len() as u64);
+        digest.add(source);
         for content in &mut self.contents {
-            content.functions.insert(digest);
+            content.functions.insert(digest.value());
         }
     }
 
     fn key(&mut self, key: &Key<'_>) {
-        self.pair = None;
-        self.entry = None;
+        self.is_pair = false;
+        self.is_entry = false;
         self.is_discarded = false;
-        self.ordered = self.rules.keys.digester.begin();
         self.shared.clear();
         let is_taken = self.rules.db.is_none_or(|db| db == key.db) && self.rules.select.takes(key);
         let owner = match self.owners.as_slice() {
@@ -324,7 +312,6 @@ impl Sink for ContentSink {
         self.key = Passing {
             owner: owner.filter(|_| is_taken),
             db: if self.rules.one_database { 0 } else { key.db },
-            name: self.digest(&[key.name]),
             family: Some(Family::of(key.value_type)),
             expires_at_ms: match self.rules.ttl {
                 Ttl::Keep => key.expires_at_ms,
@@ -334,6 +321,7 @@ impl Sink for ContentSink {
             keeps_field_expiries: field_expiries(key.value_type, false).is_none(),
             ..Passing::default()
         };
+        self.ordered = self.of_key(key.name);
     }
 
     fn key_end(&mut self, _bytes: u64) {
@@ -343,35 +331,37 @@ impl Sink for ContentSink {
 
 impl Values for ContentSink {
     fn part(&mut self, offset: u64, part: Part<'_>) -> Result<(), ScanError> {
+        if self.key.owner.is_none() {
+            return Ok(());
+        }
         match part {
             Part::Begin { .. } | Part::Piece(_) | Part::End if self.is_discarded => {}
             Part::Begin { role, length } => return self.begin(offset, role, length),
-            Part::Piece(bytes) if is_ordered(self.role) => self.ordered.add(bytes),
-            Part::Piece(bytes) => self.string.add(bytes),
+            Part::Piece(bytes) => self.piece(bytes),
             Part::End => self.end(),
             Part::Score(score) => {
                 // one zero, not two
-                let bits = (score + 0.0).to_bits().to_le_bytes();
-                self.element(b'z', &[&self.last.to_le_bytes(), &bits]);
+                self.element.add_number((score + 0.0).to_bits());
+                self.put(self.element);
             }
             Part::FieldExpiry(at) => self.settle(at),
             Part::EntryEnd => {
                 self.is_discarded = false;
-                if let Some(entry) = self.entry.take() {
-                    self.key.sum = self.key.sum.wrapping_add(entry.value());
+                if std::mem::take(&mut self.is_entry) {
+                    self.put(self.entry);
                 }
             }
             Part::ModuleNumber(number) => {
                 let (kind, bits) = match number {
-                    ModuleNumber::Signed(number) => (1, number.cast_unsigned()),
-                    ModuleNumber::Unsigned(number) => (2, number),
-                    ModuleNumber::Float(number) => (3, u64::from(number.to_bits())),
-                    ModuleNumber::Double(number) => (4, number.to_bits()),
+                    ModuleNumber::Signed(number) => (Kind::Signed, number.cast_unsigned()),
+                    ModuleNumber::Unsigned(number) => (Kind::Unsigned, number),
+                    ModuleNumber::Float(number) => (Kind::Float, u64::from(number.to_bits())),
+                    ModuleNumber::Double(number) => (Kind::Double, number.to_bits()),
                 };
-                self.ordered.add(&[kind]);
-                self.ordered.add(&bits.to_le_bytes());
+                self.ordered.add_number(kind.with(0));
+                self.ordered.add_number(bits);
             }
-            Part::ArrayIndex(index) => self.ordered.add(&index.to_le_bytes()),
+            Part::ArrayIndex(index) => self.ordered.add_number(index),
             part => self.stream_part(part),
         }
         Ok(())

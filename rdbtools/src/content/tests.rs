@@ -46,6 +46,18 @@ fn order_and_encoding_change_nothing_and_contents_do() {
     // values exchanged between fields, and between keys
     assert_eq!(differences(plain, b"\x04\x01h\x02\x01a\x012\x01b\x011").len(), 1);
     assert_eq!(differences(b"\x00\x01a\x011\x00\x01b\x012", b"\x00\x01a\x012\x00\x01b\x011").len(), 1);
+    // the border between a field and its value, and between a key and its text
+    assert_eq!(differences(b"\x04\x01h\x01\x01a\x02bc", b"\x04\x01h\x01\x02ab\x01c").len(), 1);
+    assert_eq!(differences(b"\x00\x01a\x02bc", b"\x00\x02ab\x01c").len(), 1);
+    // scores exchanged between members
+    let scores = |a: f64, b: f64| {
+        let (a, b) = (a.to_le_bytes(), b.to_le_bytes());
+        [b"\x05\x01z\x02\x01a".as_slice(), &a, b"\x01b", &b].concat()
+    };
+    assert_eq!(differences(&scores(1.0, 2.0), &scores(2.0, 1.0)), ["database 0: other contents of zset keys"]);
+    assert_eq!(differences(&scores(0.0, 2.0), &scores(-0.0, 2.0)), Vec::<String>::new());
+    // a key of another kind with the same elements
+    assert_eq!(differences(b"\x02\x01k\x01\x01a", b"\x01\x01k\x01\x01a").len(), 2);
 }
 
 #[test]
@@ -68,6 +80,23 @@ fn an_expiry_counts_and_what_has_ended_is_not_compared() {
     let dropped = ContentRules { ttl: Ttl::Drop, ..rules };
     let kept = contents(&dropped, &rdb(&key(5))).remove(0);
     assert!(kept.differences(&contents(&dropped.read_back(), &rdb(b"\x00\x01a\x01b"))[0], 0).is_empty());
+}
+
+#[test]
+fn a_field_that_expires_belongs_to_its_key() {
+    let day: u64 = 86_400_000;
+    let hash = |name: &[u8], at: u64, value: &[u8]| {
+        [b"\x16\x01", name, b"\x01\x81", &at.to_be_bytes(), b"\x01a\x01", value].concat()
+    };
+    let sent = [hash(b"h", day, b"1"), hash(b"i", day + 1, b"2")].concat();
+    assert_eq!(differences(&sent, &[hash(b"i", day + 1, b"2"), hash(b"h", day, b"1")].concat()), Vec::<String>::new());
+    for other in [
+        [hash(b"i", day, b"1"), hash(b"h", day + 1, b"2")].concat(),
+        [hash(b"h", day + 1, b"1"), hash(b"i", day, b"2")].concat(),
+        [hash(b"h", day, b"2"), hash(b"i", day + 1, b"1")].concat(),
+    ] {
+        assert_eq!(differences(&sent, &other), ["database 0: other contents of hash keys"]);
+    }
 }
 
 #[test]

@@ -252,7 +252,7 @@ impl Rewriter {
             return Err(Halt::TooLarge(format!("a list element has {length} bytes, more than older servers can hold")));
         }
         match head {
-            StringHead::Lzf { .. } => self.unpack.restart(),
+            StringHead::Lzf { compressed, length } => self.unpack.restart(compressed, length),
             StringHead::Plain(_) => {}
             StringHead::Int { value, .. } => out.extend(value.to_string().bytes()),
         }
@@ -290,10 +290,7 @@ impl Rewriter {
                     self.count_entries(*head)?;
                 }
             }
-            Body::Element { compressed: true, .. } => self.unpack.push(bytes, |bytes| {
-                out.extend_from_slice(bytes);
-                Ok::<(), Halt>(())
-            })?,
+            Body::Element { compressed: true, .. } => self.unpack.all(bytes, out)?,
             Body::Element { compressed: false, .. } => out.extend_from_slice(bytes),
         }
         match (body, ended) {
@@ -307,12 +304,9 @@ impl Rewriter {
     /// Adds the entries of a stream's node, whose number is the first element of its listpack.
     fn count_entries(&mut self, head: StringHead) -> Result<(), Halt> {
         let mut start = Vec::new();
-        if matches!(head, StringHead::Lzf { .. }) {
-            self.unpack.restart();
-            self.unpack.push(&self.collected, |bytes| {
-                start.extend_from_slice(bytes);
-                Ok::<(), Halt>(())
-            })?;
+        if let StringHead::Lzf { compressed, length } = head {
+            self.unpack.restart(compressed, length);
+            self.unpack.all(&self.collected, &mut start)?;
         } else {
             start.extend_from_slice(&self.collected);
         }

@@ -3,7 +3,7 @@
 //! Total bytes (4), number of elements (2, 65535: too many to say), elements, 0xff. An element is its
 //! encoding, its data, and its own length so far in groups of seven bits, to be read from behind.
 
-use super::{Flaw, Format, Step, Stepped, half, signed, word};
+use super::{AtHand, Flaw, Format, Step, Stepped, half, signed, word};
 
 const HEADER_LEN: usize = 6;
 const COUNT_UNKNOWN: u16 = u16::MAX;
@@ -34,6 +34,26 @@ impl Format for Listpack {
             Next::Back(element) => self.back(bytes, element),
             Next::Header => self.header(bytes, length),
         }
+    }
+
+    #[inline]
+    fn at_hand<'a>(&mut self, bytes: &'a [u8]) -> Option<(AtHand<'a>, usize)> {
+        let (&first, after) = bytes.split_first()?;
+        let (element, back) = match first {
+            0..=0x7f => (AtHand::Integer(first.into()), after),
+            0x80..=0xbf => {
+                let (text, back) = after.split_at_checked(usize::from(first & 0x3f))?;
+                (AtHand::Text(text), back)
+            }
+            _ => return None,
+        };
+        let length = bytes.len() - back.len();
+        // at most 64 bytes, whose length takes one
+        if self.next != Next::Element || usize::from(*back.first()?) != length {
+            return None;
+        }
+        self.count += 1;
+        Some((element, length + 1))
     }
 }
 

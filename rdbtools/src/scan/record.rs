@@ -30,9 +30,21 @@ pub(super) enum Record {
 #[derive(Debug)]
 pub(super) enum Body {
     None,
-    Skip { left: u64 },
-    Lzf { walk: lzf::Walk, start: u64 },
-    Keep { head: StringHead, start: u64 },
+    Skip {
+        left: u64,
+    },
+    Lzf {
+        walk: lzf::Walk,
+        start: u64,
+    },
+    /// One that is unpacked because it is told.
+    Unpack {
+        start: u64,
+    },
+    Keep {
+        head: StringHead,
+        start: u64,
+    },
 }
 
 /// A part of a module's value (`rdbLoadCheckModuleValue` in the server's `rdb.c`).
@@ -255,9 +267,11 @@ impl<S: Sink> Scanner<S> {
                 let start = *start;
                 let bytes = cursor.take(walk.left());
                 walk.pass(bytes).map_err(|defect| defect.at(start))?;
-                let whole = walk.left() == 0;
-                self.tell_unpacked(bytes, whole)?;
-                whole
+                walk.left() == 0
+            }
+            Body::Unpack { start } => {
+                let start = *start;
+                self.tell_unpacked(cursor.take(self.unpack.left()), start)?
             }
             Body::Keep { head, start } => {
                 let (head, start) = (*head, *start);

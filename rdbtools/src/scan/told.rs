@@ -2,7 +2,6 @@
 
 use crate::atom::{self, ArrayValue, Parsed, StringHead};
 use crate::error::ScanError;
-use crate::lzf;
 use crate::sink::Sink;
 use crate::structure::{Role, Structure};
 use crate::value::{Op, RAW_MAX};
@@ -120,14 +119,22 @@ impl<S: Sink> Scanner<S> {
         let body = self.base + cursor.position() as u64;
         self.sink.structure(role, start, Structure::Begin { head, body })?;
         match head {
-            StringHead::Plain(left) => self.body = Body::Skip { left },
+            StringHead::Plain(left) => {
+                let at_hand = usize::try_from(left).ok().and_then(|left| cursor.rest.split_at_checked(left));
+                let Some((bytes, after)) = at_hand else {
+                    self.body = Body::Skip { left };
+                    return Ok(());
+                };
+                cursor.rest = after;
+                self.tell_piece(bytes, true)?;
+            }
             StringHead::Int { value, .. } => {
                 self.sink.structure(role, start, Structure::Piece(decimal(value).as_bytes()))?;
                 self.sink.structure(role, start, Structure::End)?;
             }
             StringHead::Lzf { compressed, length } => {
-                self.unpack.restart();
-                self.body = Body::Lzf { walk: lzf::Walk::new(compressed, length), start: body };
+                self.unpack.restart(compressed, length);
+                self.body = Body::Unpack { start: body };
             }
         }
         Ok(())
@@ -158,15 +165,27 @@ impl<S: Sink> Scanner<S> {
         if whole { self.sink.structure(role, start, Structure::End) } else { Ok(()) }
     }
 
-    /// Tells what bytes of the compressed string that is passing unpack to.
-    #[inline]
-    pub(super) fn tell_unpacked(&mut self, bytes: &[u8], whole: bool) -> Result<(), ScanError> {
+    /// Tells what bytes of the compressed string that is passing, which begins at `body`, unpack to. Whether it has ended.
+    pub(super) fn tell_unpacked(&mut self, mut bytes: &[u8], body: u64) -> Result<bool, ScanError> {
         if !self.is_told() {
-            return Ok(());
+            return Ok(true);
         }
-        let (sink, (role, start)) = (&mut self.sink, self.told);
-        self.unpack.push(bytes, |piece| sink.structure(role, start, Structure::Piece(piece)))?;
-        if whole { sink.structure(role, start, Structure::End) } else { Ok(()) }
+        let (role, start) = self.told;
+        loop {
+            bytes = self.unpack.push(bytes).map_err(|defect| defect.at(body))?;
+            let piece = self.unpack.take();
+            if !piece.is_empty() {
+                self.sink.structure(role, start, Structure::Piece(piece))?;
+            }
+            if bytes.is_empty() {
+                break;
+            }
+        }
+        let whole = self.unpack.left() == 0;
+        if whole {
+            self.sink.structure(role, start, Structure::End)?;
+        }
+        Ok(whole)
     }
 
     /// Tells that the value ended, before its key does.
