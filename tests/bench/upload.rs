@@ -1,4 +1,6 @@
 //! How fast an object goes into the S3 server of the tests, beside the best client of S3 at hand, and what all stages of a capture reach together.
+//!
+//! Nothing is deleted, since a server gives room back hours later: it needs room for an object of each client in each run, and for two captures more.
 
 use std::path::Path;
 use std::sync::Arc;
