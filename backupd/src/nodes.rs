@@ -2,7 +2,7 @@
 //!
 //! The nodes are one standalone server, a formed cluster (whose own slots are then the plan), or servers in
 //! cluster mode that do not know each other yet (they get the planned slots and are joined). Each key is sent
-//! with `RESTORE`, its value as it stands in the file; functions with `FUNCTION LOAD`. Some connections per
+//! with `RESTORE`, its value as it stands in the file, short strings with `MSETNX` where the node allows it; functions with `FUNCTION LOAD`. Some connections per
 //! node, and no value is held: memory is that of what is under way, which is bounded, however large a value is.
 //!
 //! | module | does |
@@ -16,6 +16,7 @@
 //! | `primary` | gives a file to one server without cluster mode as its primary would |
 //! | `survey` | reads a file once to know what is in it before anything is written |
 //! | `commands` | turns a file into `RESTORE` commands |
+//! | `groups` | puts short strings together that one command makes |
 //! | `parts` | turns values that no `RESTORE` carries into commands for their parts |
 //! | `batch` | commands on their way |
 //! | `send` | gives them to connections |
@@ -26,6 +27,7 @@ mod batch;
 mod commands;
 mod eviction;
 mod fill;
+mod groups;
 mod inspect;
 mod join;
 mod lane;

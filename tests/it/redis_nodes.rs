@@ -192,6 +192,45 @@ async fn a_key_that_came_in_between_is_never_overwritten() {
     assert_eq!(kept, "precious");
 }
 
+/// How often the server was asked for this.
+fn calls(server: &Server, command: &str) -> u64 {
+    let said = server.info(&format!("cmdstat_{command}"));
+    said.map_or(0, |text| text.trim_start_matches("calls=").split(',').next().unwrap().parse().unwrap())
+}
+
+#[tokio::test]
+async fn short_strings_go_together_where_the_node_allows_it() {
+    let temporary = tempfile::tempdir().unwrap();
+    let source = server(&[]);
+    let script = "for i = 1, 30000 do redis.call('SET', 'string:' .. i, i % 3 == 0 and i or string.rep('abc ', i % 200)) end \
+                  for i = 1, 100 do redis.call('RPUSH', 'list:' .. i, i) redis.call('SET', 'short:' .. i, i, 'EX', 10000) end";
+    source.run(&["EVAL", script, "0"]);
+    nodes::command(&["SET", "in five", "5"]).query::<()>(&mut nodes::connect(&format!("{}/5", source.url()))).unwrap();
+    let encoding = |server: &Server, key: &str| -> String {
+        nodes::command(&["OBJECT", "ENCODING", key]).query(&mut server.connect()).unwrap()
+    };
+    let files = one_file(save_rdb(&source, temporary.path(), "one.rdb"));
+    for allowed in [true, false] {
+        let target = server(&[]);
+        let rules: &[&str] = if allowed { &[] } else { &["-msetnx"] };
+        let words = [&["ACL", "SETUSER", "filler", "on", ">pw", "~*", "&*", "+@all"], rules].concat();
+        target.run(&words);
+        let url = target.url().replace("redis://", "redis://filler:pw@");
+        let mut found = inspect(std::slice::from_ref(&url)).await.unwrap();
+        found.method = Method::Restore;
+        load(&found, &files, &options(&[&url]), &|_| {}, &CancellationToken::new()).await.unwrap();
+        finish(&found, &files, &options(&[&url])).await.unwrap();
+        compare(&source.nodes(), &target.nodes()).assert_equal();
+        let (together, alone) = (calls(&target, "msetnx"), calls(&target, "restore"));
+        assert_eq!(alone, if allowed { 200 } else { 30_201 });
+        // 64 keys at a time at most, and the question whether that is allowed
+        assert!(if allowed { (470..500).contains(&together) } else { together == 0 }, "{together}");
+        for key in ["string:3", "string:5", "string:199"] {
+            assert_eq!(encoding(&target, key), encoding(&source, key), "{key}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_node_that_dies_while_it_is_loaded_is_exit_15() {
     let temporary = tempfile::tempdir().unwrap();

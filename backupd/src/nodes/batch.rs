@@ -21,7 +21,7 @@ pub(super) struct Piece {
 /// What a piece is for.
 #[derive(Debug)]
 pub(super) enum Of {
-    /// Whole commands, for some keys.
+    /// Whole commands, for some keys: no reply may be 0.
     Keys,
     /// A part of what makes the key that a message calls so.
     Key(String),
@@ -34,17 +34,22 @@ impl Piece {
     pub(super) fn name(&self, number: u64) -> String {
         match &self.of {
             Of::Key(name) | Of::Naming(name) => name.clone(),
-            Of::Keys => {
-                let number = usize::try_from(number).unwrap_or(usize::MAX);
-                let words = commands(&self.bytes).nth(number).unwrap_or_default();
-                match words.as_slice() {
-                    [b"SELECT", db, ..] => format!("database {}", db.escape_ascii()),
-                    [b"FUNCTION", ..] => "a function library".to_owned(),
-                    [_, key, ..] => shown(key),
-                    _ => String::new(),
-                }
-            }
+            Of::Keys => match self.words(number).as_slice() {
+                [b"SELECT", db, ..] => format!("database {}", db.escape_ascii()),
+                [b"FUNCTION", ..] => "a function library".to_owned(),
+                [_, key, ..] => shown(key),
+                _ => String::new(),
+            },
         }
+    }
+
+    fn words(&self, number: u64) -> Vec<&[u8]> {
+        commands(&self.bytes).nth(usize::try_from(number).unwrap_or(usize::MAX)).unwrap_or_default()
+    }
+
+    /// The keys of a command that makes several; the first is number 0.
+    pub(super) fn keys_of(&self, number: u64) -> Vec<Vec<u8>> {
+        self.words(number).into_iter().skip(1).step_by(2).map(<[u8]>::to_vec).collect()
     }
 }
 
@@ -103,8 +108,11 @@ mod tests {
         put_command(&mut bytes, &[b"SELECT", b"7"]);
         put_command(&mut bytes, &[b"RESTORE", b"a\r\n", b"0", b"payload\r\n*1\r\n"]);
         put_command(&mut bytes, &[b"RESTORE", b"", b"0", b""]);
-        let piece = Piece { bytes, replies: 4, keys: 2, of: Of::Keys };
-        let names: Vec<String> = (0..5).map(|number| piece.name(number)).collect();
-        assert_eq!(names, ["a function library", "database 7", r"`a\r\n`", "``", ""]);
+        put_command(&mut bytes, &[b"MSETNX", b"one", b"1"]);
+        put_command(&mut bytes, &[b"MSETNX", b"one", b"1", b"two", b"2", b"three", b"3"]);
+        let piece = Piece { bytes, replies: 6, keys: 6, of: Of::Keys };
+        let names: Vec<String> = (0..7).map(|number| piece.name(number)).collect();
+        assert_eq!(names, ["a function library", "database 7", r"`a\r\n`", "``", "`one`", "`one`", ""]);
+        assert_eq!(piece.keys_of(5), [&b"one"[..], b"two", b"three"]);
     }
 }

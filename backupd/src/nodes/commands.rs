@@ -1,19 +1,22 @@
-//! Turns a file into `RESTORE` commands.
+//! Turns a file into `RESTORE` commands, and short strings that do not expire into commands for several.
 
 use std::io::Write as _;
 
 use rdbtools::crc64::Crc64;
-use rdbtools::{Key, Sink};
+use rdbtools::{Key, Sink, short_string};
 
 use super::batch::{BATCH_LEN, Made, Of, Piece};
+use super::groups::{Groups, STRING_LEN_MAX};
 use super::survey::{Survey, shown};
 use crate::redis::put_command;
 
 /// A piece ends with the command that fills it, which is mostly a short one.
 const PIECE_CAPACITY: usize = BATCH_LEN + BATCH_LEN / 8;
+/// The type byte of a string in an RDB.
+const STRING_TYPE: u8 = 0;
 
 /// Makes commands of what a scanner tells: `SELECT`, `FUNCTION LOAD`, and for each key
-/// `RESTORE key ttl payload ABSTTL`.
+/// `RESTORE key ttl payload ABSTTL`, or `MSETNX` for several ([`Groups`]).
 ///
 /// A payload is the type byte, the value as it stands in the file, the file's RDB version (2 bytes, little
 /// endian) and the CRC-64 of all that: what `DUMP` gives (`createDumpPayload` of the server).
@@ -33,6 +36,12 @@ pub(super) struct Commands {
     /// The database that the commands in `out` have chosen: each piece may go over another connection.
     db: Option<u64>,
     state: State,
+    /// The database of the key that passes, and of all that the groups hold.
+    key_db: u64,
+    groups: Option<Groups>,
+    /// The name of the key that passes, where it may go with others; and its text.
+    name: Vec<u8>,
+    text: Vec<u8>,
     /// The command of the key that passes, before its payload, the payload, and what follows it.
     head: Vec<u8>,
     payload: Vec<u8>,
@@ -46,12 +55,15 @@ enum State {
     Skip,
     /// It is held, because its length is not known yet; the survey names every large one.
     Hold,
+    /// The same for a string that may go with others.
+    HoldString,
     /// Its length is known, so it is passed on; a message calls its key so.
     Pass(Box<Crc64>, String),
 }
 
 impl Commands {
-    pub(super) fn new(survey: Survey, now_unix_ms: u64) -> Self {
+    /// Strings go together where there are `groups`.
+    pub(super) fn new(survey: Survey, groups: Option<Groups>, now_unix_ms: u64) -> Self {
         Self {
             skipped: 0,
             made: Vec::new(),
@@ -64,6 +76,10 @@ impl Commands {
             number: 0,
             db: None,
             state: State::Skip,
+            key_db: 0,
+            groups,
+            name: Vec::new(),
+            text: Vec::new(),
             head: Vec::new(),
             payload: Vec::new(),
             tail: Vec::new(),
@@ -77,7 +93,21 @@ impl Commands {
 
     /// The file has ended.
     pub(super) fn end(&mut self) {
+        self.send_groups();
         self.cut();
+    }
+
+    /// Makes commands of the strings that wait for others.
+    fn send_groups(&mut self) {
+        let Some(mut groups) = self.groups.take() else { return };
+        groups.drain(|group| {
+            self.select(self.key_db);
+            group.put(&mut self.out);
+            self.replies += 1;
+            self.keys += group.keys();
+            self.cut_when_full();
+        });
+        self.groups = Some(groups);
     }
 
     fn command(&mut self, words: &[&[u8]]) {
@@ -97,6 +127,25 @@ impl Commands {
             self.made.push(Made::Whole(piece));
         }
         self.db = None;
+    }
+
+    /// The string that has passed waits for others, if it is a short one.
+    fn grouped(&mut self) -> bool {
+        let (Some(groups), Some((_, raw))) = (&mut self.groups, self.payload.split_first()) else { return false };
+        self.text.clear();
+        if !short_string(raw, STRING_LEN_MAX, &mut self.text) {
+            return false;
+        }
+        if groups.add(&self.name, &self.text) {
+            self.send_groups();
+        }
+        true
+    }
+
+    fn cut_when_full(&mut self) {
+        if self.out.len() >= BATCH_LEN {
+            self.cut();
+        }
     }
 
     /// Hands over a part of the command of a large value.
@@ -136,7 +185,8 @@ impl Commands {
     }
 }
 
-fn put_word(out: &mut Vec<u8>, word: &[u8]) {
+/// Appends a word of a command.
+pub(super) fn put_word(out: &mut Vec<u8>, word: &[u8]) {
     put_length(out, word.len() as u64);
     out.extend_from_slice(word);
     out.extend_from_slice(b"\r\n");
@@ -158,6 +208,10 @@ impl Sink for Commands {
 
     fn key(&mut self, key: &Key<'_>) {
         self.number += 1;
+        if key.db != self.key_db {
+            self.send_groups();
+            self.key_db = key.db;
+        }
         let large = self.survey.large.pop_front_if(|large| large.number == self.number);
         self.state = State::Skip;
         // RESTORE takes 0 for "no expiry", so what expired is left out here
@@ -170,8 +224,14 @@ impl Sink for Commands {
                 self.begin(key);
                 self.payload.clear();
                 self.payload.push(key.value_type.code());
-                self.select(key.db);
+                let is_plain = key.value_type.code() == STRING_TYPE
+                    && (key.expires_at_ms, key.idle_s, key.frequency) == (None, None, None);
                 self.state = State::Hold;
+                if is_plain && self.groups.is_some() {
+                    self.name.clear();
+                    self.name.extend_from_slice(key.name);
+                    self.state = State::HoldString;
+                }
             }
             Some(large) if large.in_parts.is_some() => {}
             Some(large) => {
@@ -193,7 +253,7 @@ impl Sink for Commands {
     fn raw(&mut self, bytes: &[u8]) {
         match &mut self.state {
             State::Skip => {}
-            State::Hold => self.payload.extend_from_slice(bytes),
+            State::Hold | State::HoldString => self.payload.extend_from_slice(bytes),
             State::Pass(crc, name) => {
                 crc.update(bytes);
                 self.out.extend_from_slice(bytes);
@@ -207,7 +267,7 @@ impl Sink for Commands {
 
     fn key_end(&mut self, _bytes: u64) {
         let state = std::mem::replace(&mut self.state, State::Skip);
-        if matches!(state, State::Skip) {
+        if matches!(state, State::Skip) || matches!(state, State::HoldString) && self.grouped() {
             return;
         }
         self.replies += 1;
@@ -227,12 +287,11 @@ impl Sink for Commands {
         let mut crc = Crc64::new();
         crc.update(&self.payload);
         self.payload.extend_from_slice(&crc.value().to_le_bytes());
+        self.select(self.key_db);
         self.out.extend_from_slice(&self.head);
         put_word(&mut self.out, &self.payload);
         self.out.extend_from_slice(&self.tail);
-        if self.out.len() >= BATCH_LEN {
-            self.cut();
-        }
+        self.cut_when_full();
     }
 }
 
@@ -251,8 +310,12 @@ mod tests {
 
     /// The bytes of all pieces, how many replies there will be, and how many keys were left out.
     fn commands(survey: Survey, now: u64, piece: usize) -> (String, u64, u64) {
-        let mut scanner = Scanner::new(Commands::new(survey, now));
-        for piece in FILE.chunks(piece) {
+        grouped(survey, None, FILE, now, piece)
+    }
+
+    fn grouped(survey: Survey, groups: Option<Groups>, file: &[u8], now: u64, piece: usize) -> (String, u64, u64) {
+        let mut scanner = Scanner::new(Commands::new(survey, groups, now));
+        for piece in file.chunks(piece) {
             scanner.feed(piece).unwrap();
         }
         let mut commands = scanner.finish().unwrap().1;
@@ -291,5 +354,32 @@ mod tests {
         let (text, replies, skipped) = commands(survey(), 1000, 1000);
         assert_eq!((replies, skipped), (2, 1));
         assert!(!text.contains("foo"));
+    }
+    /// Strings `a`, `n` (a number), `z` (compressed), a list, one that expires, one that is often used, one that is too long; `a` in database 2.
+    fn strings() -> Vec<u8> {
+        let mut file =
+            b"REDIS0009\xfe\x00\x00\x01a\x01b\x00\x01n\xc1\x39\x30\x00\x01z\xc3\x04\x09\x00a\xc0\x00".to_vec();
+        file.extend(b"\x01\x01l\x01\x01x\xfc\xe8\x03\x00\x00\x00\x00\x00\x00\x00\x01e\x01b\xf9\x05\x00\x01f\x01b");
+        file.extend(b"\x00\x01t\x44\x01");
+        file.extend([b't'; 1025]);
+        file.extend(b"\xfe\x02\x00\x01a\x01c\xff\x00\x00\x00\x00\x00\x00\x00\x00");
+        file
+    }
+
+    #[test]
+    fn short_strings_without_expiry_go_together_per_database() {
+        let survey = || Survey { keys: 8, expires: 1, has_databases: true, ..Survey::default() };
+        let (text, replies, _) = grouped(survey(), Some(Groups::new(false)), &strings(), 0, 7);
+        let restored = |name: &str| text.contains(&format!(r"$7\r\nRESTORE\r\n$1\r\n{name}\r\n"));
+        assert_eq!(["l", "e", "f", "t", "a", "n", "z"].map(restored), [true, true, true, true, false, false, false]);
+        let first =
+            r"*7\r\n$6\r\nMSETNX\r\n$1\r\na\r\n$1\r\nb\r\n$1\r\nn\r\n$5\r\n12345\r\n$1\r\nz\r\n$9\r\naaaaaaaaa\r\n";
+        let last = r"*2\r\n$6\r\nSELECT\r\n$1\r\n2\r\n*3\r\n$6\r\nMSETNX\r\n$1\r\na\r\n$1\r\nc\r\n";
+        assert!(text.starts_with(r"*2\r\n$6\r\nSELECT\r\n$1\r\n0\r\n") && text.contains(first), "{text}");
+        assert!(text.ends_with(&format!("{first}{last}")), "{text}");
+        // four restored, two groups, two databases
+        assert_eq!(replies, 8);
+        let (text, replies, _) = grouped(survey(), None, &strings(), 0, 7);
+        assert_eq!((text.contains("MSETNX"), replies), (false, 10));
     }
 }

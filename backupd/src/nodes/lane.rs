@@ -28,6 +28,21 @@ pub(super) struct Answer {
     pub(super) took: Option<Duration>,
 }
 
+/// Why a connection took no more.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// It failed.
+    Failed(Error),
+    /// One of these keys is there already, and none was made.
+    Taken(Vec<Vec<u8>>),
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
 /// What is waited for: the replies to a piece, and whether it is a batch of its own.
 struct Sent {
     piece: Arc<Piece>,
@@ -41,7 +56,7 @@ pub(super) async fn run(
     node: String,
     mut batches: mpsc::Receiver<(Batch, Instant)>,
     answers: mpsc::Sender<Answer>,
-) -> Result<()> {
+) -> Result<(), Stop> {
     let (mut outgoing, incoming) = wire.split();
     let (sent, to_read) = mpsc::channel(PIECES_AHEAD);
     let writing = async move {
@@ -61,7 +76,10 @@ pub(super) async fn run(
     tokio::select! {
         answered = &mut reading => answered,
         // sending fails when the server has closed the connection: what it said before is the cause
-        written = writing => reading.await.and(written),
+        written = writing => {
+            reading.await?;
+            Ok(written?)
+        }
     }
 }
 
@@ -80,17 +98,19 @@ async fn read(
     mut sent: mpsc::Receiver<Sent>,
     node: &str,
     answers: mpsc::Sender<Answer>,
-) -> Result<()> {
+) -> Result<(), Stop> {
     while let Some(Sent { piece, given }) = sent.recv().await {
         let mut answered = 0;
         while answered < piece.replies {
-            answered += incoming.take_oks(piece.replies - answered);
+            answered += incoming.take_good(piece.replies - answered);
             if answered == piece.replies {
                 break;
             }
             match (incoming.reply(STALL_WAIT).await?, &piece.of) {
-                (Said::Refused(text), _) => return Err(refused(node, &piece.name(answered), &text)),
-                (Said::Number(0), Of::Naming(name)) => return Err(taken(node, name)),
+                (Said::Refused(text), _) => return Err(refused(node, &piece.name(answered), &text).into()),
+                (Said::Number(0), Of::Naming(name)) => return Err(taken(node, name).into()),
+                // none of the keys of a command was made, because one was there
+                (Said::Number(0), Of::Keys) => return Err(Stop::Taken(piece.keys_of(answered))),
                 _ => answered += 1,
             }
         }

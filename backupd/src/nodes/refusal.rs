@@ -22,7 +22,7 @@ pub(super) fn refused(node: &str, name: &str, reply: &str) -> Error {
             Error::new(Class::Version, message("the node cannot read the value")).hint("a module may be missing there")
         }
         _ if reply.contains("already exists") => Error::new(Class::Refused, message("it is there already")),
-        _ => refusal(node, &format!("RESTORE of {name}"), reply),
+        _ => refusal(node, "RESTORE", reply).at(name),
     }
 }
 

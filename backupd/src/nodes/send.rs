@@ -14,7 +14,8 @@ use tokio::task::{JoinSet, spawn_blocking};
 use super::ShardFile;
 use super::batch::{BATCH_LEN, Batch, Made, Piece};
 use super::commands::Commands;
-use super::lane::{self, Answer};
+use super::groups::Groups;
+use super::lane::{self, Answer, Stop};
 use super::parts::Parts;
 use super::survey::{Survey, scan_file};
 use crate::clock;
@@ -58,12 +59,17 @@ pub(super) async fn send(
     let lanes = open(node, options).await?;
     // one batch waits while the next is made
     let (batches, made) = mpsc::channel(1);
+    let groups = Groups::probe(node, &mut connect(&node.address, options).await?, file).await?;
     let (file, expected) = (file.clone(), survey.clone());
-    let making = spawn_blocking(move || make(&file, survey, &batches));
+    let making = spawn_blocking(move || make(&file, survey, groups, &batches));
     let sent = Dispatch::new(lanes, &node.address.to_string()).run(made, (shard, told)).await;
     // the maker stops when nobody takes its batches: what a connection said is the cause
     let made = making.await.map_err(task_failed)?;
-    sent?;
+    match sent {
+        Ok(()) => {}
+        Err(Stop::Failed(error)) => return Err(error),
+        Err(Stop::Taken(keys)) => return Err(Groups::taken(node, options, &keys).await),
+    }
     check_keys(node, options, &expected, made?).await
 }
 
@@ -85,7 +91,7 @@ async fn open(node: &Node, options: &SourceOptions) -> Result<Vec<Wire>> {
 /// Who gives batches to connections.
 struct Dispatch {
     lanes: Vec<Lane>,
-    running: JoinSet<Result<()>>,
+    running: JoinSet<Result<(), Stop>>,
     answers: mpsc::Receiver<Answer>,
     depth: Depth,
     under_way: u64,
@@ -112,7 +118,11 @@ impl Dispatch {
     }
 
     /// Until every batch was answered, or the first connection failed.
-    async fn run(mut self, mut made: mpsc::Receiver<Batch>, (shard, told): (usize, mpsc::Sender<Sent>)) -> Result<()> {
+    async fn run(
+        mut self,
+        mut made: mpsc::Receiver<Batch>,
+        (shard, told): (usize, mpsc::Sender<Sent>),
+    ) -> Result<(), Stop> {
         self.taken.shard = shard;
         loop {
             tokio::select! {
@@ -167,13 +177,13 @@ fn counted(batch: &Batch) -> u64 {
 }
 
 /// Reads the file and makes batches; the number of keys that were left out. Ends early when nobody takes them.
-fn make(file: &ShardFile, survey: Survey, batches: &mpsc::Sender<Batch>) -> Result<u64> {
+fn make(file: &ShardFile, survey: Survey, groups: Option<Groups>, batches: &mpsc::Sender<Batch>) -> Result<u64> {
     let now = clock::unix_ms(clock::now());
     let mut outlet = Outlet { batches, series: None };
     let in_parts = survey.in_parts();
     let parts = Parts::new(in_parts, survey.has_databases, now)?;
     let has_parts = parts.has_any();
-    let scanner = Scanner::new(Commands::new(survey, now)).deferring_compressed();
+    let scanner = Scanner::new(Commands::new(survey, groups, now)).deferring_compressed();
     let (_, mut commands) = scan_file(&file.rdb, scanner, |scanner| {
         scanner.sink_mut().take().into_iter().try_for_each(|made| outlet.put(made))
     })?;

@@ -34,6 +34,8 @@ const GATHERED_FOR: Duration = Duration::from_millis(1);
 
 /// The reply to most commands.
 const OK: &[u8] = b"+OK\r\n";
+/// The reply to commands that did what they are for once.
+const ONE: &[u8] = b":1\r\n";
 
 /// What a server said to a command, as far as whoever sends many of them has to know.
 #[derive(Debug, PartialEq, Eq)]
@@ -234,12 +236,17 @@ impl Incoming {
         Err(lost(&self.node, "nothing but newlines for too long"))
     }
 
-    /// Takes replies `+OK` that were read already, at most `most`; how many they were.
-    pub(crate) fn take_oks(&mut self, most: u64) -> u64 {
-        let oks = self.input.chunks_exact(OK.len()).take_while(|reply| *reply == OK).count();
-        let oks = oks.min(usize::try_from(most).unwrap_or(usize::MAX));
-        self.input.advance(oks * OK.len());
-        oks as u64
+    /// Takes replies `+OK` and `:1` that were read already, at most `most`; how many they were.
+    pub(crate) fn take_good(&mut self, most: u64) -> u64 {
+        let (mut rest, mut taken) = (&*self.input, 0);
+        while taken < most
+            && let Some(after) = rest.strip_prefix(OK).or_else(|| rest.strip_prefix(ONE))
+        {
+            (rest, taken) = (after, taken + 1);
+        }
+        let used = self.input.len() - rest.len();
+        self.input.advance(used);
+        taken
     }
 
     /// Reads one reply to its end, whatever it is made of.

@@ -192,6 +192,7 @@ pub(super) fn notes(
         notes.push(format!("{}: {how}", node.address));
     }
     if nodes.is_some_and(|nodes| !syncs(options, nodes)) {
+        notes.push("nodes get RESTORE commands, and short strings together by MSETNX where they allow it".to_owned());
         notes.push(long_values(known));
     }
     for node in nodes.into_iter().flat_map(|nodes| &nodes.nodes) {
