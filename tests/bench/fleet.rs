@@ -32,6 +32,8 @@ use policies::retention::{self, Cluster, Policy, Snapshot, Source, Terms};
 const SNAPSHOTS: u64 = 100;
 /// How often a query is made; the median counts.
 const RUNS: usize = 101;
+/// The passes of the scheduler of which the median counts.
+const PASSES: std::ops::RangeInclusive<u32> = 5..=25;
 /// A day in ms.
 const DAY_MS: u64 = 86_400_000;
 
@@ -96,7 +98,12 @@ async fn seed(location: &Location, clusters: u64) {
         numbers(clusters * SNAPSHOTS)
     );
     sqlx::query(sqlx::AssertSqlSafe(insert)).execute(&pool).await.unwrap();
-    sqlx::query("ANALYZE").execute(&pool).await.unwrap();
+    // what a server does by itself, sooner or later, after so much was inserted
+    let tidied = match location {
+        Location::Sqlite(_) => "ANALYZE",
+        Location::Postgres(_) => "VACUUM (ANALYZE)",
+    };
+    sqlx::query(tidied).execute(&pool).await.unwrap();
     pool.close().await;
 }
 
@@ -139,7 +146,7 @@ fn plan(rows: &[SnapshotRow]) {
     assert_eq!(judged.len(), rows.len());
 }
 
-/// A real scheduler over the whole fleet: its first pass, a pass when all are known, its peak memory in MiB.
+/// A real scheduler over the whole fleet: its first pass, the median pass when all are known, its peak memory in MiB.
 fn daemon(section: &str, clusters: u64, folder: &Path) -> (f64, f64, f64) {
     let port = Port::reserve();
     let file = folder.join("backupd.toml");
@@ -161,7 +168,9 @@ fn daemon(section: &str, clusters: u64, folder: &Path) -> (f64, f64, f64) {
         })
     };
     let first_s = passes(1.0);
-    let pass_s = passes(5.0);
+    let mut later_s: Vec<f64> = PASSES.map(|number| passes(f64::from(number))).collect();
+    later_s.sort_by(f64::total_cmp);
+    let pass_s = later_s[later_s.len() / 2];
     let status = std::fs::read_to_string(format!("/proc/{}/status", running.running.child.id())).unwrap();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     let kib: f64 = peak.trim().trim_end_matches(" kB").parse().unwrap();

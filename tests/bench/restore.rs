@@ -119,12 +119,17 @@ impl Bench<'_> {
         self.restore(&["--out", out.to_str().unwrap(), "--shards", "3"]);
         let files: Vec<PathBuf> = (0..SHARDS).map(|index| out.join(format!("shard-{index:04}.rdb"))).collect();
         let restores: Vec<PathBuf> = files.iter().map(|file| restore_commands(file)).collect();
+        let rdb_cli = std::env::var("BENCH_RDB_CLI").ok();
         for _ in 0..self.asked.runs {
             let (cost, _) = self.restore(&["--nodes", &address, "--no-verify"]);
             self.add(NODES, cost);
             empty(&target);
             self.add(PIPE, pipe(&target, &restores));
             empty(&target);
+            if let Some(program) = &rdb_cli {
+                self.add(PIPE_OF_FILE, pipe_of_files(program, "-r -t 7.0", &target, &files));
+                empty(&target);
+            }
             let (cost, _) = self.restore(&["--nodes", &address]);
             self.add("--nodes, formed cluster", cost);
             empty(&target);
@@ -132,6 +137,10 @@ impl Bench<'_> {
         restores.iter().for_each(|file| std::fs::remove_file(file).unwrap());
         let plains: Vec<PathBuf> = files.iter().map(|file| plain_commands(file)).collect();
         self.add(PLAIN, pipe(&target, &plains));
+        empty(&target);
+        if let Some(program) = &rdb_cli {
+            self.add(PLAIN_OF_FILE, pipe_of_files(program, "", &target, &files));
+        }
         std::fs::remove_dir_all(&out).unwrap();
     }
 
@@ -144,8 +153,8 @@ impl Bench<'_> {
             println!("{name:<56}{median:>10.2}{:>8.2}{:>8.2}{cpu:>10.2}{:>10.0}", wall[0], wall[last], peak[last]);
         }
         let median = |name: &str| {
-            let row = self.rows.iter().find(|row| row.name == name).unwrap();
-            Cost::median(&row.costs, |cost| cost.wall_s)
+            let row = self.rows.iter().find(|row| row.name == name)?;
+            Some(Cost::median(&row.costs, |cost| cost.wall_s))
         };
         for (what, above, below) in [
             ("launch of 1 shard over the server's own load", "--launch, 1 shard, --no-verify", OWN),
@@ -158,8 +167,12 @@ impl Bench<'_> {
             ("synchronisation over the server's own load", SYNC, OWN),
             ("redis-cli --pipe of RESTORE over --nodes", PIPE, NODES),
             ("redis-cli --pipe of plain commands over --nodes", PLAIN, NODES),
+            ("rdb-cli | redis-cli --pipe of RESTORE over --nodes", PIPE_OF_FILE, NODES),
+            ("rdb-cli | redis-cli --pipe of plain commands over --nodes", PLAIN_OF_FILE, NODES),
         ] {
-            println!("{what}: {:.2}", median(above) / median(below));
+            if let (Some(above), Some(below)) = (median(above), median(below)) {
+                println!("{what}: {:.2}", above / below);
+            }
         }
     }
 }
@@ -170,6 +183,8 @@ const OWN_3_OK: &str = "the servers load and answer for their slots, 3 shards";
 const SYNC: &str = "--nodes, one server, as its primary, --no-verify";
 const NODES: &str = "--nodes, formed cluster, --no-verify";
 const PIPE: &str = "redis-cli --pipe, RESTORE made before, one per node";
+const PIPE_OF_FILE: &str = "rdb-cli | redis-cli --pipe, RESTORE, one per node";
+const PLAIN_OF_FILE: &str = "rdb-cli | redis-cli --pipe, plain, one per node";
 const PLAIN: &str = "redis-cli --pipe, plain commands made before, one per node";
 
 fn folders(dir: &Path) -> Vec<PathBuf> {
@@ -243,8 +258,18 @@ fn empty(target: &Cluster) {
 
 /// Sends each node its file, all at the same time.
 fn pipe(target: &Cluster, files: &[PathBuf]) -> Cost {
+    piped(target, files, |file, pipe| format!("{pipe} < {}", file.display()))
+}
+
+/// Sends each node its file as the program `rdb-cli` of librdb makes commands of it.
+fn pipe_of_files(program: &str, flags: &str, target: &Cluster, files: &[PathBuf]) -> Cost {
+    piped(target, files, |file, pipe| format!("{program} {} -l /dev/null resp -1 {flags} | {pipe}", file.display()))
+}
+
+fn piped(target: &Cluster, files: &[PathBuf], fed: impl Fn(&Path, &str) -> String) -> Cost {
     let each = target.shards.iter().zip(files).map(|(shard, file)| {
-        format!("redis-cli -p {} --pipe < {} > /dev/null &", shard.primary.port(), file.display())
+        let pipe = format!("redis-cli -p {} --pipe", shard.primary.port());
+        format!("{{ {}; }} > /dev/null &", fed(file, &pipe))
     });
     let script = each.collect::<String>() + " wait";
     let cost = measure("sh", &["-c", &script], 0).0;

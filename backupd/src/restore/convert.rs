@@ -91,9 +91,7 @@ fn one(file: Made, options: ConvertOptions, cancel: &CancellationToken) -> Resul
         // the report at the end names enough of them
         converter.take_losses();
     }
-    let Converted { writer, keys, expires, bytes, losses, .. } =
-        converter.finish().map_err(|error| failed(path, error))?;
-    writer.sync_all().map_err(|error| unwritable(&partial, &error))?;
+    let Converted { keys, expires, bytes, losses, .. } = converter.finish().map_err(|error| failed(path, error))?;
     std::fs::rename(&partial, path).map_err(|error| unwritable(path, &error))?;
     Ok((Made { keys, expires, bytes, expired: file.expired.min(expires), ..file }, losses))
 }

@@ -6,17 +6,19 @@
 use std::path::{Path, PathBuf};
 
 use rdbtools::convert::Loss;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::content::Expected;
 use super::mark::Mark;
 use super::plan::{Plan, engine_path};
-use super::split::Made;
+use super::split::{Made, Unsynced};
 use super::target::{Making, NodeReport, Rows, make_files, outcome};
 use super::verify::{self, Loaded, Verified};
 use super::{Options, Outcome, Target};
 use crate::error::{Class, Error, Result};
 use crate::launch::{self, Growing, LaunchPlan, LaunchProgress, LaunchedNode, Loading, ShardPlan};
 use crate::progress::Progress;
+use crate::task_failed;
 
 /// What is launched; the files of the shards are not made yet.
 pub(super) fn launch_plan(options: &Options, plan: &Plan) -> Result<LaunchPlan> {
@@ -61,6 +63,8 @@ pub(super) async fn run(options: &Options, plan: Plan, mut launch: LaunchPlan, m
         Err(Fault::Server(error)) => return Err(error),
     };
     let Files { made, losses, expected, loading } = files;
+    // while the servers load and are compared
+    let syncing = AbortOnDropHandle::new(tokio::spawn(Unsynced::of(&made)?.sync()));
     let shards = launch.shards.iter().zip(&made).map(|(shard, made)| ShardPlan {
         rdb: made.path.clone(),
         keys: made.keys,
@@ -98,6 +102,7 @@ pub(super) async fn run(options: &Options, plan: Plan, mut launch: LaunchPlan, m
         file: None,
     };
     let outcome = Outcome { losses, verified, ..outcome(plan, nodes.into_iter().map(report).collect(), &made) };
+    syncing.await.map_err(task_failed)??;
     options.note(&outcome).await?;
     mark.end()?;
     Ok(outcome)

@@ -39,8 +39,37 @@ pub struct Made {
 
 type Files = Splitter<File>;
 
-/// Splits all inputs into files in `dir`. They bear their names only when every input proved whole and they are
-/// durable; until then they end in `.partial`.
+/// Files that are whole, and may not be on disk yet.
+#[derive(Debug)]
+pub(super) struct Unsynced(Vec<(PathBuf, File)>);
+
+impl Unsynced {
+    /// These files, wherever they are moved to.
+    ///
+    /// # Errors
+    /// When one cannot be opened.
+    pub(super) fn of(made: &[Made]) -> Result<Self> {
+        let open = |made: &Made| {
+            let file = File::open(&made.path).map_err(|error| unwritable(&made.path, &error))?;
+            Ok((made.path.clone(), file))
+        };
+        made.iter().map(open).collect::<Result<_>>().map(Self)
+    }
+
+    /// Waits until they are on disk.
+    ///
+    /// # Errors
+    /// When the file system could not write one.
+    pub(super) async fn sync(self) -> Result<()> {
+        let sync = move || {
+            self.0.iter().try_for_each(|(path, file)| file.sync_all().map_err(|error| unwritable(path, &error)))
+        };
+        tokio::task::spawn_blocking(sync).await.map_err(task_failed)?
+    }
+}
+
+/// Splits all inputs into files in `dir`. They bear their names only when every input proved whole; until then they end in
+/// `.partial`. They may not be on disk yet: [`Unsynced`].
 ///
 /// # Errors
 /// The first defect of an input, naming it; what writing says.
@@ -227,9 +256,7 @@ fn end(splitter: Files, dir: &Path, names: &Names) -> Result<Vec<Made>> {
     let mut made = Vec::new();
     for (index, report) in reports.into_iter().enumerate() {
         let (partial, path) = (dir.join(names.partial(index)), dir.join(names.file(index)));
-        let fail = |error: std::io::Error| unwritable(&path, &error);
-        report.writer.sync_all().map_err(fail)?;
-        std::fs::rename(&partial, &path).map_err(fail)?;
+        std::fs::rename(&partial, &path).map_err(|error| unwritable(&path, &error))?;
         made.push(Made {
             path,
             keys: report.keys,
@@ -238,7 +265,6 @@ fn end(splitter: Files, dir: &Path, names: &Names) -> Result<Vec<Made>> {
             bytes: report.bytes,
         });
     }
-    File::open(dir).and_then(|dir| dir.sync_all()).map_err(|error| unwritable(dir, &error))?;
     Ok(made)
 }
 

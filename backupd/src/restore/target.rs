@@ -19,7 +19,7 @@ use super::launching;
 use super::mark::{self, Mark};
 use super::plan::refusals::Refusals;
 use super::plan::{Plan, PlannedShard};
-use super::split::{self, Made, unwritable};
+use super::split::{self, Made, Unsynced, unwritable};
 use super::verify::{self, Loaded, Verified};
 use super::{Names, Options, Outcome, Target};
 use crate::error::Result;
@@ -87,6 +87,9 @@ async fn to_files(options: &Options, plan: Plan, dir: &Path, making: Making<'_>)
         }
     };
     write_companions(dir, &options.names, &plan, &made)?;
+    // what bears no mark any more survives a power failure
+    Unsynced::of(&made)?.sync().await?;
+    std::fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(|error| unwritable(dir, &error))?;
     mark.end()?;
     let report = |made: &Made| made.path.display().to_string();
     let nodes = file_reports(&plan, &made, report);
