@@ -122,8 +122,9 @@ impl Catalog {
             .map_err(|e| self.error("read a schedule of", &e))
     }
 
-    /// Notes a cluster with its window. One that was known keeps its times, but for those that begin anew with another window.
-    /// Tells whether it was not known.
+    /// Notes a cluster with its window. One that was known keeps its times, but for those that begin anew with another window; a new one
+    /// has those of its snapshots, and is one statement that reads no schedule, since a whole fleet may be new at once.
+    /// Tells what is known of it then, and whether it is new.
     ///
     /// # Errors
     /// Those of the database.
@@ -134,27 +135,38 @@ impl Catalog {
         window: (&str, bool),
         expected_interval_s: u64,
         now_unix_ms: u64,
-    ) -> Result<bool> {
-        let known = self.schedule(cluster).await?.is_some();
-        sqlx::query(
-            "INSERT INTO schedules (cluster, repository, window_text, window_chosen, since_ms, expected_interval_s, last_outcome)
-             VALUES ($1, $2, $3, $4, $5, $6, '')
-             ON CONFLICT (cluster) DO UPDATE SET repository = excluded.repository,
-                 since_ms = CASE WHEN schedules.window_text = excluded.window_text THEN schedules.since_ms
-                     ELSE excluded.since_ms END,
-                 window_text = excluded.window_text, window_chosen = excluded.window_chosen,
-                 expected_interval_s = excluded.expected_interval_s",
-        )
-        .bind(cluster)
-        .bind(repository)
-        .bind(window.0)
-        .bind(i64::from(window.1))
-        .bind(signed(now_unix_ms))
-        .bind(signed(expected_interval_s))
-        .execute(&self.pool)
-        .await
-        .map_err(|e| self.error("note a schedule in", &e))?;
-        Ok(!known)
+    ) -> Result<(ScheduleRow, bool)> {
+        let put = async |query: String| {
+            let query = sqlx::query_as(AssertSqlSafe(query))
+                .bind(cluster)
+                .bind(repository)
+                .bind(window.0)
+                .bind(i64::from(window.1))
+                .bind(signed(now_unix_ms))
+                .bind(signed(expected_interval_s));
+            query.fetch_optional(&self.pool).await.map_err(|e| self.error("note a schedule in", &e))
+        };
+        let newest = |of| format!("(SELECT MAX({of}) FROM snapshots WHERE cluster = $1 AND removed_ms IS NULL)");
+        let added = put(format!(
+            "INSERT INTO schedules (cluster, repository, window_text, window_chosen, since_ms, expected_interval_s, last_outcome,
+                 last_success_ms, last_verified_ms)
+             VALUES ($1, $2, $3, $4, $5, $6, '', {}, {}) ON CONFLICT (cluster) DO NOTHING RETURNING *",
+            newest("ended_ms"),
+            newest("verified_ms")
+        ));
+        if let Some(row) = added.await? {
+            return Ok((row, true));
+        }
+        let changed = put(
+            "UPDATE schedules SET repository = $2, since_ms = CASE WHEN window_text = $3 THEN since_ms ELSE $5 END,
+                 window_text = $3, window_chosen = $4, expected_interval_s = $6
+             WHERE cluster = $1 RETURNING *"
+                .to_owned(),
+        );
+        match changed.await? {
+            Some(row) => Ok((row, false)),
+            None => Err(Error::new(Class::Unforeseen, format!("the schedule of cluster {cluster} has just gone"))),
+        }
     }
 
     /// Sets a time of a schedule.
@@ -313,16 +325,5 @@ impl Catalog {
         .await
         .map(|done| done.rows_affected())
         .map_err(|e| self.error("forget windows of", &e))
-    }
-
-    /// The schedule of a cluster that must be known.
-    ///
-    /// # Errors
-    /// `NotFound`, and those of the database.
-    pub async fn known_schedule(&self, cluster: &str) -> Result<ScheduleRow> {
-        self.schedule(cluster).await?.ok_or_else(|| {
-            Error::new(Class::NotFound, format!("no scheduler has seen the cluster `{cluster}`"))
-                .hint("`backupd cluster list` shows what there is")
-        })
     }
 }

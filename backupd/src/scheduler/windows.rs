@@ -45,7 +45,9 @@ async fn register(
 ) -> Result<ScheduleRow> {
     let interval_s = window.and_then(|(window, _)| window.longest_interval_ms(now_ms)).unwrap_or(0) / 1000;
     let is_chosen = window.is_some_and(|(_, is_chosen)| *is_chosen);
-    if catalog.put_schedule(&cluster.name, &cluster.repository, (text, is_chosen), interval_s, now_ms).await? {
+    let (row, is_new) =
+        catalog.put_schedule(&cluster.name, &cluster.repository, (text, is_chosen), interval_s, now_ms).await?;
+    if is_new {
         let how = match (text, is_chosen) {
             ("", _) => "without automated backups".to_owned(),
             (text, true) => format!("with the window {text}, which was chosen for it"),
@@ -53,9 +55,8 @@ async fn register(
         };
         let event = NewEvent::new(Code::ClusterRegistered, format!("cluster {} is backed up {how}", cluster.name));
         catalog.add_event(&event.of(&cluster.name), now_ms).await?;
-        catalog.follow_snapshots(&cluster.name).await?;
     }
-    catalog.known_schedule(&cluster.name).await
+    Ok(row)
 }
 
 async fn settle(

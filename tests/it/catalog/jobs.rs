@@ -248,7 +248,7 @@ pub(super) async fn the_outcome_of_a_backup_is_noted_however_it_ends(place: &Pla
     catalog.put_schedule("c", "main", ("", false), 0, 1).await.unwrap();
     let outcome = || {
         let catalog = catalog.clone();
-        async move { catalog.known_schedule("c").await.unwrap().last_outcome }
+        async move { catalog.schedule("c").await.unwrap().unwrap().last_outcome }
     };
     let end = |id: &'static str, claimed: bool, event: Event, now| {
         let catalog = catalog.clone();

@@ -133,7 +133,7 @@ async fn all_is_there(catalog: &Catalog, count: usize) {
         let job = catalog.job("j2").await.unwrap();
         assert_eq!((job.state.as_str(), job.attempts, job.reason.as_str(), job.done_keys), ("failed", 4, "it died", 3));
         assert_eq!(catalog.job_steps("j2").await.unwrap()[0].event, "claim");
-        assert_eq!(catalog.known_schedule("orders").await.unwrap().window_text, "03:00-04:00");
+        assert_eq!(catalog.schedule("orders").await.unwrap().unwrap().window_text, "03:00-04:00");
         assert_eq!(catalog.events(None, 0).await.unwrap()[0].message, "it died");
     }
     if count >= 3 {

@@ -1,7 +1,6 @@
 //! Schedules and windows.
 
 use backupd::catalog::{Catalog, Code, Decision, JobFilter, Mark, NewEvent, NewJob, Outcome, SnapshotRow};
-use backupd::error::Class;
 
 use super::Place;
 use super::jobs::job;
@@ -28,22 +27,22 @@ pub(super) async fn an_occurrence_is_decided_once_by_however_many_schedulers(pla
     let catalog = place.open().await;
     assert_eq!(catalog.jobs(&JobFilter::default()).await.unwrap().len(), 1);
     assert_eq!(catalog.events(Some("c"), 0).await.unwrap().len(), 1);
-    assert_eq!(catalog.known_schedule("c").await.unwrap().settled_ms, Some(3_600_000));
+    assert_eq!(catalog.schedule("c").await.unwrap().unwrap().settled_ms, Some(3_600_000));
     assert_eq!(catalog.forget_windows(u64::MAX).await.unwrap(), 0, "the newest stays");
 }
 
 pub(super) async fn a_schedule_keeps_its_times_and_begins_anew_with_another_window(place: &Place) {
     let catalog = place.open().await;
-    assert!(catalog.put_schedule("c", "main", ("03:00-05:00", false), 86_400, 10).await.unwrap());
+    assert!(catalog.put_schedule("c", "main", ("03:00-05:00", false), 86_400, 10).await.unwrap().1);
     catalog.mark_schedule("c", Mark::Success, 20).await.unwrap();
-    assert!(!catalog.put_schedule("c", "main", ("03:00-05:00", false), 86_400, 30).await.unwrap());
-    let row = catalog.known_schedule("c").await.unwrap();
+    let (row, is_new) = catalog.put_schedule("c", "main", ("03:00-05:00", false), 86_400, 30).await.unwrap();
+    assert_eq!((&row, is_new), (&catalog.schedule("c").await.unwrap().unwrap(), false));
     assert_eq!((row.since_ms, row.last_success_ms), (10, Some(20)));
     catalog.put_schedule("c", "main", ("04:00-06:00", false), 86_400, 40).await.unwrap();
-    assert_eq!(catalog.known_schedule("c").await.unwrap().since_ms, 40);
+    assert_eq!(catalog.schedule("c").await.unwrap().unwrap().since_ms, 40);
     catalog.mark_schedule("gone", Mark::Removed, 50).await.unwrap();
     assert_eq!(catalog.schedules().await.unwrap().len(), 2);
-    assert_eq!(catalog.known_schedule("nobody").await.unwrap_err().class(), Class::NotFound);
+    assert_eq!(catalog.schedule("nobody").await.unwrap(), None);
 }
 
 /// Decides the occurrence at 3,600,000 of cluster `c`.
@@ -76,7 +75,7 @@ pub(super) async fn a_removed_cluster_is_taken_up_again(place: &Place) {
     catalog.mark_schedule("c", Mark::Removed, 30).await.unwrap();
     assert!(catalog.register_again("c", &event(), 40).await.unwrap());
     assert!(!catalog.register_again("c", &event(), 50).await.unwrap());
-    let row = catalog.known_schedule("c").await.unwrap();
+    let row = catalog.schedule("c").await.unwrap().unwrap();
     assert_eq!((row.removed_ms, row.since_ms), (None, 40), "what was due meanwhile is not missed");
     assert_eq!(catalog.events(Some("c"), 0).await.unwrap().len(), 1);
 }
@@ -85,7 +84,7 @@ pub(super) async fn the_times_of_a_schedule_come_up_to_what_is_known_of_its_snap
     let catalog = place.open().await;
     catalog.put_schedule("c", "main", ("03:00-05:00", false), 86_400, 10).await.unwrap();
     let times = async || {
-        let row = catalog.known_schedule("c").await.unwrap();
+        let row = catalog.schedule("c").await.unwrap().unwrap();
         (row.last_success_ms, row.last_verified_ms)
     };
     catalog.follow_snapshots("c").await.unwrap();
@@ -101,5 +100,5 @@ pub(super) async fn the_times_of_a_schedule_come_up_to_what_is_known_of_its_snap
     catalog.put_snapshot_verified("r", "s2", None).await.unwrap();
     catalog.follow_snapshots("c").await.unwrap();
     assert_eq!(times().await, (Some(61), Some(45)), "what was known of it stays");
-    assert_eq!(catalog.known_schedule("d").await.unwrap_err().class(), Class::NotFound);
+    assert_eq!(catalog.schedule("d").await.unwrap(), None);
 }
