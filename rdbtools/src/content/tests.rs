@@ -60,6 +60,79 @@ fn order_and_encoding_change_nothing_and_contents_do() {
     assert_eq!(differences(b"\x02\x01k\x01\x01a", b"\x01\x01k\x01\x01a").len(), 2);
 }
 
+/// A listpack of numbers below 128 and strings of at most 63 bytes.
+fn listpack(elements: &[&[u8]]) -> Vec<u8> {
+    let mut body = Vec::new();
+    for element in elements {
+        let begin = body.len();
+        match element {
+            [number @ ..=0x7f] => body.push(*number),
+            text => {
+                body.push(0x80 | u8::try_from(text.len()).unwrap());
+                body.extend_from_slice(text);
+            }
+        }
+        body.push(u8::try_from(body.len() - begin).unwrap());
+    }
+    let length = u8::try_from(6 + body.len() + 1).unwrap();
+    let count = u8::try_from(elements.len()).unwrap();
+    [&[length, 0, 0, 0, count, 0], &*body, b"\xff"].concat()
+}
+
+/// A stream of one entry with the fields of its node.
+fn stream(fields: [&[u8]; 2], id: u8, values: [&[u8]; 2]) -> Vec<u8> {
+    let pack = listpack(&[
+        b"\x01",
+        b"\0",
+        b"\x02",
+        fields[0],
+        fields[1],
+        b"\0",
+        b"\x02",
+        b"\0",
+        &[id],
+        values[0],
+        values[1],
+        b"\x05",
+    ]);
+    let length = u8::try_from(pack.len()).unwrap();
+    // one node whose first id is 0-0, one entry, the last id, no groups
+    [b"\x0f\x01s\x01\x10".as_slice(), &[0; 16], &[length], &pack, &[1, 0, id, 0]].concat()
+}
+
+#[test]
+fn every_part_of_a_stream_entry_counts() {
+    let one = stream([b"one", b"two"], 7, [b"first", b"second"]);
+    assert_eq!(differences(&one, &one), Vec::<String>::new());
+    for other in [
+        stream([b"one", b"three"], 7, [b"first", b"second"]),
+        stream([b"two", b"one"], 7, [b"first", b"second"]),
+        stream([b"one", b"two"], 7, [b"second", b"first"]),
+        stream([b"one", b"two"], 7, [b"firsts", b"econd"]),
+        stream([b"one", b"two"], 8, [b"first", b"second"]),
+    ] {
+        assert_eq!(differences(&one, &other), ["database 0: other contents of stream keys"]);
+    }
+}
+
+#[test]
+fn every_number_of_a_module_counts_and_of_which_kind_it_is() {
+    let value = |parts: &[u8]| [b"\x07\x01m\x81\x11\x22\x33\x44\x55\x66\x77\x00".as_slice(), parts, b"\0"].concat();
+    let one = value(b"\x02\x05\x05\x01a");
+    assert_eq!(differences(&one, &one), Vec::<String>::new());
+    for other in [b"\x02\x06\x05\x01a", b"\x01\x05\x05\x01a", b"\x02\x05\x05\x01b"] {
+        assert_eq!(differences(&one, &value(other)), ["database 0: other contents of module keys"]);
+    }
+}
+
+#[test]
+fn the_place_of_an_element_in_an_array_counts() {
+    // one element, no place for insertion, its index, how it is kept, and the element
+    let array = |index: u8| [b"\x1c\x01a\x01\0".as_slice(), &[index], b"\0\x01x"].concat();
+    assert_eq!(differences(&array(3), &array(3)), Vec::<String>::new());
+    assert_eq!(differences(&array(3), &array(4)).len(), 1);
+}
+
 #[test]
 fn an_expiry_counts_and_what_has_ended_is_not_compared() {
     let key = |at: i64| [b"\xfc".as_slice(), &at.to_le_bytes(), b"\x00\x01a\x01b"].concat();
