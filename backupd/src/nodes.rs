@@ -60,6 +60,8 @@ use survey::Survey;
 
 /// How many nodes are loaded at the same time.
 const LOADED_AT_ONCE: usize = 8;
+/// The type byte of a string in an RDB.
+const STRING_TYPE: u8 = 0;
 /// How many files are read at the same time to know what is in them.
 const SURVEYED_AT_ONCE: usize = 4;
 

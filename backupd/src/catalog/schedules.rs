@@ -98,6 +98,11 @@ pub(super) async fn note_outcome(connection: &mut AnyConnection, cluster: &str, 
         .map(drop)
 }
 
+/// The newest of a time of the snapshots of cluster `$1`.
+fn newest(of: &str) -> String {
+    format!("(SELECT MAX({of}) FROM snapshots WHERE cluster = $1 AND removed_ms IS NULL)")
+}
+
 impl Catalog {
     /// All schedules, by cluster.
     ///
@@ -146,7 +151,6 @@ impl Catalog {
                 .bind(signed(expected_interval_s));
             query.fetch_optional(&self.pool).await.map_err(|e| self.error("note a schedule in", &e))
         };
-        let newest = |of| format!("(SELECT MAX({of}) FROM snapshots WHERE cluster = $1 AND removed_ms IS NULL)");
         let added = put(format!(
             "INSERT INTO schedules (cluster, repository, window_text, window_chosen, since_ms, expected_interval_s, last_outcome,
                  last_success_ms, last_verified_ms)
@@ -194,7 +198,7 @@ impl Catalog {
     /// Those of the database.
     pub async fn follow_snapshots(&self, cluster: &str) -> Result<()> {
         for (time, of) in [("last_success_ms", "ended_ms"), ("last_verified_ms", "verified_ms")] {
-            let newest = format!("(SELECT MAX({of}) FROM snapshots WHERE cluster = $1 AND removed_ms IS NULL)");
+            let newest = newest(of);
             let query = format!(
                 "UPDATE schedules SET {time} = {newest} WHERE cluster = $1 AND COALESCE({time}, 0) < COALESCE({newest}, 0)"
             );

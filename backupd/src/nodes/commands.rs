@@ -5,6 +5,7 @@ use std::io::Write as _;
 use rdbtools::crc64::Crc64;
 use rdbtools::{Key, Sink, short_string};
 
+use super::STRING_TYPE;
 use super::batch::{BATCH_LEN, Made, Of, Piece};
 use super::groups::{Groups, STRING_LEN_MAX};
 use super::survey::{Survey, shown};
@@ -12,8 +13,6 @@ use crate::redis::put_command;
 
 /// A piece ends with the command that fills it, which is mostly a short one.
 const PIECE_CAPACITY: usize = BATCH_LEN + BATCH_LEN / 8;
-/// The type byte of a string in an RDB.
-const STRING_TYPE: u8 = 0;
 
 /// Makes commands of what a scanner tells: `SELECT`, `FUNCTION LOAD`, and for each key
 /// `RESTORE key ttl payload ABSTTL`, or `MSETNX` for several ([`Groups`]).
@@ -162,12 +161,7 @@ impl Commands {
     }
 
     /// The command of a key up to its payload, and what follows that: the expiry is a moment, and how much the key was used.
-    fn begin(&mut self, key: &Key<'_>) {
-        let used = match (key.idle_s, key.frequency) {
-            (Some(idle_s), _) => Some(("IDLETIME", idle_s)),
-            (None, Some(frequency)) => Some(("FREQ", u64::from(frequency))),
-            (None, None) => None,
-        };
+    fn begin(&mut self, name: &[u8], expires_at_ms: Option<i64>, used: Option<(&str, u64)>) {
         self.tail.clear();
         put_word(&mut self.tail, b"ABSTTL");
         if let Some((option, number)) = used {
@@ -177,8 +171,8 @@ impl Commands {
         self.head.clear();
         let start: &[u8] = if used.is_some() { b"*7\r\n$7\r\nRESTORE\r\n" } else { b"*5\r\n$7\r\nRESTORE\r\n" };
         self.head.extend_from_slice(start);
-        put_word(&mut self.head, key.name);
-        match key.expires_at_ms {
+        put_word(&mut self.head, name);
+        match expires_at_ms {
             None => self.head.extend_from_slice(b"$1\r\n0\r\n"),
             Some(at) => put_word(&mut self.head, at.to_string().as_bytes()),
         }
@@ -219,24 +213,29 @@ impl Sink for Commands {
             self.skipped += 1;
             return;
         }
+        let used = match (key.idle_s, key.frequency) {
+            (Some(idle_s), _) => Some(("IDLETIME", idle_s)),
+            (None, Some(frequency)) => Some(("FREQ", u64::from(frequency))),
+            (None, None) => None,
+        };
         match large {
             None => {
-                self.begin(key);
                 self.payload.clear();
                 self.payload.push(key.value_type.code());
-                let is_plain = key.value_type.code() == STRING_TYPE
-                    && (key.expires_at_ms, key.idle_s, key.frequency) == (None, None, None);
-                self.state = State::Hold;
+                let is_plain = key.value_type.code() == STRING_TYPE && (key.expires_at_ms, used) == (None, None);
                 if is_plain && self.groups.is_some() {
                     self.name.clear();
                     self.name.extend_from_slice(key.name);
                     self.state = State::HoldString;
+                } else {
+                    self.begin(key.name, key.expires_at_ms, used);
+                    self.state = State::Hold;
                 }
             }
             Some(large) if large.in_parts.is_some() => {}
             Some(large) => {
                 self.cut();
-                self.begin(key);
+                self.begin(key.name, key.expires_at_ms, used);
                 self.select(key.db);
                 let code = [key.value_type.code()];
                 self.out.append(&mut self.head);
@@ -267,8 +266,15 @@ impl Sink for Commands {
 
     fn key_end(&mut self, _bytes: u64) {
         let state = std::mem::replace(&mut self.state, State::Skip);
-        if matches!(state, State::Skip) || matches!(state, State::HoldString) && self.grouped() {
-            return;
+        match state {
+            State::Skip => return,
+            State::HoldString if self.grouped() => return,
+            State::HoldString => {
+                let name = std::mem::take(&mut self.name);
+                self.begin(&name, None, None);
+                self.name = name;
+            }
+            State::Hold | State::Pass(..) => {}
         }
         self.replies += 1;
         self.keys += 1;
@@ -355,6 +361,7 @@ mod tests {
         assert_eq!((replies, skipped), (2, 1));
         assert!(!text.contains("foo"));
     }
+
     /// Strings `a`, `n` (a number), `z` (compressed), a list, one that expires, one that is often used, one that is too long; `a` in database 2.
     fn strings() -> Vec<u8> {
         let mut file =

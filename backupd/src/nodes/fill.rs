@@ -2,6 +2,7 @@
 
 use tokio_util::sync::CancellationToken;
 
+use super::groups::Groups;
 use super::limits::Limits;
 use super::primary::{Fed, Load};
 use super::send::Sent;
@@ -50,9 +51,10 @@ pub(super) async fn fill(
     let mut client = connect(&node.address, options).await?;
     let limits = Limits::of(&mut client).await;
     let survey = parts::plan(survey, file.rdb.clone(), limits).await?;
+    let groups = Groups::probe(node, &mut client, file).await?;
     let before = limits::raise(&mut client, limits, survey.needs()).await?;
     let sent = tokio::select! {
-        sent = send::send(node, file, survey, options, index, told) => sent,
+        sent = send::send(node, file, (survey, groups), options, index, told) => sent,
         () = stop.cancelled() => Err(interrupted()),
     };
     // whatever came of it

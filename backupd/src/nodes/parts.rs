@@ -15,6 +15,7 @@ use rdbtools::structure::Role;
 use rdbtools::{Key, ModuleId, ScanError, Sink};
 use tokio::task::spawn_blocking;
 
+use super::STRING_TYPE;
 use super::batch::{BATCH_LEN, Made, Of, Piece};
 use super::limits::Limits;
 use super::mark::numbered;
@@ -30,8 +31,6 @@ const PREFIX: &str = "backupd:restore-part:";
 const RANDOM_LEN: usize = 8;
 /// A command is in a server's query buffer with what was read behind it.
 const BEHIND_LEN: u64 = 1 << 20;
-/// The type byte of a string in an RDB.
-const STRING_TYPE: u8 = 0;
 
 /// Finds out for each value that the node does not take whether commands make it, and notes that in the survey.
 pub(super) async fn plan(mut survey: Survey, file: PathBuf, limits: Limits) -> Result<Survey> {

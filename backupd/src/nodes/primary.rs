@@ -20,9 +20,9 @@ use tokio::net::{TcpListener, TcpStream, lookup_host};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::interrupted;
 use super::mark::{self, Mark};
 use super::send::Sent;
+use super::{STRING_TYPE, interrupted};
 use crate::crypt;
 use crate::error::{Class, Error, Result};
 use crate::redis::{Client, Info, Node, SourceOptions, connect};
@@ -45,8 +45,6 @@ const LOADING_BY_FILE: &str = "disabled";
 const LOADING_AT_ONCE: &str = "swapdb";
 /// Bytes of the checksum at the end of a file.
 const CHECKSUM_LEN: u64 = 8;
-/// The type byte of a string in an RDB.
-const STRING_TYPE: u8 = 0;
 /// Random bytes of the password that is told to the server.
 const PASSWORD_LEN: usize = 32;
 /// The longest line, and the most words, of a greeting.

@@ -51,7 +51,7 @@ pub(super) struct Sent {
 pub(super) async fn send(
     node: &Node,
     file: &ShardFile,
-    survey: Survey,
+    (survey, groups): (Survey, Option<Groups>),
     options: &SourceOptions,
     shard: usize,
     told: mpsc::Sender<Sent>,
@@ -59,7 +59,6 @@ pub(super) async fn send(
     let lanes = open(node, options).await?;
     // one batch waits while the next is made
     let (batches, made) = mpsc::channel(1);
-    let groups = Groups::probe(node, &mut connect(&node.address, options).await?, file).await?;
     let (file, expected) = (file.clone(), survey.clone());
     let making = spawn_blocking(move || make(&file, survey, groups, &batches));
     let sent = Dispatch::new(lanes, &node.address.to_string()).run(made, (shard, told)).await;
