@@ -44,7 +44,7 @@ pub use self::leases::Lease;
 pub use self::location::{Location, Postgres};
 pub use self::offers::{OfferKey, OfferRow};
 pub use self::requests::RequestRow;
-pub use self::schedules::{Decision, Mark, Outcome, ScheduleRow};
+pub use self::schedules::{Decision, Mark, NewSchedule, Outcome, ScheduleRow};
 pub use self::snapshots::{ListedRow, ROWS_MAX, ShardRow, SnapshotFilter, SnapshotRow};
 pub use self::tags::changed as changed_tags;
 use crate::crypt::random;

@@ -82,6 +82,7 @@ cases! {
     jobs::what_the_limits_hold_back_hides_nothing_else,
     jobs::the_outcome_of_a_backup_is_noted_however_it_ends,
     jobs::a_changed_audit_line_is_noticed,
+    schedules::a_whole_fleet_is_noted_by_several_schedulers_at_once,
     schedules::what_a_clock_that_was_ahead_has_missed_still_fires_once,
     schedules::a_removed_cluster_is_taken_up_again,
     schedules::the_times_of_a_schedule_come_up_to_what_is_known_of_its_snapshots,

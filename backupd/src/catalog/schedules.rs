@@ -6,7 +6,7 @@ use sqlx::{AnyConnection, AssertSqlSafe};
 use super::events::insert_event;
 use super::jobs::add_job_row;
 use super::{Catalog, NewEvent, NewJob, signed, unsigned};
-use crate::error::{Class, Error, Result};
+use crate::error::Result;
 
 /// What is known of a cluster. Times are ms since 1970.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, sqlx::FromRow)]
@@ -37,6 +37,23 @@ pub struct ScheduleRow {
     pub verify_ms: Option<i64>,
     /// When it was removed.
     pub removed_ms: Option<i64>,
+}
+
+/// A cluster with its window, to be noted.
+#[derive(Debug)]
+pub struct NewSchedule<'a> {
+    /// Its name.
+    pub cluster: &'a str,
+    /// The repository in the configuration.
+    pub repository: &'a str,
+    /// The window that holds; empty without one.
+    pub window: String,
+    /// Whether it was chosen for it.
+    pub is_chosen: bool,
+    /// How far windows lie apart at most, s; 0 without one.
+    pub expected_interval_s: u64,
+    /// What is to be told when it is new.
+    pub event: NewEvent,
 }
 
 /// One time of a schedule, to be set.
@@ -98,18 +115,52 @@ pub(super) async fn note_outcome(connection: &mut AnyConnection, cluster: &str, 
         .map(drop)
 }
 
+/// One statement for a new cluster, which reads no schedule, since a whole fleet may be new at once.
+async fn put_schedule(
+    connection: &mut AnyConnection,
+    new: &NewSchedule<'_>,
+    now_unix_ms: u64,
+) -> sqlx::Result<ScheduleRow> {
+    let put = |query: String| {
+        sqlx::query_as(AssertSqlSafe(query))
+            .bind(new.cluster)
+            .bind(new.repository)
+            .bind(&new.window)
+            .bind(i64::from(new.is_chosen))
+            .bind(signed(now_unix_ms))
+            .bind(signed(new.expected_interval_s))
+    };
+    let added = put(format!(
+        "INSERT INTO schedules (cluster, repository, window_text, window_chosen, since_ms, expected_interval_s, last_outcome,
+             last_success_ms, last_verified_ms)
+         VALUES ($1, $2, $3, $4, $5, $6, '', {}, {}) ON CONFLICT (cluster) DO NOTHING RETURNING *",
+        newest("ended_ms"),
+        newest("verified_ms")
+    ));
+    if let Some(row) = added.fetch_optional(&mut *connection).await? {
+        insert_event(connection, &new.event, now_unix_ms).await?;
+        return Ok(row);
+    }
+    let changed =
+        put("UPDATE schedules SET repository = $2, since_ms = CASE WHEN window_text = $3 THEN since_ms ELSE $5 END,
+             window_text = $3, window_chosen = $4, expected_interval_s = $6
+         WHERE cluster = $1 RETURNING *"
+            .to_owned());
+    changed.fetch_one(connection).await
+}
+
 /// The newest of a time of the snapshots of cluster `$1`.
 fn newest(of: &str) -> String {
     format!("(SELECT MAX({of}) FROM snapshots WHERE cluster = $1 AND removed_ms IS NULL)")
 }
 
 impl Catalog {
-    /// All schedules, by cluster.
+    /// All schedules, in no order: a scheduler reads a whole fleet of them every second.
     ///
     /// # Errors
     /// Those of the database.
     pub async fn schedules(&self) -> Result<Vec<ScheduleRow>> {
-        sqlx::query_as("SELECT * FROM schedules ORDER BY cluster")
+        sqlx::query_as("SELECT * FROM schedules")
             .fetch_all(&self.pool)
             .await
             .map_err(|e| self.error("list the schedules of", &e))
@@ -127,50 +178,22 @@ impl Catalog {
             .map_err(|e| self.error("read a schedule of", &e))
     }
 
-    /// Notes a cluster with its window. One that was known keeps its times, but for those that begin anew with another window; a new one
-    /// has those of its snapshots, and is one statement that reads no schedule, since a whole fleet may be new at once.
-    /// Tells what is known of it then, and whether it is new.
+    /// Notes clusters with their windows, all of them or none, and tells of those that are new. One that was known keeps its times, but for
+    /// those that begin anew with another window; a new one has those of its snapshots. Returns what is known of each then.
+    /// Several schedulers may do so at once, as long as all go by the order of the names.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn put_schedule(
-        &self,
-        cluster: &str,
-        repository: &str,
-        window: (&str, bool),
-        expected_interval_s: u64,
-        now_unix_ms: u64,
-    ) -> Result<(ScheduleRow, bool)> {
-        let put = async |query: String| {
-            let query = sqlx::query_as(AssertSqlSafe(query))
-                .bind(cluster)
-                .bind(repository)
-                .bind(window.0)
-                .bind(i64::from(window.1))
-                .bind(signed(now_unix_ms))
-                .bind(signed(expected_interval_s));
-            query.fetch_optional(&self.pool).await.map_err(|e| self.error("note a schedule in", &e))
+    pub async fn put_schedules(&self, noted: &[NewSchedule<'_>], now_unix_ms: u64) -> Result<Vec<ScheduleRow>> {
+        let done = async {
+            let mut transaction = self.pool.begin().await?;
+            let mut rows = Vec::with_capacity(noted.len());
+            for new in noted {
+                rows.push(put_schedule(&mut transaction, new, now_unix_ms).await?);
+            }
+            transaction.commit().await.map(|()| rows)
         };
-        let added = put(format!(
-            "INSERT INTO schedules (cluster, repository, window_text, window_chosen, since_ms, expected_interval_s, last_outcome,
-                 last_success_ms, last_verified_ms)
-             VALUES ($1, $2, $3, $4, $5, $6, '', {}, {}) ON CONFLICT (cluster) DO NOTHING RETURNING *",
-            newest("ended_ms"),
-            newest("verified_ms")
-        ));
-        if let Some(row) = added.await? {
-            return Ok((row, true));
-        }
-        let changed = put(
-            "UPDATE schedules SET repository = $2, since_ms = CASE WHEN window_text = $3 THEN since_ms ELSE $5 END,
-                 window_text = $3, window_chosen = $4, expected_interval_s = $6
-             WHERE cluster = $1 RETURNING *"
-                .to_owned(),
-        );
-        match changed.await? {
-            Some(row) => Ok((row, false)),
-            None => Err(Error::new(Class::Unforeseen, format!("the schedule of cluster {cluster} has just gone"))),
-        }
+        done.await.map_err(|e| self.error("note schedules in", &e))
     }
 
     /// Sets a time of a schedule.

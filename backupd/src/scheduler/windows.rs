@@ -1,12 +1,12 @@
 //! Occurrences of windows: what is due becomes a job, what passed is told.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 
 use policies::job::{Event, Kind, wait};
 use policies::window::decide::{NOBODY_RAN, Next, Question, decide};
 use policies::window::{Occurrence, Window};
 
-use crate::catalog::{Catalog, Code, Decision, Limits, NewEvent, NewJob, Outcome, ScheduleRow, Why};
+use crate::catalog::{Catalog, Code, Decision, Limits, NewEvent, NewJob, NewSchedule, Outcome, ScheduleRow, Why};
 use crate::config::{Cluster, Config};
 use crate::error::{Class, Result};
 use crate::jobs::{about, submit};
@@ -14,49 +14,60 @@ use crate::jobs::{about, submit};
 /// How many decisions about one cluster a pass makes.
 const ROUNDS_MAX: usize = 20;
 
+/// How many clusters are noted in one transaction: a fleet that is new would wait for the disk as often as it has clusters.
+const NOTED_AT_ONCE: usize = 100;
+
 /// Looks at every cluster of the configuration that was not removed.
 pub(super) async fn pass(catalog: &Catalog, config: &Config, now_ms: u64) -> Result<()> {
-    let mut known: BTreeMap<String, ScheduleRow> =
+    let mut known: HashMap<String, ScheduleRow> =
         catalog.schedules().await?.into_iter().map(|row| (row.cluster.clone(), row)).collect();
+    let mut looked_at = Vec::new();
+    let mut noted = Vec::new();
     for cluster in config.clusters() {
-        let window = cluster.automation.window_of(&cluster.name);
-        let row = known.remove(&cluster.name);
-        if row.as_ref().is_some_and(|row| row.removed_ms.is_some()) {
+        let row = known.get(&cluster.name);
+        if row.is_some_and(|row| row.removed_ms.is_some()) {
             continue;
         }
+        let window = cluster.automation.window_of(&cluster.name);
         let text = window.as_ref().map(|(window, _)| window.to_string()).unwrap_or_default();
-        let row = match row {
-            Some(row) if row.window_text == text && row.repository == cluster.repository => row,
-            _ => register(catalog, cluster, window.as_ref(), &text, now_ms).await?,
-        };
-        if let Some((window, _)) = &window {
-            settle(catalog, config, cluster, window, row, now_ms).await?;
+        if row.is_none_or(|row| row.window_text != text || row.repository != cluster.repository) {
+            noted.push(new_schedule(cluster, window.as_ref(), text, now_ms));
+        }
+        looked_at.extend(window.map(|(window, _)| (cluster, window)));
+    }
+    for some in noted.chunks(NOTED_AT_ONCE) {
+        let rows = catalog.put_schedules(some, now_ms).await?;
+        known.extend(rows.into_iter().map(|row| (row.cluster.clone(), row)));
+    }
+    for (cluster, window) in looked_at {
+        if let Some(row) = known.remove(&cluster.name).filter(|row| row.removed_ms.is_none()) {
+            settle(catalog, config, cluster, &window, row, now_ms).await?;
         }
     }
     Ok(())
 }
 
-async fn register(
-    catalog: &Catalog,
-    cluster: &Cluster,
+fn new_schedule<'a>(
+    cluster: &'a Cluster,
     window: Option<&(Window, bool)>,
-    text: &str,
+    text: String,
     now_ms: u64,
-) -> Result<ScheduleRow> {
-    let interval_s = window.and_then(|(window, _)| window.longest_interval_ms(now_ms)).unwrap_or(0) / 1000;
+) -> NewSchedule<'a> {
     let is_chosen = window.is_some_and(|(_, is_chosen)| *is_chosen);
-    let (row, is_new) =
-        catalog.put_schedule(&cluster.name, &cluster.repository, (text, is_chosen), interval_s, now_ms).await?;
-    if is_new {
-        let how = match (text, is_chosen) {
-            ("", _) => "without automated backups".to_owned(),
-            (text, true) => format!("with the window {text}, which was chosen for it"),
-            (text, false) => format!("with the window {text}"),
-        };
-        let event = NewEvent::new(Code::ClusterRegistered, format!("cluster {} is backed up {how}", cluster.name));
-        catalog.add_event(&event.of(&cluster.name), now_ms).await?;
+    let how = match (text.as_str(), is_chosen) {
+        ("", _) => "without automated backups".to_owned(),
+        (text, true) => format!("with the window {text}, which was chosen for it"),
+        (text, false) => format!("with the window {text}"),
+    };
+    let event = NewEvent::new(Code::ClusterRegistered, format!("cluster {} is backed up {how}", cluster.name));
+    NewSchedule {
+        cluster: &cluster.name,
+        repository: &cluster.repository,
+        window: text,
+        is_chosen,
+        expected_interval_s: window.and_then(|(window, _)| window.longest_interval_ms(now_ms)).unwrap_or(0) / 1000,
+        event: event.of(&cluster.name),
     }
-    Ok(row)
 }
 
 async fn settle(

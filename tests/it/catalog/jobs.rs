@@ -245,7 +245,7 @@ pub(super) async fn what_the_limits_hold_back_hides_nothing_else(place: &Place) 
 
 pub(super) async fn the_outcome_of_a_backup_is_noted_however_it_ends(place: &Place) {
     let catalog = place.open().await;
-    catalog.put_schedule("c", "main", ("", false), 0, 1).await.unwrap();
+    super::schedules::put(&catalog, "", 1).await;
     let outcome = || {
         let catalog = catalog.clone();
         async move { catalog.schedule("c").await.unwrap().unwrap().last_outcome }

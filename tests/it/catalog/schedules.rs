@@ -1,13 +1,32 @@
 //! Schedules and windows.
 
-use backupd::catalog::{Catalog, Code, Decision, JobFilter, Mark, NewEvent, NewJob, Outcome, SnapshotRow};
+use backupd::catalog::{
+    Catalog, Code, Decision, JobFilter, Mark, NewEvent, NewJob, NewSchedule, Outcome, ScheduleRow, SnapshotRow,
+};
 
 use super::Place;
 use super::jobs::job;
 use super::snapshots::snapshot;
 
+/// Notes cluster `c` with a window.
+pub(super) async fn put(catalog: &Catalog, window: &str, now_ms: u64) -> ScheduleRow {
+    let rows = catalog.put_schedules(&[noted("c", window)], now_ms).await.unwrap();
+    rows.into_iter().next().unwrap()
+}
+
+fn noted<'a>(cluster: &'a str, window: &str) -> NewSchedule<'a> {
+    NewSchedule {
+        cluster,
+        repository: "main",
+        window: window.to_owned(),
+        is_chosen: false,
+        expected_interval_s: 86_400,
+        event: NewEvent::new(Code::ClusterRegistered, "new").of(cluster),
+    }
+}
+
 pub(super) async fn an_occurrence_is_decided_once_by_however_many_schedulers(place: &Place) {
-    place.open().await.put_schedule("c", "main", ("* * * * * for 1m in UTC", false), 60, 1).await.unwrap();
+    put(&place.open().await, "* * * * * for 1m in UTC", 1).await;
     let decide = |place: Place, n: u32| async move {
         let catalog = place.open().await;
         let new = job(&format!("j{n}"), "c");
@@ -26,23 +45,43 @@ pub(super) async fn an_occurrence_is_decided_once_by_however_many_schedulers(pla
     assert_eq!(deciding.join_all().await.into_iter().filter(|decided| *decided).count(), 1);
     let catalog = place.open().await;
     assert_eq!(catalog.jobs(&JobFilter::default()).await.unwrap().len(), 1);
-    assert_eq!(catalog.events(Some("c"), 0).await.unwrap().len(), 1);
+    assert_eq!(catalog.events(Some("c"), 2).await.unwrap().len(), 1);
     assert_eq!(catalog.schedule("c").await.unwrap().unwrap().settled_ms, Some(3_600_000));
     assert_eq!(catalog.forget_windows(u64::MAX).await.unwrap(), 0, "the newest stays");
 }
 
 pub(super) async fn a_schedule_keeps_its_times_and_begins_anew_with_another_window(place: &Place) {
     let catalog = place.open().await;
-    assert!(catalog.put_schedule("c", "main", ("03:00-05:00", false), 86_400, 10).await.unwrap().1);
+    put(&catalog, "03:00-05:00", 10).await;
     catalog.mark_schedule("c", Mark::Success, 20).await.unwrap();
-    let (row, is_new) = catalog.put_schedule("c", "main", ("03:00-05:00", false), 86_400, 30).await.unwrap();
-    assert_eq!((&row, is_new), (&catalog.schedule("c").await.unwrap().unwrap(), false));
+    let row = put(&catalog, "03:00-05:00", 30).await;
+    assert_eq!(row, catalog.schedule("c").await.unwrap().unwrap());
     assert_eq!((row.since_ms, row.last_success_ms), (10, Some(20)));
-    catalog.put_schedule("c", "main", ("04:00-06:00", false), 86_400, 40).await.unwrap();
+    put(&catalog, "04:00-06:00", 40).await;
+    assert_eq!(catalog.events(Some("c"), 0).await.unwrap().len(), 1, "it was new once");
     assert_eq!(catalog.schedule("c").await.unwrap().unwrap().since_ms, 40);
     catalog.mark_schedule("gone", Mark::Removed, 50).await.unwrap();
     assert_eq!(catalog.schedules().await.unwrap().len(), 2);
     assert_eq!(catalog.schedule("nobody").await.unwrap(), None);
+}
+
+pub(super) async fn a_whole_fleet_is_noted_by_several_schedulers_at_once(place: &Place) {
+    let names: Vec<String> = (0..150).map(|n| format!("c{n:03}")).collect();
+    let note = |place: Place, names: Vec<String>| async move {
+        let catalog = place.open().await;
+        let fleet: Vec<NewSchedule<'_>> = names.iter().map(|name| noted(name, "03:00-05:00")).collect();
+        catalog.put_schedules(&fleet, 10).await.unwrap()
+    };
+    let noting: tokio::task::JoinSet<_> = (0..4).map(|_| note(place.clone(), names.clone())).collect();
+    for rows in noting.join_all().await {
+        assert!(rows.iter().map(|row| &row.cluster).eq(&names));
+    }
+    let catalog = place.open().await;
+    assert_eq!(catalog.schedules().await.unwrap().len(), names.len());
+    let told: std::collections::BTreeSet<String> =
+        catalog.events(None, 0).await.unwrap().into_iter().map(|event| event.cluster).collect();
+    assert!(told.iter().eq(&names));
+    assert_eq!(catalog.events(None, 0).await.unwrap().len(), names.len(), "each is told of once");
 }
 
 /// Decides the occurrence at 3,600,000 of cluster `c`.
@@ -69,7 +108,7 @@ pub(super) async fn what_a_clock_that_was_ahead_has_missed_still_fires_once(plac
 
 pub(super) async fn a_removed_cluster_is_taken_up_again(place: &Place) {
     let catalog = place.open().await;
-    catalog.put_schedule("c", "main", ("03:00-05:00", false), 86_400, 10).await.unwrap();
+    put(&catalog, "03:00-05:00", 10).await;
     let event = || NewEvent::new(Code::ClusterRegistered, "again").of("c");
     assert!(!catalog.register_again("c", &event(), 20).await.unwrap(), "it was not removed");
     catalog.mark_schedule("c", Mark::Removed, 30).await.unwrap();
@@ -77,12 +116,12 @@ pub(super) async fn a_removed_cluster_is_taken_up_again(place: &Place) {
     assert!(!catalog.register_again("c", &event(), 50).await.unwrap());
     let row = catalog.schedule("c").await.unwrap().unwrap();
     assert_eq!((row.removed_ms, row.since_ms), (None, 40), "what was due meanwhile is not missed");
-    assert_eq!(catalog.events(Some("c"), 0).await.unwrap().len(), 1);
+    assert_eq!(catalog.events(Some("c"), 20).await.unwrap().len(), 1);
 }
 
 pub(super) async fn the_times_of_a_schedule_come_up_to_what_is_known_of_its_snapshots(place: &Place) {
     let catalog = place.open().await;
-    catalog.put_schedule("c", "main", ("03:00-05:00", false), 86_400, 10).await.unwrap();
+    put(&catalog, "03:00-05:00", 10).await;
     let times = async || {
         let row = catalog.schedule("c").await.unwrap().unwrap();
         (row.last_success_ms, row.last_verified_ms)
