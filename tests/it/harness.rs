@@ -9,6 +9,7 @@
 //! | [`keyspace`] | a seeded data set, and a writer that keeps changing known keys |
 //! | [`compare`] | what differs between two keyspaces |
 //! | [`faults`] | a proxy in front of the S3 server that does wrong what a script says |
+//! | [`garage`] | a second S3 server, which is another program |
 //! | [`kms`] | a KMS in two regions, and a proxy in front of it that refuses what a script says |
 //! | [`mount`] | file systems of their own, as root |
 //! | [`postgres`] | a PostgreSQL server |
@@ -31,6 +32,8 @@ pub(crate) mod compare;
 pub(crate) mod content;
 #[path = "harness/faults.rs"]
 pub(crate) mod faults;
+#[path = "harness/garage.rs"]
+pub(crate) mod garage;
 #[path = "harness/journal.rs"]
 pub(crate) mod journal;
 #[path = "harness/keyspace.rs"]

@@ -19,6 +19,7 @@ mod elasticache;
 mod engines;
 mod fixture;
 mod format;
+mod garage;
 mod grants;
 mod grants_acl;
 mod grants_catalog;

@@ -3,13 +3,13 @@
 use backupd::store::{self, RepositoryUrl};
 use bytes::Bytes;
 
-use crate::store_contract;
+use crate::store_contract::{self, Race};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_folder_keeps_the_contract_of_a_store() {
     let root = tempfile::tempdir().unwrap();
     let store = store::open(&RepositoryUrl::Folder(root.path().join("repository"))).await.unwrap();
-    store_contract::run(store.clone(), "contract", 1 << 20).await;
+    store_contract::run(store.clone(), "contract", 1 << 20, Race::One).await;
     // Dropped uploads are cleaned up by their threads, which nothing waits for; a new folder shows the end state.
     drop(store);
     let left = || walk(root.path()).into_iter().filter(|name| name.contains(".tmp-")).count();

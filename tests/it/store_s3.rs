@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::harness::s3::Bucket;
-use crate::store_contract;
+use crate::store_contract::{self, Race};
 
 /// The part size of an upload whose size is not known.
 const PART_BYTES: usize = 8 << 20;
@@ -55,7 +55,7 @@ async fn no_unfinished_uploads(bucket: &Bucket) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bucket_keeps_the_contract_of_a_store() {
     let bucket = Bucket::create("contract");
-    store_contract::run(open(&bucket, &url(&bucket)).await, "contract", PART_BYTES).await;
+    store_contract::run(open(&bucket, &url(&bucket)).await, "contract", PART_BYTES, Race::One).await;
     no_unfinished_uploads(&bucket).await;
 }
 

@@ -9,8 +9,10 @@
 set -euo pipefail
 PART=radosgw
 . "$(dirname "$0")/../lib.sh"
+. "$(dirname "$0")/daemons.sh"
 ROOT=$SERVERS/ceph
 WAIT_SECONDS=120
+MARK=ceph.conf
 
 usage() { die "usage: radosgw.sh start DIR [--while PID] [REGION...] | stop DIR | env DIR"; }
 [ $# -ge 2 ] || usage
@@ -26,56 +28,10 @@ ceph_cli() {
     -c "$DIR/ceph.conf" --connect-timeout 20 "$@" </dev/null
 }
 
-# daemon NAME PROGRAM ARGUMENTS...
-daemon() {
-  setsid "${ceph_env[@]}" "$ROOT/usr/bin/$2" -f -c "$DIR/ceph.conf" "${@:3}" >"$DIR/$1.out" 2>&1 </dev/null &
-  echo $! >"$DIR/$1.pid"
-}
+# ceph_daemon NAME PROGRAM ARGUMENTS...
+ceph_daemon() { daemon "$1" "${ceph_env[@]}" "$ROOT/usr/bin/$2" -f -c "$DIR/ceph.conf" "${@:3}"; }
 
-# Ports below the range that outgoing connections are given.
-free_port() {
-  local port
-  while :; do
-    port=$((7700 + RANDOM % 2000))
-    if ! (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
-      case " ${taken[*]-} " in *" $port "*) ;; *) break ;; esac
-    fi
-  done
-  taken+=("$port")
-  REPLY=$port
-}
-
-# wait_for WHAT COMMAND...
-wait_for() {
-  local what=$1 end=$((SECONDS + WAIT_SECONDS))
-  shift
-  until "$@" >/dev/null 2>&1; do
-    if [ $SECONDS -ge $end ]; then
-      tail -n 20 "$DIR"/*.out >&2 || true
-      stop
-      die "$what did not come up in $WAIT_SECONDS s; logs were in $DIR"
-    fi
-    sleep 0.2
-  done
-}
-
-answers() { curl -s -o /dev/null "http://127.0.0.1:$1/"; }
 osd_up() { ceph_cli osd stat | grep -q '1 up'; }
-
-# Kills by the recorded ids, and only what really is a server of this folder. Radosgw takes long to leave when asked,
-# and the data is thrown away, so nobody is asked.
-stop() {
-  local file pid
-  for file in "$DIR"/*.pid; do
-    [ -e "$file" ] || continue
-    pid=$(cat "$file")
-    if tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -qF -- "$DIR/ceph.conf"; then
-      kill -9 "$pid" 2>/dev/null || true
-      while kill -0 "$pid" 2>/dev/null && [ "$(sed 's/.*) //; s/ .*//' "/proc/$pid/stat" 2>/dev/null)" != Z ]; do sleep 0.05; done
-    fi
-  done
-  rm -rf "$DIR"
-}
 
 write_config() {
   cat >"$DIR/ceph.conf" <<C
@@ -136,10 +92,10 @@ start_storage() {
   tool ceph-authtool --create-keyring "$DIR/keyring" --gen-key -n mon. --cap mon 'allow *'
   tool monmaptool --create --addv a "[v2:127.0.0.1:$mon_port]" --fsid "$fsid" "$DIR/monmap" --clobber
   tool ceph-mon --mkfs -i a --monmap "$DIR/monmap" --keyring "$DIR/keyring"
-  daemon mon ceph-mon -i a
+  ceph_daemon mon ceph-mon -i a
   ceph_cli osd new "$osd" 0
   tool ceph-osd -i 0 --mkfs --osd-uuid "$osd"
-  daemon osd ceph-osd -i 0
+  ceph_daemon osd ceph-osd -i 0
   wait_for "the OSD" osd_up
 }
 
@@ -159,7 +115,7 @@ start_region() {
       --access-key="AK$n" --secret="SK$n" "${zone[@]}"
   done
   # without nodelay an answer of two segments waits 40 ms for the client's acknowledgement of the first
-  daemon "rgw-$region" radosgw -n "client.rgw.$region" "${zone[@]}" --rgw-frontends="beast endpoint=127.0.0.1:$port tcp_nodelay=1"
+  ceph_daemon "rgw-$region" radosgw -n "client.rgw.$region" "${zone[@]}" --rgw-frontends="beast endpoint=127.0.0.1:$port tcp_nodelay=1"
   wait_for "radosgw of $region" answers "$port"
   echo "export BACKUPD_TEST_S3_ENDPOINT$suffix=http://127.0.0.1:$port BACKUPD_TEST_S3_REGION$suffix=$region" >>"$DIR/env.new"
 }
@@ -167,9 +123,7 @@ start_region() {
 start() {
   local suffix='' region watched='' taken=()
   if [ "${1-}" = --while ]; then watched=$2; shift 2; fi
-  if [ -e "$DIR/env" ] && [ "$(grep -c _ENDPOINT "$DIR/env")" -ge $(($# > 0 ? $# : 1)) ] && answers "$(sed -n 's|.*ENDPOINT=http://127.0.0.1:\([0-9]*\) .*|\1|p' "$DIR/env" | head -n 1)"; then
-    return 0
-  fi
+  ! is_up $(($# > 0 ? $# : 1)) || return 0
   [ -x "$ROOT/usr/bin/radosgw" ] || die "no radosgw in $ROOT: run tests/setup.sh tests"
   stop
   mkdir -p "$DIR"/mon "$DIR"/osd "$DIR"/rgw
@@ -186,24 +140,4 @@ start() {
   mv "$DIR/env.new" "$DIR/env"
 }
 
-# The marker goes with the folder, so the watch of an earlier run never stops the servers of a later one.
-watch() {
-  local marker=$DIR/watched-by-$1
-  touch "$marker"
-  setsid bash -c 'while kill -0 "$1" 2>/dev/null && [ -e "$2" ]; do sleep 1; done
-    if [ -e "$2" ]; then exec "$3" stop "$4"; fi' - \
-    "$1" "$marker" "$REPO/tests/servers/radosgw.sh" "$DIR" >/dev/null 2>&1 </dev/null &
-}
-
-case $ACTION in
-  start)
-    # in a process of its own, because the shell does not stop at errors inside a command with `||` behind it
-    if ! "$0" run "$DIR" "$@" >"$LOGS/radosgw.log" 2>&1 </dev/null; then
-      tail -n 40 "$LOGS/radosgw.log" >&2
-      die "not started; the whole log is $LOGS/radosgw.log"
-    fi ;;
-  run) start "$@" ;;
-  stop) [ ! -d "$DIR" ] || { DIR=$(realpath "$DIR") && stop; } ;;
-  env) cat "$DIR/env" 2>/dev/null || die "not running in $DIR: radosgw.sh start $DIR" ;;
-  *) usage ;;
-esac
+dispatch "$@"
