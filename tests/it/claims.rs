@@ -52,7 +52,11 @@ fn a_claim_of_another_job_with_the_same_number_is_not_ours() {
     let second = block_on(all.repository.claim("one", "c", &id())).unwrap();
     assert_eq!(first.claim.number, second.claim.number);
     assert_eq!(block_on(all.repository.check_held(&first)).unwrap_err().class(), Class::Busy);
+    // nor does the first one end what the second holds
+    block_on(all.repository.release(&first)).unwrap();
     block_on(all.repository.check_held(&second)).unwrap();
+    block_on(all.repository.release(&second)).unwrap();
+    assert_eq!(block_on(all.repository.check_held(&second)).unwrap_err().class(), Class::Busy);
 }
 
 #[test]

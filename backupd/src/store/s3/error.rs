@@ -63,6 +63,12 @@ fn of_answer(status: u16, code: &str) -> (Class, &'static str) {
         "NoSuchBucket" => {
             return (Class::NotFound, "the bucket does not exist: create it, or look at the repository URL");
         }
+        "NoSuchUpload" => {
+            return (
+                Class::NotFound,
+                "a lifecycle rule or another program ended this upload in parts: look at the rules of the bucket",
+            );
+        }
         "QuotaExceeded" | "InsufficientStorage" | "EntityTooLarge" => {
             return (Class::StoreUnavailable, "the quota of the account or bucket is used up");
         }

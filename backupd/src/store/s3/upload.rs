@@ -38,6 +38,9 @@ const PART_BYTES_STEP: u64 = 1 << 20;
 /// How many times larger than the guess an object may become.
 const HINT_MARGIN: u64 = 2;
 
+/// What the server calls an upload that it does not have, or not any more.
+const GONE: &str = "NoSuchUpload";
+
 /// How often an upload that is given up is asked to go; a part that was on its way may arrive after the first time.
 const ABORT_ATTEMPTS_MAX: u32 = 2;
 
@@ -304,8 +307,14 @@ impl Remote {
         let (time, md5) = (connect::time_for(self.store.patience, length_of_body(&body)), etag::md5(&body));
         let request = self.store.client.upload_part().bucket(self.bucket()).key(self.store.full(&self.key));
         let request = request.upload_id(&self.upload_id).part_number(number).body(ByteStream::from(body));
-        let answer = request.customize().config_override(time).send().await;
-        let answer = answer.map_err(|e| error::of(&format!("send part {number} of"), &self.place(), &e))?;
+        let answer = match request.customize().config_override(time).send().await {
+            Ok(answer) => answer,
+            // Garage ends the uploads of a key when an object is written there
+            Err(e) if error::code(&e) == Some(GONE) && self.store.head(&self.key).await?.is_some() => {
+                return Err(self.store.exists_already(&self.key));
+            }
+            Err(e) => return Err(error::of(&format!("send part {number} of"), &self.place(), &e)),
+        };
         self.store.etags.check(&format!("part {number} of {}", self.place()), answer.e_tag(), &md5)?;
         let part = CompletedPart::builder().part_number(number).set_e_tag(answer.e_tag).build();
         Ok(Sent { part, md5: Some(md5) })
@@ -333,7 +342,7 @@ impl Remote {
         };
         // An answer that was lost makes the next attempt find no upload, or the object: look who made it.
         let refused = matches!(error::status(&failure), Some(409 | 412));
-        let unknown = error::code(&failure) == Some("NoSuchUpload");
+        let unknown = error::code(&failure) == Some(GONE);
         if !refused && !unknown && !error::is_ambiguous(&failure) {
             return Err(error::of("complete", &self.place(), &failure));
         }
