@@ -14,7 +14,7 @@
 //! | `mark` | marks nodes that are not full yet |
 //! | `join` | makes a cluster of nodes that do not know each other |
 //! | `primary` | gives a file to one server without cluster mode as its primary would |
-//! | `survey` | reads a file once to know what is in it before anything is written |
+//! | `survey` | what is in a file, before anything is written: seen while the file is made, or read for it |
 //! | `commands` | turns a file into `RESTORE` commands |
 //! | `groups` | puts short strings together that one command makes |
 //! | `parts` | turns values that no `RESTORE` carries into commands for their parts |
@@ -56,7 +56,7 @@ use mark::Mark;
 pub use mark::Unfinished;
 pub(crate) use mark::key as mark_key;
 use send::Sent;
-use survey::Survey;
+pub use survey::{Survey, Surveying};
 
 /// How many nodes are loaded at the same time.
 const LOADED_AT_ONCE: usize = 8;
@@ -165,6 +165,8 @@ pub struct ShardFile {
     pub slots: Option<SlotSet>,
     /// The RDB file with its keys.
     pub rdb: PathBuf,
+    /// What it holds, where that was seen while it was made; else it is read for it.
+    pub survey: Option<Survey>,
 }
 
 /// What a load is doing.
@@ -261,7 +263,10 @@ async fn surveys(
 async fn survey_one(file: ShardFile, address: &Address, engine: &Engine, form: Form) -> Result<Survey> {
     let format = rdb_format(&file.rdb).await?;
     check_format(engine, format).map_err(|error| error.at(format!("{address}: {}", file.rdb.display())))?;
-    let survey = survey::survey(file.rdb.clone(), file.slots).await?;
+    let survey = match file.survey {
+        Some(survey) => survey,
+        None => survey::survey(file.rdb.clone(), file.slots).await?,
+    };
     if survey.is_marked {
         let message = format!("{}: its source was a node that a restore had not finished", file.rdb.display());
         return Err(Error::new(Class::Refused, message)

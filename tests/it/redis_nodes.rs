@@ -35,7 +35,11 @@ pub(crate) fn split(sources: &[&Server], slots: &[SlotSet], dir: &Path) -> Vec<S
         splitter.end_input().unwrap();
     }
     splitter.finish().unwrap();
-    slots.iter().enumerate().map(|(index, slots)| ShardFile { slots: Some(slots.clone()), rdb: path(index) }).collect()
+    slots
+        .iter()
+        .enumerate()
+        .map(|(index, slots)| ShardFile { slots: Some(slots.clone()), rdb: path(index), survey: None })
+        .collect()
 }
 
 async fn inspect(urls: &[String]) -> Result<Target> {
@@ -51,7 +55,7 @@ async fn run(urls: &[String], files: &[ShardFile]) -> Result<Vec<LoadedNode>> {
 }
 
 fn one_file(rdb: PathBuf) -> Vec<ShardFile> {
-    vec![ShardFile { slots: None, rdb }]
+    vec![ShardFile { slots: None, rdb, survey: None }]
 }
 
 fn keys(server: &Server) -> u64 {

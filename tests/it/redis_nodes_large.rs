@@ -55,7 +55,7 @@ async fn fill(target: &str, files: &[ShardFile]) -> backupd::error::Result<Vec<L
 }
 
 fn one_file(source: &Server, dir: &Path) -> Vec<ShardFile> {
-    vec![ShardFile { slots: None, rdb: save_rdb(source, dir, "one.rdb") }]
+    vec![ShardFile { slots: None, rdb: save_rdb(source, dir, "one.rdb"), survey: None }]
 }
 
 /// A server with the values, its file in a folder that goes with the test, and a node that does not take them at once.
@@ -128,6 +128,7 @@ async fn a_value_that_no_commands_make_is_sent_whole_and_the_limits_are_put_back
     let files = one_file(&source, temporary.path());
     let error = fill(&refusing.url(), &files).await.unwrap_err();
     assert!(error.advice().unwrap().contains("proto-max-bulk-len"), "{error}");
+    assert!(error.message().contains("key `large:stream`: what makes a value is longer"), "{error}");
     let target = server(&["proto-max-bulk-len 1mb", "client-query-buffer-limit 2mb"]);
     fill(&target.url(), &files).await.unwrap();
     compare(&source.nodes(), &target.nodes()).assert_equal();

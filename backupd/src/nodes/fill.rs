@@ -9,6 +9,7 @@ use super::send::Sent;
 use super::survey::Survey;
 use super::{
     Form, Method, ShardFile, Target, Unfinished, eviction, interrupted, limits, mark, mark_key, parts, primary, send,
+    survey,
 };
 use crate::error::{Class, Error, Result};
 use crate::redis::{Node, Role, SourceOptions, connect};
@@ -52,7 +53,10 @@ pub(super) async fn fill(
     let limits = Limits::of(&mut client).await;
     let survey = parts::plan(survey, file.rdb.clone(), limits).await?;
     let groups = Groups::probe(node, &mut client, file).await?;
-    let before = limits::raise(&mut client, limits, survey.needs()).await?;
+    let before = match limits::raise(&mut client, limits, survey.needs()).await {
+        Ok(before) => before,
+        Err(error) => return Err(name_neediest(error, &survey, file).await),
+    };
     let sent = tokio::select! {
         sent = send::send(node, file, (survey, groups), options, index, told) => sent,
         () = stop.cancelled() => Err(interrupted()),
@@ -66,6 +70,18 @@ pub(super) async fn fill(
     put_back?;
     mark_sent(target, index, file, options).await?;
     Ok(keys)
+}
+
+/// Says which key it is that a node cannot take.
+async fn name_neediest(error: Error, survey: &Survey, file: &ShardFile) -> Error {
+    let Some(number) = survey.neediest() else { return error };
+    match survey::name_of(file.rdb.clone(), number).await {
+        Ok(name) => error.at(format!("key {name}")),
+        Err(unknown) => {
+            tracing::debug!(error = %unknown, "the name of the key is not known");
+            error
+        }
+    }
 }
 
 async fn mark_sent(target: &Target, index: usize, file: &ShardFile, options: &SourceOptions) -> Result<()> {

@@ -1,4 +1,4 @@
-//! Reads a file once, to know what is in it before anything is written.
+//! What is in a file, to know it before anything is written: seen while the file is made, or read for it.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -63,8 +63,8 @@ impl Large {
 }
 
 /// What a file holds, as far as sending it depends on it.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Survey {
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Survey {
     /// Its keys.
     pub(super) keys: u64,
     /// Keys with an expiry.
@@ -85,6 +85,11 @@ impl Survey {
         self.large.iter().map(Large::needs).fold(Needs::default(), Needs::and)
     }
 
+    /// The number of the key that asks the most of the node.
+    pub(super) fn neediest(&self) -> Option<u64> {
+        self.large.iter().max_by_key(|large| large.needs().string).map(|large| large.number)
+    }
+
     /// The numbers of the keys whose values commands make.
     pub(super) fn in_parts(&self) -> VecDeque<u64> {
         self.large.iter().filter(|large| large.in_parts.is_some()).map(|large| large.number).collect()
@@ -93,14 +98,41 @@ impl Survey {
 
 /// Surveys a file; with `slots`, every key must belong to them.
 pub(super) async fn survey(path: PathBuf, slots: Option<SlotSet>) -> Result<Survey> {
-    let read = move || {
-        let mark = mark::key(slots.as_ref());
-        let sink = Surveyor { slots, mark, survey: Survey::default(), value_len: 0 };
-        // who made the file has scanned what it is made of
-        let (_, sink) = scan_file(&path, Scanner::new(sink).deferring_compressed(), |_| Ok(()))?;
-        Ok(sink.survey)
-    };
+    let read = move || scan_file(&path, scanner(slots), |_| Ok(())).map(|(_, sink)| sink.survey);
     spawn_blocking(read).await.map_err(task_failed)?
+}
+
+fn scanner(slots: Option<SlotSet>) -> Scanner<Surveyor> {
+    let mark = mark::key(slots.as_ref());
+    // who makes the file has scanned what it is made of
+    Scanner::new(Surveyor { slots, mark, survey: Survey::default(), value_len: 0 }).deferring_compressed()
+}
+
+/// The survey of a file while it is made: another reading of all of it is spared.
+#[derive(Debug)]
+pub struct Surveying(Box<Scanner<Surveyor>>);
+
+impl Surveying {
+    /// As a survey of the file that is made; with `slots`, every key must belong to them.
+    pub(crate) fn new(slots: Option<SlotSet>) -> Self {
+        Self(Box::new(scanner(slots)))
+    }
+
+    /// Sees the next bytes of it.
+    ///
+    /// # Errors
+    /// When what was made is no RDB.
+    pub(crate) fn feed(&mut self, bytes: &[u8]) -> std::result::Result<(), rdbtools::ScanError> {
+        self.0.feed(bytes).map(drop)
+    }
+
+    /// All of it was seen.
+    ///
+    /// # Errors
+    /// When what was made ends too early.
+    pub(crate) fn end(self) -> std::result::Result<Survey, rdbtools::ScanError> {
+        self.0.finish().map(|(_, sink)| sink.survey)
+    }
 }
 
 /// Scans a whole file; `after_piece` is called after each piece and can end it.
@@ -127,6 +159,7 @@ pub(super) fn scan_file<S: Sink>(
     scanner.finish().map_err(damaged)
 }
 
+#[derive(Debug)]
 struct Surveyor {
     slots: Option<SlotSet>,
     /// The key of the mark of the node that gets the file.
@@ -184,8 +217,61 @@ impl Sink for Surveyor {
     }
 }
 
+/// The name of a key by its number, as a message shows it. Names are not noted, since few are ever asked for: the file is read for one.
+pub(super) async fn name_of(path: PathBuf, number: u64) -> Result<String> {
+    let wanted = Named { left: number, name: String::new() };
+    let read = move || scan_file(&path, Scanner::new(wanted).deferring_compressed(), |_| Ok(())).map(|(_, it)| it.name);
+    spawn_blocking(read).await.map_err(task_failed)?
+}
+
+/// The key that comes when none is left before it.
+struct Named {
+    left: u64,
+    name: String,
+}
+
+impl Sink for Named {
+    fn key(&mut self, key: &Key<'_>) {
+        self.left = self.left.wrapping_sub(1);
+        if self.left == 0 {
+            self.name = shown(key.name);
+        }
+    }
+}
+
 /// A key's name as a message shows it.
 pub(super) fn shown(name: &[u8]) -> String {
     let cut = name.get(..NAME_SHOWN_MAX).unwrap_or(name);
     format!("`{}`", cut.escape_ascii())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `db 0: a = "b"`, `db 2: foo = 2 MiB` with an expiry, RDB version 3.
+    fn file() -> Vec<u8> {
+        let head = b"REDIS0003\xfe\x00\x00\x01a\x01b\xfe\x02\xfc\xe8\x03\x00\x00\x00\x00\x00\x00\x00\x03foo\x80\x00\x20\x00\x00";
+        [head, &vec![b'v'; 2 << 20][..], b"\xff"].concat()
+    }
+
+    #[tokio::test]
+    async fn a_file_is_the_same_seen_while_it_is_made_and_read_afterwards() {
+        let path = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(&path, file()).unwrap();
+        for slots in [None, Some(SlotSet::range(0, 100).unwrap())] {
+            let read = survey(path.path().to_owned(), slots.clone()).await.unwrap();
+            assert_eq!((read.keys, read.expires, read.has_databases), (2, 1, true));
+            assert_eq!(read.large, [Large { number: 2, length: (2 << 20) + 5, in_parts: None }]);
+            assert_eq!(read.refused.is_some(), slots.is_some(), "{:?}", read.refused);
+            for piece in [1, 1000, 3 << 20] {
+                let mut surveying = Surveying::new(slots.clone());
+                file().chunks(piece).for_each(|piece| surveying.feed(piece).unwrap());
+                assert_eq!(surveying.end().unwrap(), read);
+            }
+        }
+        let mut surveying = Surveying::new(None);
+        surveying.feed(&file()[..1000]).unwrap();
+        surveying.end().unwrap_err();
+    }
 }

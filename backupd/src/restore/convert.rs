@@ -93,7 +93,7 @@ fn one(file: Made, options: ConvertOptions, cancel: &CancellationToken) -> Resul
     }
     let Converted { keys, expires, bytes, losses, .. } = converter.finish().map_err(|error| failed(path, error))?;
     std::fs::rename(&partial, path).map_err(|error| unwritable(path, &error))?;
-    Ok((Made { keys, expires, bytes, expired: file.expired.min(expires), ..file }, losses))
+    Ok((Made { keys, expires, bytes, expired: file.expired.min(expires), survey: None, ..file }, losses))
 }
 
 fn failed(path: &Path, error: ConvertError) -> Error {

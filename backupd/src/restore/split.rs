@@ -1,6 +1,7 @@
 //! Reads the inputs and writes one RDB file per target shard.
 
 use std::fs::File;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,10 +13,11 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::content::{Chunks, Expected};
 use super::plan::Plan;
-use super::{Names, Options, Ttl};
+use super::{Names, Options, Target, Ttl};
 use crate::canonical::damaged;
 use crate::clock;
 use crate::error::{Class, Error, Result};
+use crate::nodes::{Survey, Surveying};
 use crate::pipeline::Meter;
 use crate::pipeline::pick::Pick;
 use crate::pipeline::write::scan_error;
@@ -35,9 +37,32 @@ pub struct Made {
     pub expired: u64,
     /// Its size.
     pub bytes: u64,
+    /// What it holds, where it is for a node.
+    pub(super) survey: Option<Survey>,
 }
 
-type Files = Splitter<File>;
+/// A file that is made, and what is seen of it meanwhile.
+#[derive(Debug)]
+struct Output {
+    file: File,
+    surveying: Option<Surveying>,
+}
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.file.write(bytes)?;
+        if let Some(surveying) = &mut self.surveying {
+            surveying.feed(bytes.get(..count).unwrap_or_default()).map_err(io::Error::other)?;
+        }
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+type Files = Splitter<Output>;
 
 /// Files that are whole, and may not be on disk yet.
 #[derive(Debug)]
@@ -93,7 +118,7 @@ fn remove(dir: &Path, names: &Names, files: usize) {
     for index in 0..files {
         for name in [names.partial(index), names.file(index)] {
             match std::fs::remove_file(dir.join(&name)) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     tracing::warn!(name, error = %error, "a file of the failed restore is left behind");
                 }
                 _ => {}
@@ -147,11 +172,13 @@ type State = (Files, Option<rdbtools::Report>);
 
 fn begin(options: &Options, plan: &Plan, ttl: SplitTtl, dir: &Path) -> Result<State> {
     let targets = plan.targets();
+    let to_nodes = matches!(options.target, Target::Nodes { .. });
     let open = |index: usize| {
         let path = dir.join(options.names.partial(index));
         let file =
             File::options().write(true).create_new(true).open(&path).map_err(|error| unwritable(&path, &error))?;
-        Ok(file)
+        let slots = plan.shards.get(index).and_then(|shard| shard.slots.clone());
+        Ok(Output { file, surveying: to_nodes.then(|| Surveying::new(slots)) })
     };
     let outputs = (0..targets.len()).map(open).collect::<Result<Vec<_>>>()?;
     let split_options = SplitOptions {
@@ -257,12 +284,15 @@ fn end(splitter: Files, dir: &Path, names: &Names) -> Result<Vec<Made>> {
     for (index, report) in reports.into_iter().enumerate() {
         let (partial, path) = (dir.join(names.partial(index)), dir.join(names.file(index)));
         std::fs::rename(&partial, &path).map_err(|error| unwritable(&path, &error))?;
+        let survey = report.writer.surveying.map(Surveying::end).transpose();
+        let survey = survey.map_err(|error| scan_error(&error).at(path.display()))?;
         made.push(Made {
             path,
             keys: report.keys,
             expires: report.expires,
             expired: report.expired,
             bytes: report.bytes,
+            survey,
         });
     }
     Ok(made)
@@ -281,7 +311,7 @@ fn split_error(error: SplitError, name: &str) -> Error {
     }
 }
 
-pub(super) fn unwritable(path: &Path, error: &std::io::Error) -> Error {
+pub(super) fn unwritable(path: &Path, error: &io::Error) -> Error {
     Error::new(Class::Refused, format!("{}: cannot be written: {error}", path.display()))
         .hint("check the folder's permissions and free space")
 }

@@ -170,7 +170,11 @@ async fn to_nodes(
         .shards
         .iter()
         .zip(&made)
-        .map(|(shard, made)| ShardFile { slots: shard.slots.clone(), rdb: made.path.clone() })
+        .map(|(shard, made)| ShardFile {
+            slots: shard.slots.clone(),
+            rdb: made.path.clone(),
+            survey: made.survey.clone(),
+        })
         .collect();
     let rows = Rows::default();
     let shown = |step: LoadProgress| {
