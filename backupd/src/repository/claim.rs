@@ -199,14 +199,17 @@ impl Repository {
         self.store.create(&key, Bytes::from(file)).await
     }
 
-    /// Says that the job gave up, so that the name is free at once. Nothing is said of a claim that is another job's by now: where the
+    /// Says that the job gave up, so that the name is free at once. Nothing is said of a claim that is gone, or another job's by now: where the
     /// server ignores conditions two jobs may have written one number, and the note of who lost must not end the claim of who won.
     ///
     /// # Errors
     /// What the store says.
     pub async fn release(&self, held: &Held) -> Result<()> {
-        if self.read_claim(&held.claim.name, held.claim.number).await? != held.claim {
-            return Ok(());
+        match self.read_claim(&held.claim.name, held.claim.number).await {
+            Ok(claim) if claim == held.claim => {}
+            Ok(_) => return Ok(()),
+            Err(error) if error.class() == Class::NotFound => return Ok(()),
+            Err(error) => return Err(error),
         }
         let file = canonical::seal(&Renewal { format: 1, expires_unix_ms: 0 }, Proof::Digest)?;
         self.store.create(&note_key(&held.claim.name, held.claim.number, RELEASED), Bytes::from(file)).await
