@@ -1,5 +1,6 @@
 # Shared by the scripts that run an S3 server in a folder DIR: its processes, which are known by a word of their command line (MARK),
-# its ports, its end. Sourced behind lib.sh, by a script that has functions `start` and `usage`.
+# its ports, its end. Sourced behind lib.sh, by a script that has functions
+# `usage`, `installed` (or it says how), `prepare` (what all regions share, and their keys, into env.new) and `start_region REGION SUFFIX`.
 
 # daemon NAME COMMAND...
 daemon() {
@@ -66,6 +67,24 @@ watch() {
   setsid bash -c 'while kill -0 "$1" 2>/dev/null && [ -e "$2" ]; do sleep 1; done
     if [ -e "$2" ]; then exec "$3" stop "$4"; fi' - \
     "$1" "$marker" "$REPO/tests/servers/$PART.sh" "$DIR" >/dev/null 2>&1 </dev/null &
+}
+
+start() {
+  local suffix='' region watched='' taken=()
+  if [ "${1-}" = --while ]; then watched=$2; shift 2; fi
+  ! is_up $(($# > 0 ? $# : 1)) || return 0
+  installed
+  [ ! -d "$DIR" ] || { DIR=$(realpath "$DIR") && stop; }
+  mkdir -p "$DIR"
+  DIR=$(realpath "$DIR")
+  [ -z "$watched" ] || watch "$watched"
+  prepare
+  for region in "${@:-us-east-1}"; do
+    start_region "$region" "$suffix"
+    suffix=_2
+  done
+  # its presence says that all of it is up
+  mv "$DIR/env.new" "$DIR/env"
 }
 
 # dispatch ARGUMENTS...: does what ACTION says.

@@ -61,22 +61,12 @@ start_region() {
   echo "export BACKUPD_TEST_GARAGE_ENDPOINT$suffix=http://127.0.0.1:$port BACKUPD_TEST_GARAGE_REGION$suffix=$region" >>"$DIR/env.new"
 }
 
-start() {
-  local suffix='' region watched='' taken=()
-  if [ "${1-}" = --while ]; then watched=$2; shift 2; fi
-  ! is_up $(($# > 0 ? $# : 1)) || return 0
+installed() {
   [ -x "$GARAGE" ] || die "no garage in the path, and GARAGE_BIN does not name one: the head of $0 says how it is installed"
-  [ ! -d "$DIR" ] || { DIR=$(realpath "$DIR") && stop; }
-  mkdir -p "$DIR"
-  DIR=$(realpath "$DIR")
-  [ -z "$watched" ] || watch "$watched"
+}
+
+prepare() {
   echo "export BACKUPD_TEST_GARAGE_ACCESS_KEY=$ACCESS_KEY BACKUPD_TEST_GARAGE_SECRET_KEY=$SECRET_KEY" >"$DIR/env.new"
-  for region in "${@:-us-east-1}"; do
-    start_region "$region" "$suffix"
-    suffix=_2
-  done
-  # its presence says that all of it is up
-  mv "$DIR/env.new" "$DIR/env"
 }
 
 dispatch "$@"

@@ -120,24 +120,13 @@ start_region() {
   echo "export BACKUPD_TEST_S3_ENDPOINT$suffix=http://127.0.0.1:$port BACKUPD_TEST_S3_REGION$suffix=$region" >>"$DIR/env.new"
 }
 
-start() {
-  local suffix='' region watched='' taken=()
-  if [ "${1-}" = --while ]; then watched=$2; shift 2; fi
-  ! is_up $(($# > 0 ? $# : 1)) || return 0
-  [ -x "$ROOT/usr/bin/radosgw" ] || die "no radosgw in $ROOT: run tests/setup.sh tests"
-  stop
-  mkdir -p "$DIR"/mon "$DIR"/osd "$DIR"/rgw
-  DIR=$(realpath "$DIR")
-  [ -z "$watched" ] || watch "$watched"
+installed() { [ -x "$ROOT/usr/bin/radosgw" ] || die "no radosgw in $ROOT: run tests/setup.sh tests"; }
+
+prepare() {
+  mkdir "$DIR"/mon "$DIR"/osd "$DIR"/rgw
   start_storage
   echo "export BACKUPD_TEST_S3_ACCESS_KEY=AK1 BACKUPD_TEST_S3_SECRET_KEY=SK1" >"$DIR/env.new"
   echo "export BACKUPD_TEST_S3_ACCESS_KEY_OTHER=AK2 BACKUPD_TEST_S3_SECRET_KEY_OTHER=SK2" >>"$DIR/env.new"
-  for region in "${@:-us-east-1}"; do
-    start_region "$region" "$suffix"
-    suffix=_2
-  done
-  # its presence says that all of it is up
-  mv "$DIR/env.new" "$DIR/env"
 }
 
 dispatch "$@"
