@@ -23,11 +23,16 @@ while [ $# -gt 0 ]; do
   esac
   shift
 done
-case $PROFILE in release) OUT=release ;; dev) OUT=debug ;; *) die "--profile is release or dev" ;; esac
+# with dev as tests/run.sh has built it already: with the features that all packages want together
+case $PROFILE in
+  release) OUT=release PACKAGES=(-p backupd) ;;
+  dev) OUT=debug PACKAGES=(--workspace) ;;
+  *) die "--profile is release or dev" ;;
+esac
 
 "$REPO/tests/setup.sh" "$WANT"
 run_step "build-$PROFILE" "build ($PROFILE; the first time takes minutes)" \
-  cargo build --locked --profile "$PROFILE" -p backupd --bin backupd --example demo
+  cargo build --locked --profile "$PROFILE" "${PACKAGES[@]}" --bin backupd --example demo
 
 DIR=$REPO/target/demo S3=$SERVERS/run/radosgw OWN_S3=
 remove_demo() {

@@ -65,6 +65,8 @@ pub(crate) fn options(urls: &[&str]) -> SourceOptions {
 
 /// The server's data as an RDB file in `dir`.
 pub(crate) fn save_rdb(server: &Server, dir: &Path, name: &str) -> PathBuf {
+    // SAVE is refused for as long as the server's child of an earlier capture has not been seen to end
+    wait_until("no background save", || server.info("rdb_bgsave_in_progress").as_deref() == Some("0"));
     server.run(&["SAVE"]);
     let path = dir.join(name);
     std::fs::copy(server.dir().join("dump.rdb"), &path).unwrap();
