@@ -16,6 +16,7 @@ mod error;
 mod etag;
 mod patience;
 mod policy;
+mod remote;
 mod settings;
 mod upload;
 mod write;
@@ -353,11 +354,11 @@ impl Store for S3Store {
     }
 
     async fn unfinished(&self) -> Result<Vec<Unfinished>> {
-        upload::unfinished(self).await
+        remote::unfinished(self).await
     }
 
     async fn discard(&self, unfinished: &Unfinished) -> Result<()> {
-        upload::discard(self, unfinished).await
+        remote::discard(self, unfinished).await
     }
 
     fn proves_writes(&self) -> bool {
@@ -369,7 +370,7 @@ impl Store for S3Store {
     }
 
     async fn probe_upload(&self, key: &str) -> Result<()> {
-        let mut remote = upload::Remote::new(self.clone(), key)?;
+        let mut remote = remote::Remote::new(self.clone(), key)?;
         remote.begin().await?;
         remote.abort().await
     }

@@ -13,7 +13,7 @@ use policies::copying::{PartsWanted, part_ranges};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::upload::{Remote, Sent};
+use super::remote::{Remote, Sent};
 use super::{S3Store, connect, error, etag, length_of};
 use crate::error::{Class, Error, Result};
 use crate::store::key;
