@@ -55,7 +55,7 @@ fn its_features_are_found_and_a_snapshot_of_several_parts_restores() {
     println!("{found}");
     assert_eq!((&found["ok"], &found["mode"]), (&true.into(), &"read-write".into()), "{found}");
     assert_eq!(found["features"]["conditional_writes"], false);
-    assert_eq!(found["features"]["digests"], true);
+    assert_eq!((&found["features"]["digests"], &found["features"]["checksums"]), (&true.into(), &true.into()));
 
     let server = incompressible(18);
     let words = ["snapshot", "create", "--source", &server.url(), "--name", "one"];

@@ -58,6 +58,7 @@ mod snapshot_crash;
 mod snapshot_damage;
 mod snapshot_retake;
 mod snapshot_roundtrip;
+mod store_checksums;
 mod store_contract;
 mod store_faults;
 mod store_local;

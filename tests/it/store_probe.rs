@@ -60,7 +60,8 @@ fn a_probe_says_what_is_allowed_and_leaves_nothing() {
     assert!(folder.files().is_empty());
     assert_eq!(bucket.bucket.as_ref().unwrap().list(""), []);
     assert_eq!(bucket.bucket.as_ref().unwrap().unfinished_uploads(), [""; 0]);
-    assert_eq!(probe(&bucket, 0)["features"]["digests"], true, "radosgw answers with digests");
+    let features = probe(&bucket, 0)["features"].clone();
+    assert_eq!((&features["digests"], &features["checksums"]), (&true.into(), &true.into()), "of radosgw: {features}");
     assert_eq!(probe(&bucket, 0)["features"]["versioning"], false);
     let text = bucket.cli.run(&["check", "--repository", &bucket.url]).ok().stdout;
     assert!(text.starts_with("ok: ") && text.contains("everything works"), "{text}");

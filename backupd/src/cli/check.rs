@@ -118,6 +118,7 @@ fn probe_text(probe: &Probe) -> String {
     for (what, value) in [
         ("conditional writes", known(probe.features.conditional_writes)),
         ("digests of writes", known(Some(probe.features.digests))),
+        ("checksums of parts", known(probe.features.checksums)),
         ("versioning", known(probe.features.versioning)),
         ("object lock", known(probe.features.object_lock)),
     ] {

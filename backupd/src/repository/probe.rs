@@ -52,6 +52,8 @@ pub struct Features {
     pub conditional_writes: Option<bool>,
     /// It answers writes with a digest of what it stored, which is compared.
     pub digests: bool,
+    /// It compares the parts of uploads, and the whole, by CRC-64/NVME.
+    pub checksums: Option<bool>,
     /// Old versions of objects are kept.
     pub versioning: Option<bool>,
     /// Objects can be locked against deletion.
@@ -113,6 +115,7 @@ pub async fn probe(store: Arc<dyn Store>) -> Result<Probe> {
     }
     features.digests = store.proves_writes();
     if let Some(bucket) = store.as_bucket() {
+        features.checksums = bucket.knows_checksums();
         (features.versioning, features.object_lock) = bucket.protections().await;
     }
     let can = |what: &str| permissions.get(what).is_some_and(|it: &Permission| it.allowed);

@@ -6,10 +6,11 @@
 //!
 //! Bytes are protected on their way by the signature, which covers the SHA-256 of every body (buckets may refuse what is signed without it:
 //! `s3:x-amz-content-sha256` in AWS' list of conditions). Checksum
-//! headers and trailers are sent only where the operation demands them, because not every server knows them. What the server
-//! stored is compared by its ETag, where that is an MD5 (see `etag`).
+//! headers are sent only where the operation demands them or the server said that it knows them. What it stored is compared by its
+//! CRC-64/NVME (parts of uploads, see `checksum`) or its ETag, where that is an MD5 (see `etag`).
 
 mod acl;
+mod checksum;
 mod connect;
 mod copy;
 mod error;
@@ -32,6 +33,7 @@ use aws_sdk_s3::primitives::DateTime;
 use aws_sdk_s3::types::{BucketVersioningStatus, ObjectLockLegalHoldStatus};
 use bytes::{Bytes, BytesMut};
 
+use self::checksum::Checksums;
 pub use self::copy::{COPY_BYTES_MAX, ServerCopy};
 use self::etag::Etags;
 pub use self::patience::Patience;
@@ -58,6 +60,7 @@ pub struct S3Store {
     client: Client,
     url: BucketUrl,
     etags: Etags,
+    checksums: Checksums,
     patience: Patience,
     settings: ObjectSettings,
     /// Whether the server was seen to keep to conditions, or not to.
@@ -90,6 +93,7 @@ impl S3Store {
             client: connect::client(url, credentials, patience).await?,
             url: url.clone(),
             etags: Etags::default(),
+            checksums: Checksums::default(),
             patience,
             settings: ObjectSettings::default(),
             conditions: Conditions::default(),
@@ -126,6 +130,11 @@ impl S3Store {
             Err(_) => None,
         };
         (versioning, lock)
+    }
+
+    /// Whether the server compares the parts of uploads by CRC-64/NVME; `None` before it was asked.
+    pub fn knows_checksums(&self) -> Option<bool> {
+        self.checksums.are_known()
     }
 
     /// Which object it is, for messages.
@@ -371,7 +380,7 @@ impl Store for S3Store {
 
     async fn probe_upload(&self, key: &str) -> Result<()> {
         let mut remote = remote::Remote::new(self.clone(), key)?;
-        remote.begin().await?;
+        remote.begin(true).await?;
         remote.abort().await
     }
 

@@ -65,6 +65,8 @@ pub(crate) enum Fault {
     Unconditional,
     /// One byte of the body is another one when it arrives, and an answer that has its MD5 tells the one that was sent.
     Change,
+    /// The request is carried out, and in the answer the first text is the second one.
+    Rewrite(&'static str, &'static str),
 }
 
 /// Decides what happens to each request, in the order in which they come.
@@ -258,6 +260,12 @@ fn serve(
             let [md5, of_sent] = [&changed[..], sent].map(|body| hex::encode(Md5::digest(body)));
             let answer = forward(upstream, &head, &changed)?;
             client.write_all(String::from_utf8_lossy(&answer).replace(&md5, &of_sent).as_bytes())?;
+            client.shutdown(Shutdown::Write)
+        }
+        Some(Fault::Rewrite(from, to)) => {
+            let answer = String::from_utf8_lossy(&forward(upstream, &head, &bytes[head_len..])?).into_owned();
+            assert!(answer.contains(from), "`{from}` is not in {answer}");
+            client.write_all(answer.replace(from, to).as_bytes())?;
             client.shutdown(Shutdown::Write)
         }
         Some(Fault::CutAnswer) => {

@@ -162,7 +162,7 @@ impl S3Store {
         let ranges = part_ranges(original.size_bytes, wanted)
             .map_err(|error| Error::new(Class::Refused, error.to_string()).at(self.place(to)))?;
         let mut remote = Remote::new(self.clone(), to)?;
-        remote.begin().await?;
+        remote.begin(false).await?;
         let copied = tokio::select! {
             copied = self.copy_ranges(original, &remote, to, ranges) => copied,
             () = cancel.cancelled() => Err(interrupted()),
@@ -207,7 +207,7 @@ impl S3Store {
                 let answer = answer.map_err(|e| error::of(&format!("copy part {number} of"), &place, &e))?;
                 let etag = answer.copy_part_result.and_then(|part| part.e_tag);
                 let part = CompletedPart::builder().part_number(number).set_e_tag(etag).build();
-                Ok(Sent { part, md5: None })
+                Ok(Sent { part, sum: None })
             });
         }
         while !copying.is_empty() {

@@ -73,7 +73,7 @@ fn of_answer(status: u16, code: &str) -> (Class, &'static str) {
             return (Class::StoreUnavailable, "the quota of the account or bucket is used up");
         }
         "RequestTimeTooSkewed" => return (Class::StoreAuth, "the clock of this machine is wrong"),
-        "XAmzContentSHA256Mismatch" | "BadDigest" | "IncompleteBody" => {
+        "XAmzContentSHA256Mismatch" | "XAmzContentChecksumMismatch" | "BadDigest" | "IncompleteBody" => {
             return (Class::StoreUnavailable, "bytes were changed or lost on their way to the server");
         }
         "SlowDown" => {

@@ -1,11 +1,15 @@
 //! An upload in parts as the server knows it: begun, given parts, completed or aborted.
+//!
+//! What the server stored is proven by its CRC-64/NVME of each part and of the whole (see `checksum`), else by ETags (see `etag`).
 
 use std::time::{Duration, Instant};
 
+use aws_sdk_s3::operation::create_multipart_upload::CreateMultipartUploadOutput as Begun;
 use aws_sdk_s3::primitives::ByteStream;
-use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
+use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumType, CompletedMultipartUpload, CompletedPart};
 use bytes::Bytes;
 
+use super::checksum::Crc;
 use super::patience::Window;
 use super::write::{Settled, TOKEN_NAME, new_token};
 use super::{S3Store, connect, error, etag, key, length_of_body, unix_ms};
@@ -25,8 +29,17 @@ const ABORT_ATTEMPTS_MAX: u32 = 2;
 /// A part that the server has.
 pub(super) struct Sent {
     pub(super) part: CompletedPart,
-    /// The MD5 of its bytes; `None` when they did not come from here.
-    pub(super) md5: Option<[u8; 16]>,
+    /// What is known of its bytes; `None` when they did not come from here.
+    pub(super) sum: Option<Sum>,
+}
+
+/// What a part was compared by.
+#[derive(Clone, Copy)]
+pub(super) enum Sum {
+    /// The server's own CRC, which was the same.
+    Crc(Crc),
+    /// The ETag, where those are digests.
+    Md5([u8; 16]),
 }
 
 /// An upload as the server knows it.
@@ -37,11 +50,13 @@ pub(super) struct Remote {
     /// Empty before the first part.
     pub(super) upload_id: String,
     token: String,
+    /// Whether the server said that it knows CRC-64/NVME.
+    knows_crc: bool,
 }
 
 impl Remote {
     pub(super) fn new(store: S3Store, key: &str) -> Result<Self> {
-        Ok(Self { store, key: key.to_owned(), upload_id: String::new(), token: new_token()? })
+        Ok(Self { store, key: key.to_owned(), upload_id: String::new(), token: new_token()?, knows_crc: false })
     }
 
     pub(super) fn place(&self) -> String {
@@ -52,14 +67,25 @@ impl Remote {
         &self.store.url.bucket
     }
 
-    pub(super) async fn begin(&mut self) -> Result<()> {
-        let request = self.store.client.create_multipart_upload().bucket(self.bucket());
-        let request = request.key(self.store.full(&self.key)).metadata(TOKEN_NAME, &self.token);
-        let settings = &self.store.settings;
-        let request = request.set_acl(settings.acl()).set_grant_read(settings.grant_read.clone());
-        let request = request.set_server_side_encryption(settings.sse());
-        let request = request.set_ssekms_key_id(settings.sse_kms_key_id.clone());
-        let answer = request.send().await.map_err(|e| error::of("begin the upload of", &self.place(), &e))?;
+    /// Begins it. `from_here`: the parts are sent from here, and not copied by the server, so that it is asked for a checksum.
+    pub(super) async fn begin(&mut self, from_here: bool) -> Result<()> {
+        let asks = from_here && self.store.checksums.are_known() != Some(false);
+        let answer = match self.ask_to_begin(asks).await {
+            // one that refuses what it does not know
+            Err((_, Some(400 | 501))) if asks => {
+                let without = self.ask_to_begin(false).await;
+                if without.is_ok() {
+                    self.store.checksums.learn(false);
+                }
+                without
+            }
+            answer => answer,
+        };
+        let answer = answer.map_err(|(error, _)| error)?;
+        self.knows_crc = asks && answer.checksum_algorithm() == Some(&ChecksumAlgorithm::Crc64Nvme);
+        if asks {
+            self.store.checksums.learn(self.knows_crc);
+        }
         self.upload_id = answer.upload_id.unwrap_or_default();
         if self.upload_id.is_empty() {
             let message = format!("cannot begin the upload of {}: the server gave it no name", self.place());
@@ -67,6 +93,20 @@ impl Remote {
         }
         traffic().uploads_open.inc();
         Ok(())
+    }
+
+    /// The answer, or why there is none and its status.
+    async fn ask_to_begin(&self, with_crc: bool) -> std::result::Result<Begun, (Error, Option<u16>)> {
+        let request = self.store.client.create_multipart_upload().bucket(self.bucket());
+        let request = request.key(self.store.full(&self.key)).metadata(TOKEN_NAME, &self.token);
+        let request = request.set_checksum_algorithm(with_crc.then_some(ChecksumAlgorithm::Crc64Nvme));
+        let request = request.set_checksum_type(with_crc.then_some(ChecksumType::FullObject));
+        let settings = &self.store.settings;
+        let request = request.set_acl(settings.acl()).set_grant_read(settings.grant_read.clone());
+        let request = request.set_server_side_encryption(settings.sse());
+        let request = request.set_ssekms_key_id(settings.sse_kms_key_id.clone());
+        let failed = |e| (error::of("begin the upload of", &self.place(), &e), error::status(&e));
+        request.send().await.map_err(failed)
     }
 
     /// Sends a part, again and again while the server or the way to it fails, until the deadline.
@@ -97,9 +137,10 @@ impl Remote {
 
     async fn send(&self, number: u64, body: Bytes) -> Result<Sent> {
         let number = i32::try_from(number).unwrap_or(i32::MAX);
-        let (time, md5) = (connect::time_for(self.store.patience, length_of_body(&body)), etag::md5(&body));
+        let (time, crc) = (connect::time_for(self.store.patience, length_of_body(&body)), self.crc(&body));
         let request = self.store.client.upload_part().bucket(self.bucket()).key(self.store.full(&self.key));
-        let request = request.upload_id(&self.upload_id).part_number(number).body(ByteStream::from(body));
+        let request = request.upload_id(&self.upload_id).part_number(number);
+        let request = request.set_checksum_crc64_nvme(crc.map(Crc::header)).body(ByteStream::from(body.clone()));
         let answer = match request.customize().config_override(time).send().await {
             Ok(answer) => answer,
             // Garage ends the uploads of a key when an object is written there
@@ -108,28 +149,47 @@ impl Remote {
             }
             Err(e) => return Err(error::of(&format!("send part {number} of"), &self.place(), &e)),
         };
-        self.store.etags.check(&format!("part {number} of {}", self.place()), answer.e_tag(), &md5)?;
-        let part = CompletedPart::builder().part_number(number).set_e_tag(answer.e_tag).build();
-        Ok(Sent { part, md5: Some(md5) })
+        let place = format!("part {number} of {}", self.place());
+        let sum = match crc {
+            Some(crc) if crc.check(&place, answer.checksum_crc64_nvme())? => Sum::Crc(crc),
+            _ => {
+                let md5 = etag::md5(&body);
+                self.store.etags.check(&place, answer.e_tag(), &md5)?;
+                Sum::Md5(md5)
+            }
+        };
+        let part = CompletedPart::builder().part_number(number).set_e_tag(answer.e_tag);
+        let part = part.set_checksum_crc64_nvme(crc.map(Crc::header)).build();
+        Ok(Sent { part, sum: Some(sum) })
+    }
+
+    fn crc(&self, body: &[u8]) -> Option<Crc> {
+        self.knows_crc.then(|| Crc::of(body))
     }
 
     /// Puts the parts together.
     pub(super) async fn complete(&self, mut sent: Vec<Sent>, size_bytes: u64) -> Result<()> {
         sent.sort_by_key(|sent| sent.part.part_number);
-        let md5s: Option<Vec<[u8; 16]>> = sent.iter().map(|sent| sent.md5).collect();
+        let (crc, etag) = (whole_crc(&sent), whole_etag(&sent));
         let parts = sent.into_iter().map(|sent| sent.part).collect();
         self.store.check_free(&self.key).await?;
         let parts = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
         let request = self.store.client.complete_multipart_upload().bucket(self.bucket());
         let request = request.key(self.store.full(&self.key)).upload_id(&self.upload_id).if_none_match("*");
+        let request = request.set_checksum_crc64_nvme(crc.map(Crc::header));
+        let request = request.set_checksum_type(crc.map(|_| ChecksumType::FullObject));
         let request = request.multipart_upload(parts).customize().config_override(connect::time_to_complete());
         let failure = match request.send().await {
             Ok(answer) => {
-                if md5s.is_some_and(|md5s| answer.e_tag().map(etag::bare) != Some(&etag::of_parts(&md5s))) {
+                traffic().uploads_open.dec();
+                if etag.is_some_and(|etag| answer.e_tag().map(etag::bare) != Some(&etag)) {
                     self.store.etags.distrust();
                 }
-                traffic().uploads_open.dec();
-                return Ok(());
+                // an answer without it leaves what was learnt from the parts
+                return match crc.map(|crc| crc.check(&self.place(), answer.checksum_crc64_nvme())) {
+                    Some(Err(error)) => Err(error.retryable(false)),
+                    _ => Ok(()),
+                };
             }
             Err(failure) => failure,
         };
@@ -174,6 +234,20 @@ impl Remote {
     }
 }
 
+/// The CRC of all parts, where each was compared by its own.
+fn whole_crc(sent: &[Sent]) -> Option<Crc> {
+    let crcs: Option<Vec<Crc>> =
+        sent.iter().map(|sent| if let Some(Sum::Crc(crc)) = sent.sum { Some(crc) } else { None }).collect();
+    crcs.map(|crcs| Crc::of_parts(&crcs))
+}
+
+/// The ETag that they make, where each was compared by its own.
+fn whole_etag(sent: &[Sent]) -> Option<String> {
+    let md5s: Option<Vec<[u8; 16]>> =
+        sent.iter().map(|sent| if let Some(Sum::Md5(md5)) = sent.sum { Some(md5) } else { None }).collect();
+    md5s.map(|md5s| etag::of_parts(&md5s))
+}
+
 /// The uploads that the server still holds parts of, below the prefix of the repository and under keys of ours.
 pub(super) async fn unfinished(store: &S3Store) -> Result<Vec<Unfinished>> {
     let mut found = Vec::new();
@@ -199,5 +273,5 @@ pub(super) async fn unfinished(store: &S3Store) -> Result<Vec<Unfinished>> {
 pub(super) async fn discard(store: &S3Store, unfinished: &Unfinished) -> Result<()> {
     let key = unfinished.key.clone().unwrap_or_default();
     let (upload_id, token) = (unfinished.id.clone(), String::new());
-    Remote { store: store.clone(), key, upload_id, token }.abort().await
+    Remote { store: store.clone(), key, upload_id, token, knows_crc: false }.abort().await
 }

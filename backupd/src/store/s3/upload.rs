@@ -113,7 +113,7 @@ impl S3Upload {
     /// Hands a part to a task, after waiting for room.
     async fn send_part(&mut self, body: Bytes) -> Result<()> {
         if self.begun == 0 {
-            self.remote()?.begin().await?;
+            self.remote()?.begin(true).await?;
         }
         if self.begun == PARTS_MAX {
             let size_bytes = PARTS_MAX.saturating_mul(u64::try_from(self.part_bytes).unwrap_or(u64::MAX));
