@@ -115,3 +115,27 @@ fn failed(path: &Path, error: ConvertError) -> Error {
 fn place(lost: &Lost) -> String {
     format!("  {} of {}: {} {}", lost.kind, lost.name, lost.items, lost.kind.unit())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::nodes::Survey;
+
+    #[test]
+    fn what_was_seen_of_a_file_is_forgotten_when_it_is_converted() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("one.rdb");
+        // a string, version 3, in the words of the format that every engine reads
+        std::fs::write(&path, b"REDIS0003\xfe\x00\x00\x01a\x01b\xff").unwrap();
+        let made =
+            Made { path: path.clone(), keys: 9, expires: 9, bytes: 9, expired: 9, survey: Some(Survey::default()) };
+        let target = Target::of_engine("redis", (6, 2)).unwrap();
+        let (made, losses) = one(made, ConvertOptions::new(target), &CancellationToken::new()).unwrap();
+        assert_eq!((made.keys, made.expires, made.expired, made.survey, losses.len()), (1, 0, 0, None, 0));
+        assert_eq!(made.bytes, std::fs::metadata(&path).unwrap().len());
+        let files: Vec<PathBuf> = std::fs::read_dir(&dir).unwrap().map(|file| file.unwrap().path()).collect();
+        assert_eq!(files, [path]);
+    }
+}
