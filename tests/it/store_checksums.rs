@@ -17,6 +17,9 @@ const PART_BYTES: usize = 8 << 20;
 const CRC_OF_PART: &str = "of12kAisj10=";
 const CRC_OF_WHOLE: &str = "9Wxun9QV7lQ=";
 
+/// The MD5 of a part of zeros.
+const MD5_OF_PART: &str = "96995b58d4cbf6aaa9041b4f00c7f6ae";
+
 /// The header that names the checksum, and what a server that does not know it might send in its place.
 const ALGORITHM: Fault = Fault::Rewrite("x-amz-checksum-algorithm:", "x-amz-nothing:");
 
@@ -50,19 +53,27 @@ fn begun(proxy: &Faulty) -> usize {
     proxy.asked().iter().filter(|line| line.starts_with("POST") && line.contains("uploads")).count()
 }
 
-fn is_part(operation: Operation) -> bool {
-    matches!(operation, Operation::Part(_))
+fn sent(proxy: &Faulty, part: u64) -> usize {
+    proxy.asked().iter().filter(|line| line.starts_with("PUT") && line.contains(&format!("partNumber={part}&"))).count()
+}
+
+/// One script, and then, for what it leaves alone, another.
+fn both(mut one: impl Script, mut other: impl Script) -> impl Script {
+    move |operation| one(operation).or_else(|| other(operation))
+}
+
+/// The first time that this part is answered it is told another CRC.
+fn other_crc(part: u64) -> impl Script {
+    first(1, move |o| o == Operation::Part(part), Fault::Rewrite(CRC_OF_PART, "AAAAAAAAAAA="))
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn parts_and_the_whole_are_compared_by_the_servers_own_crc() {
     let bucket = Bucket::create("crc");
-    let other = Fault::Rewrite(CRC_OF_PART, "AAAAAAAAAAA=");
     // sent again, since bytes can change on their way
-    let (store, proxy) = through(&bucket, first(1, |o| o == Operation::Part(2), other)).await;
+    let (store, proxy) = through(&bucket, other_crc(2)).await;
     upload(&store, "part").await.unwrap();
-    assert_eq!(proxy.struck(), [(Operation::Part(2), other)]);
-    assert!(store.proves_writes());
+    assert_eq!((sent(&proxy, 1), sent(&proxy, 2), store.proves_writes()), (1, 2, true));
 
     let other = Fault::Rewrite(CRC_OF_WHOLE, "AAAAAAAAAAA=");
     let (store, proxy) = through(&bucket, first(1, |o| o == Operation::Complete, other)).await;
@@ -73,48 +84,53 @@ async fn parts_and_the_whole_are_compared_by_the_servers_own_crc() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_does_not_know_the_crc_is_asked_once() {
+async fn a_server_that_says_nothing_of_the_crc_is_asked_once_and_compared_by_its_etags() {
     let bucket = Bucket::create("no-crc");
-    // it says nothing of it
-    let (store, proxy) = through(&bucket, first(1, |o| o == Operation::Begin, ALGORITHM)).await;
+    let silent = || first(1, |o| o == Operation::Begin, ALGORITHM);
+    let other_etag = first(1, |o| o == Operation::Part(2), Fault::Rewrite(MD5_OF_PART, CRC_OF_PART));
+    let (store, proxy) = through(&bucket, both(silent(), other_etag)).await;
     upload(&store, "silent").await.unwrap();
-    upload(&store, "again").await.unwrap();
-    assert_eq!((begun(&proxy), store.proves_writes()), (2, true));
-    // it refuses to be asked
-    let refusal = Fault::Answer(400, "InvalidRequest");
-    let (store, proxy) = through(&bucket, first(1, |o| o == Operation::Begin, refusal)).await;
-    upload(&store, "refused").await.unwrap();
-    upload(&store, "not-asked").await.unwrap();
-    assert_eq!((begun(&proxy), store.proves_writes()), (3, true));
-    // a refusal for another reason is no answer to the question
-    let (store, proxy) = through(&bucket, first(2, |o| o == Operation::Begin, refusal)).await;
-    assert_eq!(upload(&store, "failed").await.unwrap_err().class(), Class::Config);
-    let other = Fault::Rewrite(CRC_OF_PART, "AAAAAAAAAAA=");
-    assert_eq!((begun(&proxy), bucket.unfinished_uploads().len()), (2, 0));
-    let script = {
-        let mut refuse = first(2, |o| o == Operation::Begin, refusal);
-        let mut change = first(1, |o| o == Operation::Part(1), other);
-        move |operation| refuse(operation).or_else(|| change(operation))
+    assert_eq!((sent(&proxy, 1), sent(&proxy, 2), store.proves_writes()), (1, 2, true));
+
+    let mut first_parts = 0;
+    let second_time = move |operation| {
+        first_parts += u32::from(operation == Operation::Part(1));
+        if first_parts == 2 { other_crc(1)(operation) } else { None }
     };
-    let (store, proxy) = through(&bucket, script).await;
-    assert_eq!(upload(&store, "failed-too").await.unwrap_err().class(), Class::Config);
+    let (store, proxy) = through(&bucket, both(silent(), second_time)).await;
+    for key in ["first", "second"] {
+        upload(&store, key).await.unwrap();
+    }
+    assert_eq!((begun(&proxy), sent(&proxy, 1)), (2, 2), "nobody looks at a CRC");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_refuses_to_be_asked_for_the_crc_is_not_asked_again() {
+    let bucket = Bucket::create("refused-crc");
+    let refuse = |times| first(times, |o| o == Operation::Begin, Fault::Answer(400, "InvalidRequest"));
+    let (store, proxy) = through(&bucket, both(refuse(1), other_crc(1))).await;
+    for key in ["first", "second"] {
+        upload(&store, key).await.unwrap();
+    }
+    assert_eq!((begun(&proxy), sent(&proxy, 1), store.proves_writes()), (3, 2, true));
+    // a refusal for another reason is no answer to the question
+    let (store, proxy) = through(&bucket, both(refuse(2), other_crc(1))).await;
+    assert_eq!(upload(&store, "failed").await.unwrap_err().class(), Class::Config);
+    assert_eq!((begun(&proxy), bucket.unfinished_uploads().len()), (2, 0));
     upload(&store, "asked-again").await.unwrap();
-    assert_eq!(proxy.struck().last(), Some(&(Operation::Part(1), other)), "the CRC of the part was not told");
+    assert_eq!((begun(&proxy), sent(&proxy, 1)), (3, 2), "the CRC is compared");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn parts_without_the_crc_that_was_announced_are_compared_by_their_etags() {
     let bucket = Bucket::create("lost-crc");
     let silent = Fault::Rewrite("x-amz-checksum-crc64nvme:", "x-amz-nothing:");
-    let (store, proxy) = through(&bucket, first(usize::MAX, is_part, silent)).await;
-    upload(&store, "k").await.unwrap();
-    assert_eq!((proxy.struck().len(), store.proves_writes()), (3, true));
-    // some of them
-    let both = |o| match o {
-        Operation::Part(1) => Some(Fault::Rewrite("x-amz-checksum-crc64nvme:", "x-amz-nothing:")),
-        _ => None,
-    };
-    let (store, _proxy) = through(&bucket, both).await;
-    upload(&store, "mixed").await.unwrap();
+    let all = move |o| matches!(o, Operation::Part(_)).then_some(silent);
+    let one = move |o| (o == Operation::Part(1)).then_some(silent);
+    let (store, _proxy) = through(&bucket, all).await;
+    upload(&store, "all").await.unwrap();
+    assert!(store.proves_writes());
+    let (store, _proxy) = through(&bucket, one).await;
+    upload(&store, "one").await.unwrap();
     assert!(store.proves_writes());
 }
