@@ -1,4 +1,4 @@
-//! What a server stored of an upload is compared by its CRC-64, where it knows that, and else by its ETags.
+//! What a server stored of an upload is compared by its CRC-32C, where it knows that, and else by its ETags.
 
 use std::sync::Arc;
 
@@ -13,9 +13,9 @@ use crate::harness::s3::Bucket;
 /// The part size of an upload whose size is not known.
 const PART_BYTES: usize = 8 << 20;
 
-/// The CRC-64/NVME of a part of zeros, and of two parts of zeros and a byte, by another program (awscrt 0.38.1).
-const CRC_OF_PART: &str = "of12kAisj10=";
-const CRC_OF_WHOLE: &str = "9Wxun9QV7lQ=";
+/// The CRC-32C of a part of zeros, and of two parts of zeros and a byte, by another program (awscrt 0.38.1).
+const CRC_OF_PART: &str = "HkU5Ug==";
+const CRC_OF_WHOLE: &str = "8p6Vnw==";
 
 /// The MD5 of a part of zeros.
 const MD5_OF_PART: &str = "96995b58d4cbf6aaa9041b4f00c7f6ae";
@@ -64,7 +64,7 @@ fn both(mut one: impl Script, mut other: impl Script) -> impl Script {
 
 /// The first time that this part is answered it is told another CRC.
 fn other_crc(part: u64) -> impl Script {
-    first(1, move |o| o == Operation::Part(part), Fault::Rewrite(CRC_OF_PART, "AAAAAAAAAAA="))
+    first(1, move |o| o == Operation::Part(part), Fault::Rewrite(CRC_OF_PART, "AAAAAA=="))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -75,7 +75,13 @@ async fn parts_and_the_whole_are_compared_by_the_servers_own_crc() {
     upload(&store, "part").await.unwrap();
     assert_eq!((sent(&proxy, 1), sent(&proxy, 2), store.proves_writes()), (1, 2, true));
 
-    let other = Fault::Rewrite(CRC_OF_WHOLE, "AAAAAAAAAAA=");
+    // as S3 itself does; the server then compares the whole before it makes the object
+    let told =
+        Fault::Rewrite("x-amz-checksum-algorithm:", "x-amz-checksum-type: FULL_OBJECT\r\nx-amz-checksum-algorithm:");
+    let (store, _proxy) = through(&bucket, first(1, |o| o == Operation::Begin, told)).await;
+    upload(&store, "told").await.unwrap();
+
+    let other = Fault::Rewrite(CRC_OF_WHOLE, "AAAAAA==");
     let (store, proxy) = through(&bucket, first(1, |o| o == Operation::Complete, other)).await;
     let error = upload(&store, "whole").await.unwrap_err();
     assert_eq!((error.class(), error.is_retryable()), (Class::StoreUnavailable, false), "{error}");
@@ -124,7 +130,7 @@ async fn a_server_that_refuses_to_be_asked_for_the_crc_is_not_asked_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn parts_without_the_crc_that_was_announced_are_compared_by_their_etags() {
     let bucket = Bucket::create("lost-crc");
-    let silent = Fault::Rewrite("x-amz-checksum-crc64nvme:", "x-amz-nothing:");
+    let silent = Fault::Rewrite("x-amz-checksum-crc32c:", "x-amz-nothing:");
     let all = move |o| matches!(o, Operation::Part(_)).then_some(silent);
     let one = move |o| (o == Operation::Part(1)).then_some(silent);
     let (store, _proxy) = through(&bucket, all).await;

@@ -52,7 +52,7 @@ pub struct Features {
     pub conditional_writes: Option<bool>,
     /// It answers writes with a digest of what it stored, which is compared.
     pub digests: bool,
-    /// It compares the parts of uploads, and the whole, by CRC-64/NVME.
+    /// It compares the parts of uploads, and the whole, by CRC-32C.
     pub checksums: Option<bool>,
     /// Old versions of objects are kept.
     pub versioning: Option<bool>,

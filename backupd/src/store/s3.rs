@@ -7,7 +7,7 @@
 //! Bytes are protected on their way by the signature, which covers the SHA-256 of every body (buckets may refuse what is signed without it:
 //! `s3:x-amz-content-sha256` in AWS' list of conditions). Checksum
 //! headers are sent only where the operation demands them or the server said that it knows them. What it stored is compared by its
-//! CRC-64/NVME (parts of uploads, see `checksum`) or its ETag, where that is an MD5 (see `etag`).
+//! CRC-32C (parts of uploads, see `checksum`) or its ETag, where that is an MD5 (see `etag`).
 
 mod acl;
 mod checksum;
@@ -132,7 +132,7 @@ impl S3Store {
         (versioning, lock)
     }
 
-    /// Whether the server compares the parts of uploads by CRC-64/NVME; `None` before it was asked.
+    /// Whether the server compares the parts of uploads by CRC-32C; `None` before it was asked.
     pub fn knows_checksums(&self) -> Option<bool> {
         self.checksums.are_known()
     }

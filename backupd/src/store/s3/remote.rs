@@ -1,6 +1,6 @@
 //! An upload in parts as the server knows it: begun, given parts, completed or aborted.
 //!
-//! What the server stored is proven by its CRC-64/NVME of each part and of the whole (see `checksum`), else by ETags (see `etag`).
+//! What the server stored is proven by its CRC-32C of each part and of the whole (see `checksum`), else by ETags (see `etag`).
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumType, CompletedMultipartUpload, CompletedPart};
 use bytes::Bytes;
 
-use super::checksum::Crc;
+use super::checksum::{Crc, check_whole};
 use super::patience::Window;
 use super::write::{Settled, TOKEN_NAME, new_token};
 use super::{S3Store, connect, error, etag, key, length_of_body, unix_ms};
@@ -50,13 +50,22 @@ pub(super) struct Remote {
     /// Empty before the first part.
     pub(super) upload_id: String,
     token: String,
-    /// Whether the server said that it knows CRC-64/NVME.
+    /// Whether the server said that it knows CRC-32C.
     knows_crc: bool,
+    /// Whether it said that it keeps that of the whole object.
+    keeps_whole: bool,
 }
 
 impl Remote {
     pub(super) fn new(store: S3Store, key: &str) -> Result<Self> {
-        Ok(Self { store, key: key.to_owned(), upload_id: String::new(), token: new_token()?, knows_crc: false })
+        Ok(Self {
+            store,
+            key: key.to_owned(),
+            upload_id: String::new(),
+            token: new_token()?,
+            knows_crc: false,
+            keeps_whole: false,
+        })
     }
 
     pub(super) fn place(&self) -> String {
@@ -82,7 +91,8 @@ impl Remote {
             answer => answer,
         };
         let answer = answer.map_err(|(error, _)| error)?;
-        self.knows_crc = asks && answer.checksum_algorithm() == Some(&ChecksumAlgorithm::Crc64Nvme);
+        self.knows_crc = asks && answer.checksum_algorithm() == Some(&ChecksumAlgorithm::Crc32C);
+        self.keeps_whole = answer.checksum_type() == Some(&ChecksumType::FullObject);
         if asks {
             self.store.checksums.learn(self.knows_crc);
         }
@@ -99,7 +109,7 @@ impl Remote {
     async fn ask_to_begin(&self, with_crc: bool) -> std::result::Result<Begun, (Error, Option<u16>)> {
         let request = self.store.client.create_multipart_upload().bucket(self.bucket());
         let request = request.key(self.store.full(&self.key)).metadata(TOKEN_NAME, &self.token);
-        let request = request.set_checksum_algorithm(with_crc.then_some(ChecksumAlgorithm::Crc64Nvme));
+        let request = request.set_checksum_algorithm(with_crc.then_some(ChecksumAlgorithm::Crc32C));
         let request = request.set_checksum_type(with_crc.then_some(ChecksumType::FullObject));
         let settings = &self.store.settings;
         let request = request.set_acl(settings.acl()).set_grant_read(settings.grant_read.clone());
@@ -140,7 +150,7 @@ impl Remote {
         let (time, crc) = (connect::time_for(self.store.patience, length_of_body(&body)), self.crc(&body));
         let request = self.store.client.upload_part().bucket(self.bucket()).key(self.store.full(&self.key));
         let request = request.upload_id(&self.upload_id).part_number(number);
-        let request = request.set_checksum_crc64_nvme(crc.map(Crc::header)).body(ByteStream::from(body.clone()));
+        let request = request.set_checksum_crc32_c(crc.map(Crc::header)).body(ByteStream::from(body.clone()));
         let answer = match request.customize().config_override(time).send().await {
             Ok(answer) => answer,
             // Garage ends the uploads of a key when an object is written there
@@ -151,7 +161,7 @@ impl Remote {
         };
         let place = format!("part {number} of {}", self.place());
         let sum = match crc {
-            Some(crc) if crc.check(&place, answer.checksum_crc64_nvme())? => Sum::Crc(crc),
+            Some(crc) if crc.check(&place, answer.checksum_crc32_c())? => Sum::Crc(crc),
             _ => {
                 let md5 = etag::md5(&body);
                 self.store.etags.check(&place, answer.e_tag(), &md5)?;
@@ -159,7 +169,7 @@ impl Remote {
             }
         };
         let part = CompletedPart::builder().part_number(number).set_e_tag(answer.e_tag);
-        let part = part.set_checksum_crc64_nvme(crc.map(Crc::header)).build();
+        let part = part.set_checksum_crc32_c(crc.map(Crc::header)).build();
         Ok(Sent { part, sum: Some(sum) })
     }
 
@@ -170,14 +180,15 @@ impl Remote {
     /// Puts the parts together.
     pub(super) async fn complete(&self, mut sent: Vec<Sent>, size_bytes: u64) -> Result<()> {
         sent.sort_by_key(|sent| sent.part.part_number);
-        let (crc, etag) = (whole_crc(&sent), whole_etag(&sent));
+        let (crcs, etag) = (crcs(&sent), whole_etag(&sent));
+        let whole = crcs.as_ref().filter(|_| self.keeps_whole).map(|crcs| Crc::of_parts(crcs));
         let parts = sent.into_iter().map(|sent| sent.part).collect();
         self.store.check_free(&self.key).await?;
         let parts = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
         let request = self.store.client.complete_multipart_upload().bucket(self.bucket());
         let request = request.key(self.store.full(&self.key)).upload_id(&self.upload_id).if_none_match("*");
-        let request = request.set_checksum_crc64_nvme(crc.map(Crc::header));
-        let request = request.set_checksum_type(crc.map(|_| ChecksumType::FullObject));
+        let request = request.set_checksum_crc32_c(whole.map(Crc::header));
+        let request = request.set_checksum_type(whole.map(|_| ChecksumType::FullObject));
         let request = request.multipart_upload(parts).customize().config_override(connect::time_to_complete());
         let failure = match request.send().await {
             Ok(answer) => {
@@ -185,11 +196,7 @@ impl Remote {
                 if etag.is_some_and(|etag| answer.e_tag().map(etag::bare) != Some(&etag)) {
                     self.store.etags.distrust();
                 }
-                // an answer without it leaves what was learnt from the parts
-                return match crc.map(|crc| crc.check(&self.place(), answer.checksum_crc64_nvme())) {
-                    Some(Err(error)) => Err(error.retryable(false)),
-                    _ => Ok(()),
-                };
+                return crcs.map_or(Ok(()), |crcs| check_whole(&crcs, &self.place(), answer.checksum_crc32_c()));
             }
             Err(failure) => failure,
         };
@@ -234,11 +241,9 @@ impl Remote {
     }
 }
 
-/// The CRC of all parts, where each was compared by its own.
-fn whole_crc(sent: &[Sent]) -> Option<Crc> {
-    let crcs: Option<Vec<Crc>> =
-        sent.iter().map(|sent| if let Some(Sum::Crc(crc)) = sent.sum { Some(crc) } else { None }).collect();
-    crcs.map(|crcs| Crc::of_parts(&crcs))
+/// The CRCs of all parts, where each was compared by its own.
+fn crcs(sent: &[Sent]) -> Option<Vec<Crc>> {
+    sent.iter().map(|sent| if let Some(Sum::Crc(crc)) = sent.sum { Some(crc) } else { None }).collect()
 }
 
 /// The ETag that they make, where each was compared by its own.
@@ -273,5 +278,5 @@ pub(super) async fn unfinished(store: &S3Store) -> Result<Vec<Unfinished>> {
 pub(super) async fn discard(store: &S3Store, unfinished: &Unfinished) -> Result<()> {
     let key = unfinished.key.clone().unwrap_or_default();
     let (upload_id, token) = (unfinished.id.clone(), String::new());
-    Remote { store: store.clone(), key, upload_id, token, knows_crc: false }.abort().await
+    Remote { store: store.clone(), key, upload_id, token, knows_crc: false, keeps_whole: false }.abort().await
 }
