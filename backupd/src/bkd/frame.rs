@@ -1,6 +1,7 @@
 //! One frame: compress and seal, open and decompress.
 
 use std::borrow::Cow;
+use std::io::{self, Write as _};
 
 use aes_gcm::aead::{AeadInOut as _, KeyInit as _};
 use aes_gcm::{Aes256Gcm, Key, Nonce, Tag};
@@ -16,6 +17,9 @@ pub const FRAME_HEAD_LEN: usize = 12;
 pub const TAG_LEN: usize = 16;
 /// The most plain bytes of an index frame. A frame has 24 bytes in it, so this is enough for 2 million frames.
 pub const INDEX_BYTES_MAX: u32 = 64 << 20;
+
+/// zstd compresses this much at a time.
+const ZSTD_BLOCK_BYTES: usize = 128 << 10;
 
 /// What a frame holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -198,9 +202,20 @@ impl Sealer {
         if self.compression == Compression::None {
             return Ok(Cow::Borrowed(plain));
         }
-        let packed = zstd::bulk::compress(plain, self.level)
-            .map_err(|error| Error::new(Class::Unforeseen, format!("zstd failed: {error}")))?;
+        let packed =
+            self.pack(plain).map_err(|error| Error::new(Class::Unforeseen, format!("zstd failed: {error}")))?;
         Ok(if packed.len() < plain.len() { Cow::Owned(packed) } else { Cow::Borrowed(plain) })
+    }
+
+    /// As one zstd frame. Between its blocks whoever waits for the core gets it (see `STEP_BYTES` of the pipeline).
+    fn pack(&self, plain: &[u8]) -> io::Result<Vec<u8>> {
+        let mut encoder = zstd::stream::write::Encoder::new(Vec::with_capacity(plain.len()), self.level)?;
+        encoder.set_pledged_src_size(u64::try_from(plain.len()).ok())?;
+        for block in plain.chunks(ZSTD_BLOCK_BYTES) {
+            encoder.write_all(block)?;
+            std::thread::yield_now();
+        }
+        encoder.finish()
     }
 }
 

@@ -58,6 +58,10 @@ pub struct Written {
 /// The end of a source: what must follow the RDB.
 pub type EndCheck = Box<dyn FnOnce(u64, &[u8]) -> Result<()> + Send>;
 
+/// After how many bytes a thread that works on them lets others have its core, where those wait for it. A server's main thread on the
+/// same machine passes on what its child writes, from a pipe of 64 KiB: while it waits for a core, the child stands still.
+const STEP_BYTES: usize = 32 << 10;
+
 /// Stores the RDB that comes out of `chunks`.
 ///
 /// The RDB ends where its own EOF opcode and checksum say. Up to `tail_bytes` that follow it are collected and
@@ -166,11 +170,8 @@ impl Scan {
         while !(self.scanner.is_done() && tail.len() >= tail_bytes) {
             let Some(mut chunk) = chunks.blocking_recv() else { break };
             if !self.scanner.is_done() {
-                let used = self.scanner.feed(&chunk).map_err(|error| scan_error(&error))?;
-                let rest = chunk.split_off(used.min(chunk.len()));
-                self.sha256.update(&chunk);
-                self.cut(&chunk)?;
-                chunk = rest;
+                let used = self.pass(&chunk)?;
+                chunk = chunk.split_off(used.min(chunk.len()));
                 self.meter.passed(self.scanner.offset(), self.scanner.sink().report.keys());
                 for full in self.scanner.sink_mut().take_full() {
                     self.seal_filters(full)?;
@@ -199,6 +200,23 @@ impl Scan {
         let slots = slots.as_ref().map(entries).unwrap_or_default();
         let (filters, plain_sha256) = (self.filters, self.sha256.finalize().into());
         Ok(Scanned { report, slots, held, filters, entries_end, plain_sha256, tail })
+    }
+
+    /// Scans, digests and cuts, until the end of the RDB. How many of `bytes` belong to it.
+    fn pass(&mut self, bytes: &[u8]) -> Result<usize> {
+        let mut passed = 0;
+        for step in bytes.chunks(STEP_BYTES) {
+            let used = self.scanner.feed(step).map_err(|error| scan_error(&error))?;
+            let step = step.get(..used).unwrap_or(step);
+            self.sha256.update(step);
+            self.cut(step)?;
+            passed += step.len();
+            if self.scanner.is_done() {
+                break;
+            }
+            std::thread::yield_now();
+        }
+        Ok(passed)
     }
 
     /// Copies `bytes` into frames and sends the full ones off to be sealed.
