@@ -177,8 +177,14 @@ impl Remote {
         self.knows_crc.then(|| Crc::of(body))
     }
 
-    /// Puts the parts together.
-    pub(super) async fn complete(&self, mut sent: Vec<Sent>, size_bytes: u64) -> Result<()> {
+    /// Puts the parts together. After an error it is still to be aborted.
+    pub(super) async fn complete(&self, sent: Vec<Sent>, size_bytes: u64) -> Result<()> {
+        self.put_together(sent, size_bytes).await?;
+        traffic().uploads_open.dec();
+        Ok(())
+    }
+
+    async fn put_together(&self, mut sent: Vec<Sent>, size_bytes: u64) -> Result<()> {
         sent.sort_by_key(|sent| sent.part.part_number);
         let (crcs, etag) = (crcs(&sent), whole_etag(&sent));
         let whole = crcs.as_ref().filter(|_| self.keeps_whole).map(|crcs| Crc::of_parts(crcs));
@@ -192,7 +198,6 @@ impl Remote {
         let request = request.multipart_upload(parts).customize().config_override(connect::time_to_complete());
         let failure = match request.send().await {
             Ok(answer) => {
-                traffic().uploads_open.dec();
                 if etag.is_some_and(|etag| answer.e_tag().map(etag::bare) != Some(&etag)) {
                     self.store.etags.distrust();
                 }
