@@ -241,43 +241,41 @@ fn serve(
             thread::sleep(Duration::from_secs(600));
             Ok(())
         }
-        Some(Fault::LoseAnswer) => forward(upstream, &head, &bytes[head_len..]).map(drop),
-        Some(Fault::Unconditional) => {
-            let done = forward(upstream, &head, &bytes[head_len..])?;
-            let refused = done.starts_with(b"HTTP/1.1 412");
-            let answer = if refused {
-                b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".to_vec()
-            } else {
-                done
-            };
-            client.write_all(&answer)?;
-            client.shutdown(Shutdown::Write)
+        fault => carry_out(fault, client, (upstream, &head, &bytes[head_len..]), passed),
+    }
+}
+
+/// Passes a whole request on, and its answer as the fault wants it.
+fn carry_out(
+    fault: Option<Fault>,
+    mut client: TcpStream,
+    (upstream, head, body): (&str, &str, &[u8]),
+    passed: &AtomicUsize,
+) -> std::io::Result<()> {
+    let mut changed = body.to_vec();
+    if fault == Some(Fault::Change) {
+        changed[body.len() / 2] ^= 1;
+    }
+    let answer = forward(upstream, head, &changed)?;
+    let text = |from: &str, to: &str| String::from_utf8_lossy(&answer).replace(from, to).into_bytes();
+    let told = match fault {
+        Some(Fault::LoseAnswer) => return Ok(()),
+        Some(Fault::CutAnswer) => return client.write_all(&answer[..answer.len() / 2]),
+        Some(Fault::Unconditional) if answer.starts_with(b"HTTP/1.1 412") => {
+            b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".to_vec()
         }
         Some(Fault::Change) => {
-            let sent = &bytes[head_len..];
-            let mut changed = sent.to_vec();
-            changed[body_len / 2] ^= 1;
-            let [md5, of_sent] = [&changed[..], sent].map(|body| hex::encode(Md5::digest(body)));
-            let answer = forward(upstream, &head, &changed)?;
-            client.write_all(String::from_utf8_lossy(&answer).replace(&md5, &of_sent).as_bytes())?;
-            client.shutdown(Shutdown::Write)
+            let [md5, of_sent] = [&changed[..], body].map(|body| hex::encode(Md5::digest(body)));
+            text(&md5, &of_sent)
         }
-        Some(Fault::Rewrite(from, to)) => {
-            let answer = String::from_utf8_lossy(&forward(upstream, &head, &bytes[head_len..])?).into_owned();
-            client.write_all(answer.replace(from, to).as_bytes())?;
-            client.shutdown(Shutdown::Write)
-        }
-        Some(Fault::CutAnswer) => {
-            let answer = forward(upstream, &head, &bytes[head_len..])?;
-            client.write_all(&answer[..answer.len() / 2])
-        }
-        None => {
-            let answer = forward(upstream, &head, &bytes[head_len..])?;
-            passed.fetch_add(answer.len(), Ordering::Relaxed);
-            client.write_all(&answer)?;
-            client.shutdown(Shutdown::Write)
-        }
+        Some(Fault::Rewrite(from, to)) => text(from, to),
+        _ => answer,
+    };
+    if fault.is_none() {
+        passed.fetch_add(told.len(), Ordering::Relaxed);
     }
+    client.write_all(&told)?;
+    client.shutdown(Shutdown::Write)
 }
 
 pub(super) fn read_some(from: &mut TcpStream, into: &mut Vec<u8>) -> std::io::Result<usize> {
